@@ -1,0 +1,42 @@
+"""The exceptions of ed-interp.
+
+Each inherits the built-in it refines, so that ``except ValueError`` still catches a bad value,
+and :class:`EdInterpError`, which is what the command line turns into one clear line.
+"""
+
+
+class EdInterpError(Exception):
+    """Base of every error that ed-interp raises on purpose: the message is meant for a person."""
+
+
+class UnknownNameError(EdInterpError, KeyError):
+    """A name (model, task, estimator, hook point) that matches nothing; lists the nearest ones."""
+
+    def __str__(self) -> str:
+        # KeyError prints the repr of its argument, which would quote the whole sentence.
+        return str(self.args[0]) if self.args else ""
+
+
+class InvalidInputError(EdInterpError, ValueError):
+    """A value, file or prompt that cannot be used."""
+
+
+class ModelLoadError(EdInterpError, OSError):
+    """A model that cannot be loaded: missing, offline, or in a format that is not read."""
+
+
+class CaptureError(EdInterpError, RuntimeError):
+    """Hooks that did not fire, or activations that do not fit what was asked."""
+
+
+class RunFolderError(EdInterpError, OSError):
+    """A run folder that exists, cannot be written, or is damaged."""
+
+
+def unknown(kind: str, asked: str, known: "list[str] | tuple[str, ...]") -> UnknownNameError:
+    """The error for a name that is not among ``known``, with the nearest names in it."""
+    import difflib
+
+    near = difflib.get_close_matches(asked, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+    return UnknownNameError(f"unknown {kind} {asked!r}; {hint}")
