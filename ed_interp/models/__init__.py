@@ -1,0 +1,1 @@
+"""Loading any model under hooks; the bundled models and the recipe that made them."""

@@ -1,0 +1,383 @@
+"""One forward pass that reads chosen sites at chosen positions, on any kind of model.
+
+A runner hides whether the model is a ``transformers`` model (or a PEFT wrapper of one), hooked on
+its own modules, or a TransformerLens model, hooked on its hook points. It keeps only the positions
+asked for, stops at the last block needed when no logits are asked for, computes logits only where
+they are asked for, and raises if a hook did not fire. Hooks are removed whatever happens, and the
+model's training mode and parameters are left as they were.
+
+Cost: that of the forward pass (see ``tests/benchmarks/bench_capture.py``); memory is one
+``batch read site d_model`` tensor in float32 on top.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ed_interp.errors import CaptureError
+from ed_interp.models.families import blocks_of, module_of
+from ed_interp.streams.sites import Site
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What one forward pass gave."""
+
+    states: Float[Tensor, "batch read site d_model"]
+    """In float32, on the model's device."""
+    logits: Float[Tensor, "batch read_logits d_vocab"] | None
+    """At the positions asked for, in the model's dtype, after its own soft-capping or scaling."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Token ids with what the model needs to know about them; right-padded."""
+
+    ids: Int[Tensor, "batch pos"]
+    position_ids: Int[Tensor, "batch pos"] | None = None
+    visible: Bool[Tensor, "batch pos pos"] | None = None
+    """Which position (last axis) each position attends to; None is plainly causal."""
+    valid: Bool[Tensor, "batch keys"] | None = None
+    """Two-dimensional mask over cached and present tokens; None is all."""
+    cache: Any = None
+    """A ``transformers`` cache that precedes ``ids``."""
+
+
+class Runner(Protocol):
+    """See the module's docstring."""
+
+    n_layers: int
+    d_model: int
+    takes_masks: bool
+    """Whether arbitrary masks and position ids, and a prefix cache, can be given at all."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        ...
+
+    def check(self, site: Site) -> None:
+        """Raise CaptureError if the model has no such place."""
+
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        sites: Sequence[Site],
+        reads: Int[Tensor, "batch read"],
+        logit_reads: Int[Tensor, "batch read_logits"] | None = None,
+    ) -> Reading:
+        """One forward pass."""
+
+
+class _StopForward(Exception):
+    """Raised in a hook to end a forward pass whose remainder nobody asked for."""
+
+
+def gather(
+    hidden: Float[Tensor, "batch pos d"], reads: Int[Tensor, "batch read"]
+) -> Float[Tensor, "batch read d"]:
+    """The hidden states at ``reads``, one list of positions per row."""
+    rows = torch.arange(hidden.shape[0], device=hidden.device)[:, None]
+    return hidden[rows, reads.to(hidden.device)]
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Dropout and the like switched off, then back on exactly where they were on."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+class _Collector:
+    """Keeps what the hooks see, at the positions asked for, and knows what is still missing."""
+
+    def __init__(self, sites: Sequence[Site], reads: Int[Tensor, "batch read"]) -> None:
+        self.sites = list(sites)
+        self.reads = reads
+        self.seen: dict[Site, Tensor] = {}
+
+    def keep(self, site: Site, hidden: Tensor) -> None:
+        if hidden.ndim == 2:  # OPT flattens its stream inside some blocks.
+            hidden = hidden.view(self.reads.shape[0], -1, hidden.shape[-1])
+        self.seen[site] = gather(hidden, self.reads).float()
+
+    @property
+    def complete(self) -> bool:
+        return len(self.seen) == len(self.sites)
+
+    def stack(self, device: torch.device) -> Tensor:
+        missing = [site.name for site in self.sites if site not in self.seen]
+        if missing:
+            raise CaptureError(
+                f"hooks did not fire: asked for {len(self.sites)} sites, nothing seen at "
+                f"{', '.join(missing)}; the model skipped or replaced these modules"
+            )
+        return torch.stack([self.seen[site].to(device) for site in self.sites], dim=2)
+
+
+class TransformersRunner:
+    """Hooks on the modules of a ``transformers`` model; PEFT models are called as they are."""
+
+    takes_masks = True
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        wrapped: Any = model
+        base = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
+        # torch.compile wraps too.
+        self.base: Any = getattr(base, "_orig_mod", base)
+        config = self.base.config
+        self.config: Any = (
+            config.get_text_config() if hasattr(config, "get_text_config") else config
+        )
+        self.n_layers = int(self.config.num_hidden_layers)
+        self.d_model = int(self.config.hidden_size)
+        self.blocks = blocks_of(self.base, self.n_layers)
+        # Prompt tuning puts virtual tokens before the input: positions must follow.
+        self.virtual_tokens = _virtual_tokens(model)
+        if self.virtual_tokens:
+            self.takes_masks = False
+
+    @property
+    def device(self) -> torch.device:
+        embedding: nn.Module = self.base.get_input_embeddings()
+        return next(embedding.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.blocks[0].parameters()).dtype
+
+    def check(self, site: Site) -> None:
+        module_of(self.base, self.blocks, site)
+
+    @torch.no_grad()
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        sites: Sequence[Site],
+        reads: Int[Tensor, "batch read"],
+        logit_reads: Int[Tensor, "batch read_logits"] | None = None,
+    ) -> Reading:
+        device = self.device
+        collector = _Collector(sites, reads + self.virtual_tokens)
+        # Offloaded models move weights in hooks of their own that an exception would skip.
+        offloaded = len(set(getattr(self.base, "hf_device_map", {}).values())) > 1
+        stop = logit_reads is None and not offloaded
+        logits: Tensor | None = None
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(evaluation_mode(self.model))
+            self._hook_sites(stack, collector, stop=stop)
+            fired = [False]
+            if logit_reads is not None:
+                wanted = logit_reads + self.virtual_tokens
+                self._hook_head(stack, lambda hidden: gather(hidden, wanted), fired)
+            try:
+                output = self.model(**self._arguments(inputs, device))
+                if logit_reads is not None:
+                    logits = output.logits
+                    if not fired[0]:
+                        logits = gather(output.logits, logit_reads + self.virtual_tokens)
+            except _StopForward:
+                pass
+        return Reading(collector.stack(device), logits)
+
+    @torch.no_grad()
+    def prefix_cache(self, ids: Int[Tensor, "batch pos"], valid: Bool[Tensor, "batch pos"]) -> Any:
+        """The key-value cache of ``ids`` (right-padded), for :attr:`Inputs.cache`."""
+        device = self.device
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(evaluation_mode(self.model))
+            self._hook_head(stack, lambda hidden: hidden[:, -1:], [False])
+            output = self.model(
+                input_ids=ids.to(device), attention_mask=valid.to(device).long(), use_cache=True
+            )
+        return output.past_key_values
+
+    def _hook_sites(
+        self, stack: contextlib.ExitStack, collector: _Collector, *, stop: bool
+    ) -> None:
+        def seen(site: Site, hidden: Tensor) -> None:
+            collector.keep(site, hidden)
+            if stop and collector.complete:
+                raise _StopForward
+
+        for site in collector.sites:
+            module, side = module_of(self.base, self.blocks, site)
+            if side == "input":
+
+                def before(
+                    _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], site: Site = site
+                ) -> None:
+                    seen(site, args[0] if args else kwargs["hidden_states"])
+
+                handle = module.register_forward_pre_hook(before, with_kwargs=True)
+            else:
+
+                def after(_: nn.Module, args: Any, output: Any, site: Site = site) -> None:
+                    seen(site, output[0] if isinstance(output, tuple) else output)
+
+                handle = module.register_forward_hook(after)
+            stack.callback(handle.remove)
+
+    def _hook_head(
+        self,
+        stack: contextlib.ExitStack,
+        select: Callable[[Tensor], Tensor],
+        fired: list[bool],
+    ) -> None:
+        """Feed the head only the positions wanted.
+
+        So the model's own head, soft-capping and scaling stay in charge, and no full
+        ``pos d_vocab`` tensor is ever made.
+        """
+        head = self.base.get_output_embeddings()
+        if head is None:
+            return
+
+        def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            fired[0] = True
+            return (select(args[0]), *args[1:])
+
+        stack.callback(head.register_forward_pre_hook(before).remove)
+
+    def _arguments(self, inputs: Inputs, device: torch.device) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"input_ids": inputs.ids.to(device), "use_cache": False}
+        if inputs.position_ids is not None:
+            arguments["position_ids"] = inputs.position_ids.to(device)
+        if inputs.visible is not None:
+            arguments["attention_mask"] = self._masks(inputs, device)
+        elif inputs.valid is not None:
+            arguments["attention_mask"] = inputs.valid.to(device).long()
+        elif self.virtual_tokens:
+            arguments["attention_mask"] = torch.ones_like(arguments["input_ids"])
+        if inputs.cache is not None:
+            arguments |= {"past_key_values": inputs.cache, "use_cache": True}
+        return arguments
+
+    def _masks(self, inputs: Inputs, device: torch.device) -> Any:
+        """The additive masks for each kind of layer; the window counts positions, not indices.
+
+        A boolean mask is silently wrong under eager attention and a bare tensor silently drops
+        the window of Gemma 2 and 3, hence floats and a dictionary.
+        """
+        assert inputs.visible is not None
+        visible = inputs.visible.to(device)
+        kinds = set(getattr(self.config, "layer_types", None) or [])
+        window = getattr(self.config, "sliding_window", None)
+        if not getattr(self.config, "use_sliding_window", True):
+            window = None
+        full = self._additive(visible)
+        if window is None or (kinds and "sliding_attention" not in kinds):
+            return full
+        assert inputs.position_ids is not None
+        positions = inputs.position_ids.to(device)
+        near = positions[:, :, None] - positions[:, None, :] < window
+        sliding = self._additive(visible & near)
+        if "sliding_attention" in kinds and "full_attention" in kinds:
+            return {"full_attention": full, "sliding_attention": sliding}
+        return sliding
+
+    def _additive(self, visible: Bool[Tensor, "batch pos pos"]) -> Tensor:
+        lowest = torch.finfo(self.dtype).min
+        mask = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device)
+        return mask.masked_fill_(~visible, lowest)[:, None]
+
+
+def _virtual_tokens(model: nn.Module) -> int:
+    """How many tokens a prompt-learning adapter puts before the input (0 for all others)."""
+    config = getattr(model, "active_peft_config", None)
+    if config is None or not getattr(config, "is_prompt_learning", False):
+        return 0
+    from peft import PeftType
+
+    if config.peft_type in (
+        PeftType.PROMPT_TUNING,
+        PeftType.P_TUNING,
+        PeftType.MULTITASK_PROMPT_TUNING,
+    ):
+        return int(config.num_virtual_tokens)
+    return 0
+
+
+class LensRunner:
+    """Hook points of a ``HookedTransformer`` or ``TransformerBridge``."""
+
+    takes_masks = False
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.n_layers = int(model.cfg.n_layers)
+        self.d_model = int(model.cfg.d_model)
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.model.parameters())).device  # type: ignore[no-any-return]
+
+    def check(self, site: Site) -> None:
+        # `hook_dict` of a bridge lists canonical names, under which aliases are reached too.
+        if site.name in self.model.hook_dict or self._alias(site) is not None:
+            return
+        near = [name for name in self.model.hook_dict if name.startswith(f"blocks.{site.layer}.")]
+        raise CaptureError(
+            f"{site.name}: this {type(self.model).__name__} has no such hook point; "
+            f"that block has: {', '.join(near) or 'none'}"
+        )
+
+    def _alias(self, site: Site) -> Any:
+        point: Any = self.model
+        for part in site.name.split("."):
+            point = point[int(part)] if part.isdigit() else getattr(point, part, None)
+            if point is None:
+                return None
+        return point
+
+    @torch.no_grad()
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        sites: Sequence[Site],
+        reads: Int[Tensor, "batch read"],
+        logit_reads: Int[Tensor, "batch read_logits"] | None = None,
+    ) -> Reading:
+        if inputs.visible is not None or inputs.cache is not None or inputs.valid is not None:
+            raise CaptureError("a TransformerLens model takes no custom mask or cache here")
+        collector = _Collector(sites, reads)
+
+        def hook_for(site: Site) -> Callable[..., None]:
+            def hook(hidden: Tensor, hook: Any) -> None:
+                collector.keep(site, hidden)
+
+            return hook
+
+        with evaluation_mode(self.model):
+            logits = self.model.run_with_hooks(
+                inputs.ids.to(self.device),
+                fwd_hooks=[(site.name, hook_for(site)) for site in sites],
+                return_type=None if logit_reads is None else "logits",
+                **self._stop_at(sites, logit_reads),
+            )
+        if logit_reads is not None:
+            logits = gather(logits, logit_reads)
+        return Reading(collector.stack(self.device), logits if logit_reads is not None else None)
+
+    def _stop_at(self, sites: Sequence[Site], logit_reads: Tensor | None) -> dict[str, int]:
+        # Only HookedTransformer stops cleanly; the bridge warns that it runs on.
+        if logit_reads is not None or type(self.model).__name__ == "TransformerBridge":
+            return {}
+        return {"stop_at_layer": max((site.layer for site in sites), default=0) + 1}

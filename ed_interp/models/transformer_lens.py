@@ -1,0 +1,44 @@
+"""From any loaded model to a TransformerLens model, as a copy."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.models.hooked import is_transformer_lens
+from ed_interp.models.load import load
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+def to_transformer_lens(model: Any, *, tokenizer: Any = None) -> TransformerBridge:
+    """A ``TransformerBridge`` of a copy of ``model``, with adapters merged into the weights first.
+
+    A bridge changes the model it wraps in place and drops LoRA on fused weights such as GPT-2's
+    ``c_attn``; the copy and the merge are what keep the user's model whole and the adapter's
+    effect in. Weights stay raw (no folding, no centring).
+
+    Args:
+        model: Anything :func:`ed_interp.load` takes, but a TransformerLens model.
+        tokenizer: As for :func:`ed_interp.load`.
+
+    Raises:
+        InvalidInputError: ``model`` is a TransformerLens model already.
+
+    Cost: a second copy of the weights, and the import of TransformerLens.
+    """
+    if is_transformer_lens(model):
+        raise InvalidInputError(f"a {type(model).__name__} is a TransformerLens model already")
+    hooked = load(model, tokenizer=tokenizer)
+    if is_transformer_lens(hooked.model):
+        return hooked.model
+    plain = copy.deepcopy(hooked.model)
+    if hasattr(plain, "merge_and_unload"):
+        plain = plain.merge_and_unload()
+    from transformer_lens.model_bridge import TransformerBridge
+
+    return TransformerBridge.boot_transformers(
+        hooked.name, hf_model=plain, tokenizer=hooked.tokenizer, device=str(hooked.device)
+    )

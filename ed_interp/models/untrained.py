@@ -1,0 +1,46 @@
+"""The untrained twin: the same architecture with fresh weights, as a control for what training did.
+
+Cost: one initialisation of the model, and its memory.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from ed_interp.models.hooked import HookedModel
+from ed_interp.models.runners import TransformersRunner
+
+
+def untrained_twin(hooked: HookedModel, *, seed: int = 0) -> HookedModel:
+    """A model of the same configuration, device and dtype, initialised as its own code does.
+
+    Adapters are left out: the twin of an adapted model is the twin of its base.
+
+    Args:
+        hooked: The model to make a twin of; it is not changed, nor is torch's random state.
+        seed: Of the initialisation, which runs in float32 on the CPU and so does not depend on
+            the device.
+    """
+    runner = hooked.runner
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(runner, TransformersRunner):
+            twin = _fresh_transformers(runner.base)
+        elif hasattr(hooked.model, "original_model"):
+            # A bridge's wrapped model has replaced modules; a fresh plain model is its twin.
+            twin = _fresh_transformers(hooked.model.original_model)
+        else:
+            config = copy.deepcopy(hooked.model.cfg)
+            config.seed, config.init_weights = None, True
+            twin = type(hooked.model)(config, tokenizer=None, move_to_device=False)
+    twin = twin.to(device=hooked.device, dtype=hooked.dtype).eval()
+    return HookedModel.wrap(twin, hooked.tokenizer, name=f"{hooked.name} (untrained)")
+
+
+def _fresh_transformers(model: Any) -> Any:
+    config = copy.deepcopy(model.config)
+    config.torch_dtype = torch.float32
+    return type(model)._from_config(config, attn_implementation=config._attn_implementation)

@@ -1,0 +1,173 @@
+"""`Activations`: states of every prompt, shot count and site, in memory or in a folder.
+
+In a folder they are safetensors shards, one per batch, beside an ``index.json`` that says what was
+asked. A shard is written under a temporary name and renamed, so what is there is whole, and a run
+that was killed continues where it stopped. Memory: the shards of one shot count at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ed_interp.errors import CaptureError, RunFolderError
+from ed_interp.processes import gather, wait_for_all
+from ed_interp.records import write_bytes, write_json
+from ed_interp.streams.paths import BatchReading
+from ed_interp.streams.sites import Site
+
+_SCORES = ("logprob", "correct", "rank")
+
+
+@dataclasses.dataclass(frozen=True)
+class Activations:
+    """Residual-stream states at the last token of each k-shot sequence."""
+
+    sites: tuple[Site, ...]
+    shots: tuple[int, ...]
+    prompts: int
+    store: Store = dataclasses.field(repr=False)
+    path: str = "packed"
+    """How they were read: ``packed``, ``prefix``, ``separate`` or ``nested``."""
+    discrepancy: float | None = None
+    """Largest relative difference from separate passes on the prompt checked; None if unchecked."""
+
+    def at(self, shots: int) -> Float[Tensor, "prompt site d_model"]:
+        """States of all prompts and sites at one shot count, float32.
+
+        Raises:
+            CaptureError: that shot count was not read.
+        """
+        if shots not in self.shots:
+            raise CaptureError(f"{shots} shots were not read; there are: {list(self.shots)}")
+        column = self.shots.index(shots)
+        states: Tensor | None = None
+        for rows, shard in self.store.shards(("states",)):
+            part = shard["states"][:, column]
+            if states is None:
+                states = torch.empty(self.prompts, *part.shape[1:])
+            states[rows] = part
+        assert states is not None
+        return states
+
+    def __getitem__(self, site: str | Site) -> Float[Tensor, "prompt pos d_model"]:
+        """States of one site; the middle axis is the shot counts, in order.
+
+        Raises:
+            CaptureError: that site was not read.
+        """
+        name = site.name if isinstance(site, Site) else site
+        names = [known.name for known in self.sites]
+        if name not in names:
+            raise CaptureError(f"{name} was not read; there are: {', '.join(names)}")
+        column = names.index(name)
+        states: Tensor | None = None
+        for rows, shard in self.store.shards(("states",)):
+            part = shard["states"][:, :, column]
+            if states is None:
+                states = torch.empty(self.prompts, *part.shape[1:])
+            states[rows] = part
+        assert states is not None
+        return states
+
+    def scores(self) -> dict[str, Float[Tensor, "prompt shot"]] | None:
+        """``logprob`` (nats), ``correct`` (0 or 1), ``rank`` per prompt; None without answers."""
+        tables = {name: torch.empty(self.prompts, len(self.shots)) for name in _SCORES}
+        for rows, shard in self.store.shards(_SCORES):
+            if "logprob" not in shard:
+                return None
+            for name, table in tables.items():
+                table[rows] = shard[name].float()
+        return tables
+
+
+class Store:
+    """Where shards are kept: memory here, a folder in :class:`FolderStore`."""
+
+    def __init__(self) -> None:
+        self._shards: dict[int, tuple[Tensor, dict[str, Tensor]]] = {}
+
+    def has(self, number: int) -> bool:
+        """Whether a shard is there already."""
+        return number in self._shards
+
+    def put(self, number: int, rows: Sequence[int], reading: BatchReading) -> None:
+        """Keep the reading of the prompts ``rows`` as shard ``number``."""
+        self._shards[number] = (torch.tensor(rows), _tensors(reading))
+
+    def shards(self, names: Sequence[str]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """(prompt indices, the named tensors that are there) of each shard."""
+        for number in sorted(self._shards):
+            rows, tensors = self._shards[number]
+            yield rows, {name: tensors[name] for name in names if name in tensors}
+
+    def exchange(self) -> None:
+        """Give every process the shards of all."""
+        for part in gather(self._shards):
+            self._shards |= part
+
+
+class FolderStore(Store):
+    """Shards in a folder, resumable."""
+
+    def __init__(self, folder: Path, request: dict[str, Any]) -> None:
+        super().__init__()
+        self.folder = folder
+        index = folder / "index.json"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            known = json.loads(index.read_text("utf-8")) if index.exists() else None
+        except json.JSONDecodeError as error:
+            raise RunFolderError(f"{index} is damaged ({error.msg}); remove {folder}") from error
+        except OSError as error:
+            raise RunFolderError(f"cannot use {folder} ({error.strerror or error})") from error
+        if known is None:
+            write_json(index, request)
+        elif known != request:
+            raise RunFolderError(
+                f"{folder} holds activations of another request (model, prompts, sites or settings "
+                "differ); use another folder or remove it"
+            )
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"shard-{number:06d}.safetensors"
+
+    def has(self, number: int) -> bool:
+        return self._file(number).exists()
+
+    def put(self, number: int, rows: Sequence[int], reading: BatchReading) -> None:
+        from safetensors.torch import save
+
+        tensors = {"prompts": torch.tensor(rows), **_tensors(reading)}
+        data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        write_bytes(self._file(number), data)
+
+    def shards(self, names: Sequence[str]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        from safetensors import SafetensorError, safe_open
+
+        for file in sorted(self.folder.glob("shard-*.safetensors")):
+            try:
+                with safe_open(file, framework="pt") as shard:
+                    there = set(shard.keys())
+                    wanted = {name: shard.get_tensor(name) for name in names if name in there}
+                    rows = shard.get_tensor("prompts")
+            except SafetensorError as error:
+                raise RunFolderError(
+                    f"{file} is damaged ({error}); remove it and resume"
+                ) from error
+            yield rows, wanted
+
+    def exchange(self) -> None:
+        wait_for_all()
+
+
+def _tensors(reading: BatchReading) -> dict[str, Tensor]:
+    named = {"states": reading.states, **{name: getattr(reading, name) for name in _SCORES}}
+    return {name: tensor for name, tensor in named.items() if tensor is not None}

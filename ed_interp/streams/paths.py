@@ -1,0 +1,194 @@
+"""Three ways to read all shot counts of a batch of prompts, all giving the same numbers.
+
+- ``packed``: one forward pass (:mod:`ed_interp.streams.packing`). Needs a model that takes masks.
+- ``prefix``: one key-value cache of the demonstrations, then all queries in one batched call.
+- ``separate``: one sequence per shot count, in groups of equal length without padding. Always
+  right, on every architecture, and the standard the others are held to.
+
+Lists and windows have no queries: their prefixes are nested, and one plain causal pass reads them
+all on any architecture (``nested``).
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ed_interp.models.runners import Inputs, Runner, TransformersRunner
+from ed_interp.prompts.tokens import ShotTokens
+from ed_interp.streams.packing import pack
+from ed_interp.streams.sites import Site
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchReading:
+    """States and answers of a batch of prompts at all shot counts."""
+
+    states: Float[Tensor, "prompt shot site d_model"]
+    """At the last token of each sequence, float32, on the CPU."""
+    logprob: Float[Tensor, "prompt shot"] | None
+    """Log-probability of the whole answer, in nats."""
+    correct: Bool[Tensor, "prompt shot"] | None
+    """Whether every token of the answer is the most likely one, given those before it."""
+    rank: Float[Tensor, "prompt shot"] | None
+    """Rank of the answer's first token among the vocabulary, from 1; ties count against it."""
+
+
+Path = Callable[[Runner, Sequence[ShotTokens], Sequence[int], Sequence[Site], bool], BatchReading]
+
+
+def read_packed(
+    runner: Runner,
+    prompts: Sequence[ShotTokens],
+    shots: Sequence[int],
+    sites: Sequence[Site],
+    answers: bool,
+) -> BatchReading:
+    """Everything in one pass; for prompts without queries, with no custom mask."""
+    packed = pack(prompts, shots)
+    ask = answers and bool(prompts[0].queries)
+    where = packed.answers.clamp(min=0).flatten(1)
+    inputs = Inputs(packed.ids)
+    if packed.branched:
+        inputs = Inputs(packed.ids, packed.position_ids, packed.visible())
+    reading = runner.run(
+        inputs, sites=sites, reads=packed.reads, logit_reads=where if ask else None
+    )
+    if reading.logits is None:
+        return BatchReading(reading.states.cpu(), None, None, None)
+    logits = rearrange(
+        reading.logits, "prompt (shot answer) v -> prompt shot answer v", shot=len(shots)
+    )
+    return BatchReading(reading.states.cpu(), *_score(logits, _targets(prompts, shots)))
+
+
+def read_separate(
+    runner: Runner,
+    prompts: Sequence[ShotTokens],
+    shots: Sequence[int],
+    sites: Sequence[Site],
+    answers: bool,
+) -> BatchReading:
+    """One sequence per prompt and shot count, grouped by length, never padded."""
+    ask = answers and bool(prompts[0].queries)
+    groups: dict[tuple[int, int], list[tuple[int, int]]] = collections.defaultdict(list)
+    for row, prompt in enumerate(prompts):
+        for column, count in enumerate(shots):
+            groups[len(prompt.sequence(count)), len(prompt.answer)].append((row, column))
+    states = torch.empty(len(prompts), len(shots), len(sites), runner.d_model)
+    scores = [torch.zeros(len(prompts), len(shots)) for _ in range(3)]
+    for (length, answer), members in groups.items():
+        behind = max(0, answer - 1) if ask else 0
+        ids = torch.tensor(
+            [
+                prompts[row].sequence(shots[column]) + prompts[row].answer[:behind]
+                for row, column in members
+            ]
+        )
+        last = torch.full((len(members), 1), length - 1)
+        where = last + torch.arange(behind + 1)
+        reading = runner.run(
+            Inputs(ids), sites=sites, reads=last, logit_reads=where if ask else None
+        )
+        rows = torch.tensor([row for row, _ in members])
+        columns = torch.tensor([column for _, column in members])
+        states[rows, columns] = reading.states[:, 0].cpu()
+        if reading.logits is not None:
+            targets = torch.tensor([prompts[row].answer for row, _ in members])[:, None]
+            for kept, found in zip(scores, _score(reading.logits[:, None], targets), strict=True):
+                kept[rows, columns] = found[:, 0].float()
+    if not ask:
+        return BatchReading(states, None, None, None)
+    return BatchReading(states, scores[0], scores[1].bool(), scores[2])
+
+
+def read_prefix(
+    runner: Runner,
+    prompts: Sequence[ShotTokens],
+    shots: Sequence[int],
+    sites: Sequence[Site],
+    answers: bool,
+) -> BatchReading:
+    """The demonstrations once into a cache, then every query at once behind its part of it."""
+    assert isinstance(runner, TransformersRunner)
+    ask = answers and bool(prompts[0].queries)
+    trunks = [prompt.trunk[: prompt.ends[shots[-1]]] for prompt in prompts]
+    if not prompts[0].queries or not min(len(trunk) for trunk in trunks):
+        return read_separate(runner, prompts, shots, sites, answers)
+    width = max(len(trunk) for trunk in trunks)
+    trunk_ids = torch.tensor([[*trunk, *[0] * (width - len(trunk))] for trunk in trunks])
+    valid = torch.arange(width) < torch.tensor([len(trunk) for trunk in trunks])[:, None]
+    cache = runner.prefix_cache(trunk_ids, valid)
+    cache.batch_repeat_interleave(len(shots))
+
+    tails = [
+        prompt.query(count) + (prompt.answer[:-1] if ask else ())
+        for prompt in prompts
+        for count in shots
+    ]
+    starts = torch.tensor([prompt.ends[count] for prompt in prompts for count in shots])
+    lasts = torch.tensor([len(prompt.query(count)) - 1 for prompt in prompts for count in shots])
+    longest = max(len(tail) for tail in tails)
+    ids = torch.tensor([[*tail, *[0] * (longest - len(tail))] for tail in tails])
+    lengths = torch.tensor([len(tail) for tail in tails])
+    present = torch.arange(longest) < lengths[:, None]
+    # Padding behind a short query keeps a legal position: nothing reads it.
+    positions = starts[:, None] + torch.minimum(torch.arange(longest), lengths[:, None] - 1)
+    targets = _targets(prompts, shots)
+    behind = targets.shape[2] if ask else 1
+    where = torch.minimum(lasts[:, None] + torch.arange(behind), lengths[:, None] - 1)
+    reading = runner.run(
+        Inputs(
+            ids,
+            position_ids=positions,
+            valid=torch.cat([torch.arange(width) < starts[:, None], present], dim=1),
+            cache=cache,
+        ),
+        sites=sites,
+        reads=lasts[:, None],
+        logit_reads=where if ask else None,
+    )
+    states = _by_prompt(reading.states[:, 0], shots).cpu()
+    if reading.logits is None:
+        return BatchReading(states, None, None, None)
+    return BatchReading(states, *_score(_by_prompt(reading.logits, shots), targets))
+
+
+PATHS: dict[str, Path] = {
+    "packed": read_packed,
+    "prefix": read_prefix,
+    "separate": read_separate,
+}
+
+
+def _by_prompt(rows: Tensor, shots: Sequence[int]) -> Tensor:
+    split: Tensor = rearrange(rows, "(prompt shot) ... -> prompt shot ...", shot=len(shots))
+    return split
+
+
+def _targets(prompts: Sequence[ShotTokens], shots: Sequence[int]) -> Tensor:
+    """Answer tokens, ``prompt shot answer``, -1 where the answer is shorter than the longest."""
+    longest = max(len(prompt.answer) for prompt in prompts)
+    padded = [[*prompt.answer, *[-1] * (longest - len(prompt.answer))] for prompt in prompts]
+    return torch.tensor(padded, dtype=torch.long)[:, None].expand(-1, len(shots), -1)
+
+
+def _score(
+    logits: Float[Tensor, "prompt shot answer d_vocab"], targets: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probability of the answer, whether it is the greedy one, and its first token's rank."""
+    targets = targets.to(logits.device)
+    there = targets >= 0
+    token = targets.clamp(min=0)[..., None]
+    log_probabilities = logits.float().log_softmax(-1)
+    chosen = log_probabilities.gather(-1, token)
+    better = (log_probabilities >= chosen).sum(-1)
+    logprob = (chosen[..., 0] * there).sum(-1)
+    correct = ((better == 1) | ~there).all(-1)
+    return logprob.cpu(), correct.cpu(), better[..., 0].float().cpu()

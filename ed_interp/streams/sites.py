@@ -1,0 +1,82 @@
+"""Sites: places in the residual stream, in TransformerLens's names.
+
+A :class:`Site` is a parsed hook-point name, for instance ``blocks.3.hook_resid_post``. The table
+below says what each kind means; which module of a model it is, is the business of
+:mod:`ed_interp.models.families`. Cost: none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Final, Literal
+
+from ed_interp.errors import UnknownNameError, unknown
+
+Kind = Literal["embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
+
+KINDS: Final[dict[str, str]] = {
+    "resid_pre": "the stream as it enters the block",
+    "resid_mid": "the stream between attention and MLP (sequential blocks only)",
+    "resid_post": "the stream as it leaves the block",
+    "attn_out": "what attention adds to the stream",
+    "mlp_out": "what the MLP adds to the stream",
+}
+
+_BLOCK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class Site:
+    """A hook point of the residual stream, always before the final norm."""
+
+    name: str
+    """TransformerLens's name of the hook point."""
+    layer: int
+    """Block index from 0; -1 for the embedding."""
+    kind: str
+    """One of :data:`KINDS`, or ``embed``."""
+
+    @classmethod
+    def parse(cls, name: str | Site, *, n_layers: int | None = None) -> Site:
+        """The site called ``name``.
+
+        Args:
+            name: A hook-point name such as ``blocks.3.hook_resid_post`` or ``hook_embed``.
+            n_layers: If given, the block index must be below it; a negative index is refused.
+
+        Raises:
+            UnknownNameError: the name is no site (nearest ones listed), or there is no such block.
+        """
+        if isinstance(name, Site):
+            name = name.name
+        if name == "hook_embed":
+            return cls(name, -1, "embed")
+        match = _BLOCK.fullmatch(name)
+        if match is None:
+            layer = re.search(r"\d+", name)
+            example = min(int(layer.group()) if layer else 0, (n_layers or 10**6) - 1)
+            known = ["hook_embed", *(f"blocks.{example}.hook_{kind}" for kind in KINDS)]
+            raise unknown("hook point", name, known)
+        layer_index = int(match.group(1))
+        if n_layers is not None and layer_index >= n_layers:
+            raise UnknownNameError(
+                f"unknown hook point {name!r}: the model has {n_layers} blocks; "
+                f"the last one is blocks.{n_layers - 1}.hook_{match.group(2)}"
+            )
+        return cls(name, layer_index, match.group(2))
+
+
+def resid_pre(layer: int) -> Site:
+    """The stream as it enters block ``layer``."""
+    return Site(f"blocks.{layer}.hook_resid_pre", layer, "resid_pre")
+
+
+def resid_post(layer: int) -> Site:
+    """The stream as it leaves block ``layer``."""
+    return Site(f"blocks.{layer}.hook_resid_post", layer, "resid_post")
+
+
+def stream_sites(n_layers: int) -> list[Site]:
+    """The ``n_layers + 1`` sites between which the blocks stand, in order of depth."""
+    return [resid_pre(0), *(resid_post(layer) for layer in range(n_layers))]
