@@ -1,0 +1,1 @@
+"""Populations of prompts: lists, labelled tasks, files, data sets, windows of text."""

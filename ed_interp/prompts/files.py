@@ -1,0 +1,193 @@
+"""Tasks from a user's file or a Hugging Face data set. Reads JSONL, CSV and Parquet; no pickles."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.prompts.tasks import LabelledTask, TextTask
+from ed_interp.prompts.template import Template
+
+
+def from_file(
+    path: str | Path,
+    *,
+    input: str = "input",
+    output: str = "output",
+    template: str | None = None,
+    name: str | None = None,
+) -> LabelledTask:
+    """A labelled task from a file with one pair a row.
+
+    Args:
+        path: ``.jsonl`` (one object a line), ``.json`` (a list of objects), ``.csv`` (with a
+            header) or ``.parquet``, in UTF-8.
+        input: Name of the input column.
+        output: Name of the output column.
+        template: See :class:`~ed_interp.prompts.template.Template`.
+        name: Of the task; default the file's.
+
+    Raises:
+        InvalidInputError: no such file, unknown ending, not UTF-8, damaged, a column missing (those
+            found are listed), an empty cell, or fewer than two rows.
+    """
+    file = Path(path)
+    rows = list(_rows(file))
+    if not rows:
+        raise InvalidInputError(f"{file} is empty: at least 2 rows of {input!r}, {output!r} needed")
+    pairs = [_pair(row, input, output, f"{file}, row {n}") for n, row in enumerate(rows, 1)]
+    return LabelledTask(
+        name or file.stem, tuple(pairs), f"{len(pairs)} pairs of {file.name}", _template(template)
+    )
+
+
+def from_dataset(
+    dataset: str,
+    *,
+    split: str = "train",
+    config: str | None = None,
+    input: str = "input",
+    output: str = "output",
+    template: str | None = None,
+    limit: int | None = 10_000,
+    revision: str | None = None,
+) -> LabelledTask:
+    """A labelled task from a Hugging Face data set.
+
+    Integer columns that the data set declares as class labels become their names.
+
+    Args:
+        dataset: Hub id (``stanfordnlp/sst2``) or local folder that ``datasets`` can read.
+        split: For instance ``train``.
+        config: Name of the configuration, where there are several.
+        input: Name of the input column.
+        output: Name of the output column.
+        template: See :class:`~ed_interp.prompts.template.Template`.
+        limit: At most so many rows, from the first on; None is all.
+        revision: Branch, tag or commit.
+
+    Raises:
+        InvalidInputError: not reachable, no such split or column, or fewer than two rows.
+    """
+    import datasets
+
+    try:
+        data = datasets.load_dataset(dataset, config, split=split, revision=revision)
+    except Exception as error:  # its own errors, the hub's and the file systems', all alike here
+        reason = " ".join(str(error).split())[:300]
+        raise InvalidInputError(
+            f"cannot load data set {dataset!r}, split {split!r}: {reason}; offline, use a local "
+            "file with --data FILE (JSONL, CSV or Parquet with input and output columns)"
+        ) from error
+    missing = [column for column in (input, output) if column not in data.column_names]
+    if missing:
+        raise InvalidInputError(
+            f"data set {dataset!r} has no column {', '.join(map(repr, missing))}; "
+            f"found: {', '.join(data.column_names)}"
+        )
+    if limit is not None:
+        data = data.select(range(min(limit, len(data))))
+    labels = data.features[output]
+    name_of = labels.int2str if isinstance(labels, datasets.ClassLabel) else str
+    pairs = tuple(
+        (str(row[input]).strip(), name_of(row[output]).strip())
+        for row in data
+        if row[output] is not None and row[output] != -1
+    )
+    name = dataset.rstrip("/").rsplit("/", 1)[-1]
+    return LabelledTask(name, pairs, f"{len(pairs)} pairs of {dataset}", _template(template))
+
+
+def text_from_file(path: str | Path, *, window: int = 16, name: str | None = None) -> TextTask:
+    """Windows of running text from ``.txt``, or from ``.json`` holding a list of strings.
+
+    Raises:
+        InvalidInputError: no such file, not UTF-8, no text, or JSON of another shape.
+    """
+    file = Path(path)
+    text = _text(file)
+    if file.suffix == ".json":
+        data = _json(text, file)
+        if not isinstance(data, list) or not all(isinstance(item, str) for item in data):
+            raise InvalidInputError(f"{file}: a JSON list of strings is expected")
+        texts = tuple(data)
+    else:
+        texts = tuple(part for part in text.split("\n\n") if part.strip())
+    return TextTask(name or file.stem, texts, window, f"windows of {window} tokens of {file.name}")
+
+
+def _template(template: str | None) -> Template:
+    return Template(template) if template is not None else Template()
+
+
+def _pair(row: Mapping[str, Any], input: str, output: str, where: str) -> tuple[str, str]:
+    missing = [column for column in (input, output) if row.get(column) is None]
+    if missing:
+        raise InvalidInputError(
+            f"{where}: no {' and no '.join(map(repr, missing))}; found columns "
+            f"{', '.join(map(repr, row)) or 'none'}; name them with input= and output= "
+            "(--input-column, --output-column)"
+        )
+    return str(row[input]).strip(), str(row[output]).strip()
+
+
+def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
+    suffix = file.suffix.lower()
+    if suffix == ".parquet":
+        return _parquet(file)
+    if suffix == ".csv":
+        return csv.DictReader(io.StringIO(_text(file), newline=""))
+    if suffix == ".json":
+        data = _json(_text(file), file)
+        if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
+            raise InvalidInputError(f"{file}: a JSON list of objects is expected")
+        return data
+    if suffix in {".jsonl", ".ndjson"}:
+        lines = enumerate(_text(file).splitlines(), 1)
+        rows = [_json(line, file, number) for number, line in lines if line.strip()]
+        if not all(isinstance(row, dict) for row in rows):
+            raise InvalidInputError(f"{file}: one JSON object a line is expected")
+        return rows
+    raise InvalidInputError(
+        f"{file}: cannot tell the format from {suffix or 'no ending'!r}; "
+        "use .jsonl, .json, .csv or .parquet"
+    )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise InvalidInputError(f"there is no file {file}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"{file} is not UTF-8 (byte {error.start}: {error.reason}); convert it first"
+        ) from error
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _json(text: str, file: Path, line: int | None = None) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {line or error.lineno}"
+        raise InvalidInputError(f"{file}, {where}: not valid JSON ({error.msg})") from error
+
+
+def _parquet(file: Path) -> list[Mapping[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows: list[Mapping[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
+    except FileNotFoundError:
+        raise InvalidInputError(f"there is no file {file}") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InvalidInputError(f"cannot read {file} as Parquet: {error}") from error
+    return rows

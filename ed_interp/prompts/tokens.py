@@ -1,0 +1,280 @@
+"""Prompts as token ids with spans: which tokens are which demonstration, query and answer.
+
+Tokenizers may cut a text differently when more text follows. The shot counts of a prompt must
+nevertheless be nested, so prompts are tokenised whole where the cuts agree (they do for templates
+that end in a line break or a comma) and part by part where they do not; the population says which.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import random
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.prompts.population import Population, Prompt, check_shots
+from ed_interp.prompts.tasks import TextTask
+
+Ids = tuple[int, ...]
+Span = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShotTokens:
+    """Token ids of one prompt at all its shot counts.
+
+    The k-shot sequence is ``prefix + demonstrations[:k] + queries[k]``.
+    """
+
+    prefix: Ids
+    """Special tokens that the tokenizer puts first (``<bos>``); may be empty."""
+    demonstrations: tuple[Ids, ...]
+    queries: tuple[tuple[int, Ids], ...] = ()
+    """(shot count, tokens of the query after so many demonstrations), ascending; () for lists."""
+    answer: Ids = ()
+    """Tokens of the right answer; () where there is none."""
+
+    @property
+    def trunk(self) -> Ids:
+        """Prefix and all demonstrations."""
+        return self.prefix + tuple(token for demo in self.demonstrations for token in demo)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Number of trunk tokens before demonstration k begins, for k = 0 to K (K + 1 numbers)."""
+        lengths = (len(demo) for demo in self.demonstrations)
+        return tuple(accumulate(lengths, initial=len(self.prefix)))
+
+    def span(self, demonstration: int) -> Span:
+        """Positions ``[start, stop)`` of a demonstration, from 0, in any sequence that shows it."""
+        ends = self.ends
+        return ends[demonstration], ends[demonstration + 1]
+
+    def query(self, shots: int) -> Ids:
+        """Tokens of the query at a shot count; () for lists."""
+        return dict(self.queries).get(shots, ())
+
+    def query_span(self, shots: int) -> Span:
+        """Positions ``[start, stop)`` of the query in the ``shots``-shot sequence."""
+        start = self.ends[shots]
+        return start, start + len(self.query(shots))
+
+    def sequence(self, shots: int) -> Ids:
+        """The whole ``shots``-shot sequence, without the answer."""
+        return self.trunk[: self.ends[shots]] + self.query(shots)
+
+    def slots(self, shots: int) -> Iterator[tuple[tuple[str, int, int], int]]:
+        """(slot, token) of the ``shots``-shot sequence, without the prefix.
+
+        A slot names a place by structure, (part, number, offset), so that places correspond
+        between prompts whose parts differ in length.
+        """
+        for number, demo in enumerate(self.demonstrations[:shots]):
+            for offset, token in enumerate(demo):
+                yield ("demonstration", number, offset), token
+        for offset, token in enumerate(self.query(shots)):
+            yield ("query", shots, offset), token
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenPopulation:
+    """A population under a tokenizer."""
+
+    population: Population
+    prompts: tuple[ShotTokens, ...]
+    tokenization: str
+    """``whole`` or ``parts``: see the module's docstring."""
+
+    @property
+    def shots(self) -> tuple[int, ...]:
+        """Shot counts that will be read."""
+        return self.population.shots
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence, with its answer."""
+        return max(
+            len(prompt.sequence(self.shots[-1])) + max(0, len(prompt.answer) - 1)
+            for prompt in self.prompts
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of all token ids and shot counts."""
+        digest = hashlib.sha256(repr(self.shots).encode())
+        for prompt in self.prompts:
+            parts = (prompt.prefix, prompt.demonstrations, prompt.queries, prompt.answer)
+            digest.update(repr(parts).encode())
+        return digest.hexdigest()[:16]
+
+
+def tokenize(population: Population, tokenizer: Any) -> TokenPopulation:
+    """Token ids and spans of every prompt of ``population``.
+
+    Special tokens come first if the tokenizer adds them by itself.
+
+    Raises:
+        InvalidInputError: no tokenizer, or a demonstration, query or answer without any token.
+    """
+    if tokenizer is None:
+        raise InvalidInputError(
+            f"task {population.task!r} is text, and this model has no tokenizer; "
+            "pass load(model, tokenizer=...)"
+        )
+    encode = _Encoder(tokenizer)
+    encode.preload(
+        {text for prompt in population.prompts for text in _texts(prompt, population.shots)}
+    )
+    whole = [_whole(prompt, population.shots, encode) for prompt in population.prompts]
+    done = [item for item in whole if item is not None]
+    tokenization = "whole"
+    if len(done) < len(whole):
+        tokenization = "parts"
+        done = [_parts(prompt, population.shots, encode) for prompt in population.prompts]
+    for prompt, item in zip(population.prompts, done, strict=True):
+        _check_tokens(prompt, item)
+    return TokenPopulation(population, tuple(done), tokenization)
+
+
+def draw_windows(
+    task: TextTask, tokenizer: Any, *, prompts: int, shots: Iterable[int] | None, seed: int
+) -> TokenPopulation:
+    """Windows of ``task.window`` tokens at random places of its texts; a shot is one token.
+
+    Windows do not cross texts. If there are no more than ``prompts`` windows, all are taken.
+
+    Raises:
+        InvalidInputError: no tokenizer, shots beyond the window, or texts shorter than it.
+    """
+    if tokenizer is None:
+        raise InvalidInputError(f"task {task.name!r} needs a tokenizer; pass tokenizer=")
+    counts = check_shots(range(1, task.window + 1) if shots is None else shots)
+    if counts[0] < 1 or counts[-1] > task.window:
+        raise InvalidInputError(
+            f"shots {counts[0]} to {counts[-1]} of task {task.name!r}: a shot is one token of a "
+            f"window of {task.window}; ask for 1 to {task.window}"
+        )
+    encode = _Encoder(tokenizer)
+    texts = [ids for text in task.texts if len(ids := encode(text)) >= task.window]
+    places = [
+        (row, start) for row, ids in enumerate(texts) for start in range(len(ids) - task.window + 1)
+    ]
+    if len(places) < 2:
+        raise InvalidInputError(
+            f"task {task.name!r}: {len(places)} window(s) of {task.window} tokens in "
+            f"{len(task.texts)} text(s); give more text or a shorter window"
+        )
+    rng = random.Random(seed)
+    chosen = places if len(places) <= prompts else rng.sample(places, prompts)
+    items = tuple(
+        ShotTokens(
+            encode.prefix, tuple((token,) for token in texts[row][start : start + task.window])
+        )
+        for row, start in chosen
+    )
+    settings = {"prompts": len(items), "seed": seed, "kind": "text", "window": task.window}
+    texts_shown = tuple(Prompt(("",) * task.window) for _ in items)
+    population = Population(
+        task.name, "text", texts_shown, counts, len(places), None, None, settings
+    )
+    return TokenPopulation(population, items, "whole")
+
+
+class _Encoder:
+    """Memoised encoding, and the special tokens that come first."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[str, Ids] = {}
+        probe = tuple(tokenizer("a", add_special_tokens=True)["input_ids"])
+        plain = tuple(tokenizer("a", add_special_tokens=False)["input_ids"])
+        # Special tokens after the text (BERT-like) have no place in a causal prompt.
+        starts = [
+            n for n in range(len(probe) - len(plain) + 1) if probe[n : n + len(plain)] == plain
+        ]
+        self.prefix: Ids = probe[: starts[0]] if starts and plain else ()
+
+    def preload(self, texts: Collection[str]) -> None:
+        """Encode many texts at once: fast tokenizers are ten times faster in one call."""
+        ordered = sorted(texts)
+        if ordered:
+            encoded = self._tokenizer(ordered, add_special_tokens=False)["input_ids"]
+            self._known |= {text: tuple(ids) for text, ids in zip(ordered, encoded, strict=True)}
+
+    def __call__(self, text: str) -> Ids:
+        if not text:
+            return ()
+        if text not in self._known:
+            self.preload([text])
+        return self._known[text]
+
+
+def _texts(prompt: Prompt, shots: Sequence[int]) -> Iterator[str]:
+    """Every text that :func:`_whole` encodes."""
+    shown = [""]
+    for demo in prompt.demonstrations:
+        shown.append(shown[-1] + demo)
+    yield from shown[1:]
+    if prompt.query is not None:
+        for count in shots:
+            yield shown[count] + prompt.query
+            if prompt.answer is not None:
+                yield shown[count] + prompt.query + prompt.answer
+
+
+def _whole(prompt: Prompt, shots: Sequence[int], encode: _Encoder) -> ShotTokens | None:
+    """Cut where the text of every prefix ends; None if a longer text moves an earlier cut."""
+    ids: Ids = ()
+    text = ""
+    demos: list[Ids] = []
+    texts = [""]
+    for demo in prompt.demonstrations:
+        text += demo
+        longer = encode(text)
+        if longer[: len(ids)] != ids:
+            return None
+        demos.append(longer[len(ids) :])
+        ids = longer
+        texts.append(text)
+    if prompt.query is None:
+        return ShotTokens(encode.prefix, tuple(demos))
+    queries = []
+    answer: Ids | None = None
+    for count in shots:
+        before = encode(texts[count])
+        asked = encode(texts[count] + prompt.query)
+        if asked[: len(before)] != before:
+            return None
+        queries.append((count, asked[len(before) :]))
+        if prompt.answer is not None:
+            full = encode(texts[count] + prompt.query + prompt.answer)
+            if full[: len(asked)] != asked or answer not in (None, full[len(asked) :]):
+                return None
+            answer = full[len(asked) :]
+    return ShotTokens(encode.prefix, tuple(demos), tuple(queries), answer or ())
+
+
+def _parts(prompt: Prompt, shots: Sequence[int], encode: _Encoder) -> ShotTokens:
+    demos = tuple(encode(demo) for demo in prompt.demonstrations)
+    if prompt.query is None:
+        return ShotTokens(encode.prefix, demos)
+    query = encode(prompt.query)
+    answer = encode(prompt.answer) if prompt.answer is not None else ()
+    return ShotTokens(encode.prefix, demos, tuple((count, query) for count in shots), answer)
+
+
+def _check_tokens(prompt: Prompt, tokens: ShotTokens) -> None:
+    empty = [
+        demo
+        for demo, ids in zip(prompt.demonstrations, tokens.demonstrations, strict=True)
+        if not ids
+    ]
+    if empty:
+        raise InvalidInputError(f"demonstration {empty[0]!r} gives no tokens; change or remove it")
+    if prompt.query is not None and not all(ids for _, ids in tokens.queries):
+        raise InvalidInputError(f"query {prompt.query!r} gives no tokens; change or remove it")
+    if prompt.answer is not None and not tokens.answer:
+        raise InvalidInputError(f"answer {prompt.answer!r} gives no tokens; change or remove it")
