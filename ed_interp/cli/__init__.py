@@ -1,0 +1,74 @@
+"""The command line: one thin file per verb.
+
+Results go to stdout, progress and diagnostics to stderr. Exit status: 0 done, 1 failed, 2 the
+command asked for something that there is not (a wrong option, name, file or value), 130 Ctrl-C.
+Every error is one line, unless ``--debug`` asks for the traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from ed_interp import __version__
+from ed_interp.cli import emergence, models, tasks
+from ed_interp.errors import EdInterpError, InvalidInputError, UnknownNameError
+
+app = typer.Typer(
+    name="ed-interp",
+    help="When and where do abilities emerge in a language model?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("emergence")(emergence.command)
+app.command("models")(models.command)
+app.command("tasks")(tasks.command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
+    ] = False,
+) -> None:
+    """When and where do abilities emerge in a language model."""
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command with the same --out resumes the run", 130, debug)
+    except (UnknownNameError, InvalidInputError) as error:
+        _fail(str(error), 2, debug)
+    except EdInterpError as error:
+        _fail(str(error), 1, debug)
+    except BrokenPipeError:
+        # The reader of our stdout went away (`| head`): not an error worth a word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:500]
+        _fail(f"{type(error).__name__}: {reason} (--debug shows where)", 1, debug)
+    sys.exit(0)
+
+
+def _fail(message: str, status: int, debug: bool) -> NoReturn:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print(f"ed-interp: {message}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,1 @@
+"""Emergence: token-level against semantic-level information, per block, over shot counts."""

@@ -1,0 +1,306 @@
+r"""Strength of emergence per block and shot count.
+
+For block l with input :math:`h_l` and output :math:`h_{l+1}`, over a population of sequences of T
+tokens (Chen, Yang, Zhu, Wang: "Quantifying Emergence in Large Language Models", arXiv 2405.12617):
+
+    E(l) = I(h_{l+1}^macro; h_l^macro) - (1/T) sum_t I(h_{l+1}^micro_t; h_l^micro_t)
+
+- macro: the representation of the last token of the whole sequence, which has read all of it;
+- micro_t: the representation of token t fed alone, which depends on that token only.
+
+What differs from the paper:
+- the estimator: ``smoothed`` by default (information through a noisy channel), not a critic
+  trained on and evaluated with the same sample;
+- shots are demonstrations before a query, or entities of a list, or tokens of a text;
+- prompts may differ in length: places are aligned by structure (see ``ed_interp.prompts.tokens``),
+  and the mean over t is over all tokens of all prompts;
+- representations are normalised as the model's own blocks do before they read them, without
+  learned scales.
+
+Cost: one forward pass over packed prompts, one over lone tokens, the same for the untrained twin,
+and the estimator's work (see ``tests/benchmarks/bench_emergence.py``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.models.hooked import HookedModel
+from ed_interp.models.load import load
+from ed_interp.models.untrained import untrained_twin
+from ed_interp.probes.emergence.behaviour import behaviour_rows
+from ed_interp.probes.emergence.curve import EmergenceCurve, EmergenceRow, ProfileRow
+from ed_interp.probes.emergence.estimators import (
+    DEFAULT_BETA,
+    Estimator,
+    get_estimator,
+    noise_scale,
+)
+from ed_interp.probes.emergence.estimators.noise import Normalisation
+from ed_interp.probes.emergence.measure import Read, ShotTerms, estimate, read
+from ed_interp.progress import Progress
+from ed_interp.prompts.population import Population, draw
+from ed_interp.prompts.tasks import LabelledTask, ListTask, Task, TextTask, as_task
+from ed_interp.prompts.tokens import TokenPopulation, draw_windows, tokenize
+
+PROFILE_BETAS = (0.03, 0.1, 0.2, 1 / 3, 0.5, 1.0, 2.0)
+"""Noise levels of a profile, as multiples in the noise rule."""
+
+_FEW = 100
+_SATURATED = 0.95
+_LOST = 0.01
+
+
+def emergence(
+    model: Any,
+    *,
+    task: str | Task | Population | TokenPopulation | Sequence[tuple[str, str]] = "country-capital",
+    shots: Iterable[int] | None = None,
+    prompts: int = 500,
+    seed: int = 0,
+    template: str | None = None,
+    estimator: str = "smoothed",
+    noise: float | None = None,
+    beta: float | None = None,
+    noise_profile: bool = False,
+    normalisation: str = "auto",
+    position: str = "zero",
+    untrained: bool = True,
+    behaviour: bool = True,
+    level: float = 0.95,
+    resamples: int = 1000,
+    path: str = "auto",
+    batch_size: int | None = None,
+    folder: str | Path | None = None,
+    tokenizer: Any = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    progress: Progress = None,
+) -> EmergenceCurve:
+    """Emergence of every block over in-context shot counts, with behaviour beside it.
+
+    >>> curve = ed_interp.emergence("icl-gpt2", shots=range(9))  # doctest: +SKIP
+
+    Args:
+        model: Anything :func:`ed_interp.load` takes.
+        task: A name (see ``ed_interp.task_names()``), a task (see ``ed_interp.from_file``), a
+            population, or a sequence of (input, output) pairs.
+        shots: Shot counts; default 0 to 8 (lists: 1 to 8; windows: 1 to their length), as far as
+            the task goes.
+        prompts: Size of the sample.
+        seed: Of the sample, the noise, the bootstrap and the untrained twin.
+        template: For labelled tasks, with ``{input}`` and ``{output}``.
+        estimator: See ``available_estimators()``.
+        noise: Standard deviation s of the smoothed estimator's noise per normalised coordinate;
+            default by the rule s = beta * sqrt(d / ln n), the same for every block and shot count.
+        beta: In that rule; default 1/3.
+        noise_profile: Also estimate over a range of noise levels (seven times the work).
+        normalisation: ``layernorm``, ``rms``, ``none``, or ``auto`` for the model's own kind.
+        position: Where a lone token stands: ``zero`` or ``original``.
+        untrained: Also run the untrained twin (same architecture, fresh weights).
+        behaviour: Also score the right answers, where the task has them.
+        level: Of all intervals.
+        resamples: Of the bootstrap over prompts.
+        path: See :func:`ed_interp.capture`.
+        batch_size: Prompts a forward pass; default by number of tokens.
+        folder: Keep activations there and resume from them.
+        tokenizer: For a live model that does not carry one.
+        device: For a model given by name.
+        dtype: For a model given by name.
+        progress: True for a bar on stderr, or a callable ``(done, total, what)``.
+
+    Raises:
+        UnknownNameError: unknown model, task or estimator; the nearest names are listed.
+        ModelLoadError: the model cannot be loaded.
+        InvalidInputError: settings that do not fit the task, the model or each other.
+    """
+    name, options = estimator, {"device": device, "dtype": dtype, "tokenizer": tokenizer}
+    hooked = load(model, **{key: value for key, value in options.items() if value is not None})
+    population = _population(task, hooked, shots, prompts, seed, template)
+    how = _normalisation(normalisation, hooked)
+    scale = _noise(name, noise, beta, hooked.d_model, len(population.prompts))
+    chosen = get_estimator(name, **({} if scale is None else {"noise": scale}))
+    if noise_profile and scale is None:
+        raise InvalidInputError(f"noise_profile: estimator {name!r} has no noise to vary")
+
+    def run(subject: HookedModel, answers: bool, label: str) -> Read:
+        where = None if folder is None else Path(folder) / label
+        return read(
+            subject,
+            population,
+            position=position,
+            normalisation=how,
+            answers=answers,
+            path=path,
+            batch_size=batch_size,
+            folder=where,
+            progress=progress,
+        )
+
+    trained = run(hooked, behaviour, "trained")
+    terms = estimate(trained, chosen, seed=seed, progress=progress)
+    twin: dict[int, ShotTerms] | None = None
+    if untrained:
+        fresh = run(untrained_twin(hooked, seed=seed), False, "untrained")
+        twin = estimate(fresh, chosen, seed=seed, progress=progress, what="untrained twin")
+    profile: tuple[ProfileRow, ...] = ()
+    if noise_profile:
+        profile = _profile(trained, hooked.d_model, len(population.prompts), name, seed, progress)
+    chance = population.population.chance
+    return EmergenceCurve(
+        model=hooked.name,
+        task=population.population.task,
+        estimator=name,
+        noise=scale,
+        rows=tuple(_rows(terms, twin, hooked, population, level, resamples, seed)),
+        behaviour=behaviour_rows(
+            trained.activations,
+            chance=chance if chance is not None else 0.0,
+            level=level,
+            resamples=resamples,
+            seed=seed,
+        ),
+        profile=profile,
+        settings={
+            "model": hooked.describe(),
+            "population": {
+                **population.population.settings,
+                "fingerprint": population.fingerprint,
+                "exact_size": population.population.exact_size,
+                "tokenization": population.tokenization,
+                "longest_tokens": population.longest,
+            },
+            "shots": list(population.shots),
+            "seed": seed,
+            "estimator": name,
+            "noise": scale,
+            "noise_rule": None if noise is not None or scale is None else "s = beta sqrt(d / ln n)",
+            "beta": None if noise is not None or scale is None else (beta or DEFAULT_BETA),
+            "normalisation": how,
+            "lone_position": position,
+            "level": level,
+            "resamples": resamples,
+            "path": trained.activations.path,
+            "path_discrepancy": trained.activations.discrepancy,
+        },
+    )
+
+
+def _population(
+    task: Any,
+    hooked: HookedModel,
+    shots: Iterable[int] | None,
+    prompts: int,
+    seed: int,
+    template: str | None,
+) -> TokenPopulation:
+    if isinstance(task, (Population, TokenPopulation)):
+        if shots is not None or template is not None:
+            raise InvalidInputError("shots and template are fixed when a population is drawn")
+        return task if isinstance(task, TokenPopulation) else tokenize(task, hooked.tokenizer)
+    found = as_task(task, template=template)
+    if isinstance(found, TextTask):
+        return draw_windows(found, hooked.tokenizer, prompts=prompts, shots=shots, seed=seed)
+    counts = default_shots(found) if shots is None else shots
+    return tokenize(draw(found, prompts=prompts, shots=counts, seed=seed), hooked.tokenizer)
+
+
+def default_shots(task: ListTask | LabelledTask) -> range:
+    """0 to 8 shots (lists: 1 to 8), as far as the task goes."""
+    if isinstance(task, ListTask):
+        return range(1, min(8, len(task.entities)) + 1)
+    return range(min(8, len(task.pairs) - 1) + 1)
+
+
+def _normalisation(name: str, hooked: HookedModel) -> Normalisation:
+    if name == "auto":
+        return hooked.norm
+    if name not in ("layernorm", "rms", "none"):
+        raise InvalidInputError(f"unknown normalisation {name!r}; use auto, layernorm, rms or none")
+    return name  # type: ignore[return-value]
+
+
+def _noise(
+    estimator: str, noise: float | None, beta: float | None, d_model: int, n: int
+) -> float | None:
+    """The noise scale, by the rule unless given; None for estimators without one."""
+    if estimator != "smoothed":
+        if noise is not None or beta is not None:
+            raise InvalidInputError(f"noise and beta do not apply to estimator {estimator!r}")
+        return None
+    if noise is not None and beta is not None:
+        raise InvalidInputError("give noise or beta, not both: beta only chooses the noise")
+    for name, value in (("noise", noise), ("beta", beta)):
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise InvalidInputError(f"{name}={value}: a finite number above 0 is expected")
+    return noise if noise is not None else noise_scale(d_model, n, beta or DEFAULT_BETA)
+
+
+def _rows(
+    terms: dict[int, ShotTerms],
+    twin: dict[int, ShotTerms] | None,
+    hooked: HookedModel,
+    population: TokenPopulation,
+    level: float,
+    resamples: int,
+    seed: int,
+) -> Iterable[EmergenceRow]:
+    intervals = {
+        shots: found.interval(level=level, resamples=resamples, seed=seed)
+        for shots, found in terms.items()
+    }
+    general = []
+    if str(hooked.dtype) in ("torch.bfloat16", "torch.float16"):
+        general.append("half-precision")
+    if hooked.processed_weights:
+        general.append("processed-weights")
+    if (population.population.answers or 0) > len(population.prompts):
+        general.append("fewer-prompts-than-answers")
+    for layer in range(hooked.n_layers):
+        for shots, found in terms.items():
+            interval, macro_interval = intervals[shots]
+            macro = float(found.macro_bits()[layer])
+            flags = list(general)
+            if found.sequences < _FEW:
+                flags.append("few-prompts")
+            if found.constant[layer]:
+                flags.append("constant")
+            elif macro_interval.low[layer] <= 0 or macro < _LOST * found.macro_limit:
+                flags.append("lost")
+            elif macro >= _SATURATED * found.macro_limit:
+                flags.append("saturated")
+            yield EmergenceRow(
+                layer=layer,
+                shots=shots,
+                emergence=float(found.bits()[layer]),
+                ci_low=float(interval.low[layer]),
+                ci_high=float(interval.high[layer]),
+                macro=macro,
+                micro=float(found.micro_bits()[layer]),
+                limit=found.macro_limit - found.micro_limit,
+                macro_limit=found.macro_limit,
+                untrained=None if twin is None else float(twin[shots].bits()[layer]),
+                flags=tuple(sorted(flags)),
+            )
+
+
+def _profile(
+    trained: Read, d_model: int, n: int, name: str, seed: int, progress: Progress
+) -> tuple[ProfileRow, ...]:
+    rows = []
+    for beta in PROFILE_BETAS:
+        scale = noise_scale(d_model, n, beta)
+        chosen: Estimator = get_estimator(name, noise=scale)
+        found = estimate(trained, chosen, seed=seed, progress=progress, what=f"noise {scale:.3g}")
+        for shots, terms in found.items():
+            triples = zip(terms.bits(), terms.macro_bits(), terms.micro_bits(), strict=True)
+            for layer, (bits, macro, micro) in enumerate(triples):
+                row = ProfileRow(layer, shots, beta, scale, float(bits), float(macro), float(micro))
+                rows.append(row)
+    return tuple(sorted(rows, key=dataclasses.astuple))
