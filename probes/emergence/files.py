@@ -8,6 +8,7 @@ weighs 5 MB.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -103,14 +104,15 @@ def load_curve(folder: Path) -> EmergenceCurve:
             f"install the version of ed-interp that wrote it"
         )
     try:
-        curve = EmergenceCurve.from_dict(data)
+        for name, kind in (
+            ("rows", EmergenceRow),
+            ("behaviour", BehaviourRow),
+            ("profile", ProfileRow),
+        ):
+            _check_values(data.get(name), kind)
+        return EmergenceCurve.from_dict(data)
     except InvalidInputError as error:
         raise RunFolderError(f"{file} is damaged ({error}); make the run again") from error
-    rows: list[EmergenceRow | BehaviourRow | ProfileRow]
-    rows = [*curve.rows, *curve.behaviour, *curve.profile]
-    for row in rows:
-        _check_numbers(row, file)
-    return curve
 
 
 def _missing(folder: Path) -> str:
@@ -127,20 +129,21 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"it holds {name}")
 
 
-def _check_numbers(row: EmergenceRow | BehaviourRow | ProfileRow, file: Path) -> None:
-    for field in dataclasses.fields(row):
-        value = getattr(row, field.name)
+def _check_values(rows: Any, kind: type[Any]) -> None:
+    """Refuse values of the wrong type, which dataclasses take without a word."""
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InvalidInputError(f"no list of {kind.__name__}")
+    for row, field in itertools.product(rows, dataclasses.fields(kind)):
+        value = row.get(field.name)
         if field.name == "flags":
-            good = all(isinstance(flag, str) for flag in value)
+            good = isinstance(value, list) and all(isinstance(flag, str) for flag in value)
         elif value is None:
             good = field.name == "untrained"
         else:
             kinds = int if field.type == "int" else (int, float)
             good = isinstance(value, kinds) and not isinstance(value, bool)
         if not good:
-            raise RunFolderError(
-                f"{file} is damaged ({field.name} is {value!r:.60}); make the run again"
-            )
+            raise InvalidInputError(f"{field.name} is {value!r:.60}")
 
 
 def _schema(kind: type[Any]) -> pa.Schema:

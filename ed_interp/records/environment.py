@@ -1,0 +1,39 @@
+"""What a run ran on, for its record. No heavy imports."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+LIBRARIES = (
+    "transformer-lens",
+    "transformers",
+    "peft",
+    "torch",
+    "sae-lens",
+    "datasets",
+    "einops",
+    "accelerate",
+)
+"""The libraries whose versions can change a number."""
+
+
+def environment() -> dict[str, Any]:
+    """What a run ran on: Python, the operating system and the versions of the main libraries.
+
+    The host's name is left out, so that a run folder can be published. A library that is not
+    installed has version None. Nothing heavy is imported.
+    """
+    from importlib import metadata
+
+    def version(name: str) -> str | None:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return None
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: version(name) for name in ("ed-interp", *LIBRARIES)},
+    }

@@ -1,0 +1,106 @@
+"""Files that are whole or not there: written under a temporary name, forced to disk, renamed.
+
+Every error of the operating system becomes one line that names the path and says what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ed_interp.errors import InvalidInputError, RunFolderError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write ``data`` to ``path``, whole or not at all.
+
+    Raises:
+        RunFolderError: it cannot be written (full disk, permission, ...).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise explained(error, path) from error
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """:func:`write_bytes` for text, in UTF-8 with the line ends as they are."""
+    # A file name that is not UTF-8 reaches Python as lone surrogates, which UTF-8 cannot hold.
+    return write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_json(path: Path, data: Any) -> Path:
+    """:func:`write_bytes` for plain data as strict JSON: two-space indent, no NaN.
+
+    Raises:
+        InvalidInputError: ``data`` has NaN, an infinity or a value that JSON has no form for.
+        RunFolderError: it cannot be written.
+    """
+    return write_text(path, strict_json(data, path.name, indent=2) + "\n")
+
+
+def write_parquet(path: Path, frame: pd.DataFrame, *, schema: pa.Schema | None = None) -> Path:
+    """:func:`write_bytes` for a table as Parquet, without its index.
+
+    Args:
+        schema: column types; without it they are taken from the values, so that a column
+            without any value has no type.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False), buffer)
+    return write_bytes(path, buffer.getvalue())
+
+
+def strict_json(data: Any, what: str, **options: Any) -> str:
+    """``data`` as JSON, or an InvalidInputError that says ``what`` could not be written."""
+    try:
+        return json.dumps(data, allow_nan=False, **options)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"{what} cannot be written as strict JSON: {error}") from error
+
+
+def is_full(error: BaseException) -> bool:
+    """True for a full disk, also as Rust libraries (safetensors) report it."""
+    return (isinstance(error, OSError) and error.errno in _FULL) or "(os error 28)" in str(error)
+
+
+def explained(error: BaseException, path: Path) -> RunFolderError:
+    """The one line for an operating system's error: which path, and what to do."""
+    code = error.errno if isinstance(error, OSError) else None
+    if code in _FULL:
+        text = f"no space left to write {path}; free some, or pass another --out, and run it again"
+    elif code in (errno.EACCES, errno.EPERM):
+        text = f"no permission to write {path}; pass another --out"
+    elif code == errno.EROFS:
+        text = f"{path} is on a read-only file system; pass another --out"
+    elif code in (errno.ENOTDIR, errno.EEXIST):
+        text = f"{path} cannot be made, a part of it is a file; pass another --out"
+    else:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        text = f"cannot write {path} ({reason}); pass another --out"
+    return RunFolderError(text)

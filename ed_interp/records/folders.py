@@ -1,0 +1,250 @@
+"""Run folders: complete, or not there; an interrupted run is continued."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ed_interp.errors import RunFolderError
+from ed_interp.records.files import explained, is_full, strict_json, write_json
+from ed_interp.records.locks import drop_lock, is_locked, take_lock
+
+SETTINGS_FORMAT = "ed-interp/run-settings"
+_SETTINGS = "settings.json"
+
+
+class RunFolder:
+    """A folder that appears complete, or not at all. Made by :meth:`open`; a context manager."""
+
+    path: Path
+    """Where the run will be when it is complete."""
+    folder: Path
+    """Where to write until then."""
+    resumed: bool
+    """True if :attr:`folder` holds what an interrupted run with equal settings left there."""
+
+    def __init__(self, path: Path, *, overwrite: bool, resumable: bool, lock: int) -> None:
+        self.path = path
+        self.folder = _partial(path)
+        self.resumed = False
+        self._overwrite = overwrite
+        self._resumable = resumable
+        self._lock = lock
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        settings: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        resumable: bool = True,
+    ) -> RunFolder:
+        """Take hold of ``path`` for one run; parents are created.
+
+        Args:
+            path: the folder that the run makes.
+            settings: plain data; an interrupted run with equal settings is continued.
+            overwrite: replace the run that is at ``path``, once the new one is complete. Only a
+                run folder or an empty folder is ever replaced.
+            resumable: keep what was written when the run fails. Without it nothing is left.
+
+        Raises:
+            InvalidInputError: ``settings`` cannot be written as JSON.
+            RunFolderError: ``path`` exists (and not ``overwrite``), is a file, cannot be
+                written, is being written by another process, or an interrupted run with other
+                settings is there.
+        """
+        text = _canonical(settings)
+        try:
+            final = Path(path).expanduser().resolve()
+            _check_free(final, overwrite)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            lock = take_lock(_lock_file(final), final)
+        except RunFolderError:
+            raise
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, no home folder
+            raise explained(error, Path(path)) from error
+        run = cls(final, overwrite=overwrite, resumable=resumable, lock=lock)
+        try:
+            run._prepare(text)
+        except BaseException as error:
+            run._release()
+            if isinstance(error, OSError) and not isinstance(error, RunFolderError):
+                raise explained(error, final) from error
+            raise
+        return run
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                try:
+                    self._finish()
+                except RunFolderError:
+                    raise
+                except OSError as failed:
+                    raise explained(failed, self.path) from failed
+                return
+            if not self._resumable or (_holds_nothing(self.folder) and not self.resumed):
+                shutil.rmtree(self.folder, ignore_errors=True)
+            # Other writers (safetensors, say) meet the full disk too, each with its own error.
+            if is_full(error) and not isinstance(error, RunFolderError):
+                raise explained(OSError(errno.ENOSPC, ""), self.path) from error
+        finally:
+            self._release()
+
+    def _prepare(self, settings: str) -> None:
+        old = _replaced(self.path)
+        if old.exists():  # killed between the two renames of _finish, or while tidying up
+            if self.path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.rename(old, self.path)
+        _check_free(self.path, self._overwrite)
+        if self.folder.exists() and not _holds_nothing(self.folder):
+            equal = _settings_of(self.folder) == settings
+            if equal and self._resumable:
+                self.resumed = True
+            elif equal or self._overwrite:
+                shutil.rmtree(self.folder)
+            else:
+                raise RunFolderError(
+                    f"an interrupted run with other settings is in {self.folder}; repeat its "
+                    f"command to finish it, pass another --out, or --overwrite to discard it"
+                )
+        self.folder.mkdir(exist_ok=True)
+        _sweep(self.folder)
+        if not self.resumed:
+            header = {"format": SETTINGS_FORMAT, "version": 1, "settings": json.loads(settings)}
+            write_json(self.folder / _SETTINGS, header)
+
+    def _finish(self) -> None:
+        _sweep(self.folder)
+        _check_free(self.path, self._overwrite)
+        old = _replaced(self.path)
+        replacing = self.path.exists()
+        if replacing:
+            os.rename(self.path, old)
+        try:
+            os.rename(self.folder, self.path)
+        except BaseException:
+            if replacing and not self.path.exists():
+                os.rename(old, self.path)
+            raise
+        if replacing:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _release(self) -> None:
+        if self._lock >= 0:
+            drop_lock(self._lock, _lock_file(self.path))
+            self._lock = -1
+
+
+def next_run_path(base: Path, name: str, settings: Mapping[str, Any]) -> Path:
+    """Where the next run called ``name`` goes: ``base/name-001``, ``base/name-002``, ...
+
+    An interrupted run with equal settings comes first, so that it is continued; otherwise the
+    first number that is not taken by a complete, an interrupted or a running one. What cannot
+    stand in a file name becomes a hyphen.
+    """
+    text = _canonical(settings)
+    name = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or "run"
+    number, free = 1, None
+    while True:
+        path = base / f"{name}-{number:03d}"
+        partial = _partial(path)
+        taken = path.exists() or is_locked(_lock_file(path))
+        if not taken and partial.exists() and not _holds_nothing(partial):
+            if _settings_of(partial) == text:
+                return path
+            taken = True
+        if not taken and free is None:
+            free = path
+        # Numbers may have gaps; look a little further for something to continue.
+        if free is not None and number >= _highest(base, name):
+            return free
+        number += 1
+
+
+def _highest(base: Path, name: str) -> int:
+    pattern = re.compile(rf"\.?{re.escape(name)}-(\d{{3,9}})(\.partial|\.lock)?")
+    with contextlib.suppress(OSError):
+        found = (pattern.fullmatch(entry.name) for entry in base.iterdir())
+        return max((int(match[1]) for match in found if match), default=0)
+    return 0
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def _replaced(path: Path) -> Path:
+    return path.with_name(f".{path.name}.replaced")
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    if not path.name:
+        raise RunFolderError(f"{path} cannot be a run folder; pass another --out")
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise RunFolderError(f"{path} is a file, not a folder; pass another --out")
+    if not overwrite:
+        raise RunFolderError(f"{path} exists; pass another --out, or --overwrite to replace it")
+    # --overwrite deletes: a mistyped --out must not cost anybody a folder of their own.
+    if any(path.iterdir()) and _settings_of(path) is None:
+        raise RunFolderError(
+            f"{path} is not a run folder (it has no {_SETTINGS} of ed-interp) and is not "
+            f"replaced; pass another --out"
+        )
+
+
+def _settings_of(folder: Path) -> str | None:
+    """The canonical settings of a run folder; None if it is not one."""
+    try:
+        data = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(data, dict) or data.get("format") != SETTINGS_FORMAT:
+        return None
+    return _canonical(data.get("settings"))
+
+
+def _holds_nothing(folder: Path) -> bool:
+    """True if only settings are there: nothing would be won by resuming."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return False
+    return all(name == _SETTINGS or name.endswith(".tmp") for name in names)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove temporary files that a killed process left."""
+    for leftover in folder.rglob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
+def _canonical(settings: Any) -> str:
+    return strict_json(settings, "the settings", sort_keys=True)
