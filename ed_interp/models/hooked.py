@@ -87,13 +87,16 @@ class HookedModel:
     @property
     def processed_weights(self) -> bool:
         """Whether norms were folded into the weights, so that the stream is not the raw one."""
-        return str(getattr(self.config, "normalization_type", "") or "").endswith("Pre")
+        folded = str(getattr(self.config, "normalization_type", "") or "").endswith("Pre")
+        return folded or bool(getattr(self.model, "compatibility_mode", False))
 
     @property
     def family(self) -> str:
         """The architecture, for instance ``gpt2`` or ``gemma2``."""
+        inner = getattr(getattr(self.model, "original_model", None), "config", None)
         return str(
-            getattr(self.config, "model_type", None)
+            getattr(inner, "model_type", None)
+            or getattr(self.config, "model_type", None)
             or getattr(self.config, "original_architecture", None)
             or type(self.model).__name__
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from ed_interp.errors import InvalidInputError, ModelLoadError
@@ -126,7 +127,7 @@ def _load_pretrained(
         model = AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype, use_safetensors=True, **options
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise _explain(name, error) from error
     if tokenizer is None or isinstance(tokenizer, str):
         passed = ("revision", "trust_remote_code")
@@ -183,6 +184,10 @@ def _explain(name: str, error: Exception, *, what: str = "model") -> ModelLoadEr
             return ModelLoadError(
                 f"cannot load the {what} from folder {name}: it has no config.json; a folder that "
                 "save_pretrained wrote is expected"
+            )
+        if isinstance(error, SafetensorError):
+            return ModelLoadError(
+                f"cannot load the {what} from folder {name}: its weights are damaged ({text})"
             )
         if "safetensors" in text:
             return ModelLoadError(

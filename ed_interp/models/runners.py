@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -50,6 +50,7 @@ class Inputs:
     """A ``transformers`` cache that precedes ``ids``."""
 
 
+@runtime_checkable
 class Runner(Protocol):
     """See the module's docstring."""
 
@@ -365,7 +366,11 @@ class LensRunner:
 
             return hook
 
-        with evaluation_mode(self.model):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(evaluation_mode(self.model))
+            # A bridge does not list the modules of the model it wraps as its own.
+            if isinstance(inner := getattr(self.model, "original_model", None), nn.Module):
+                stack.enter_context(evaluation_mode(inner))
             logits = self.model.run_with_hooks(
                 inputs.ids.to(self.device),
                 fwd_hooks=[(site.name, hook_for(site)) for site in sites],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 from ed_interp.errors import InvalidInputError
@@ -18,7 +19,8 @@ def to_transformer_lens(model: Any, *, tokenizer: Any = None) -> TransformerBrid
 
     A bridge changes the model it wraps in place and drops LoRA on fused weights such as GPT-2's
     ``c_attn``; the copy and the merge are what keep the user's model whole and the adapter's
-    effect in. Weights stay raw (no folding, no centring).
+    effect in. Weights stay raw (no folding, no centring). The copy's tokenizer puts a begin token
+    first, as TransformerLens's do; give token ids where that matters.
 
     Args:
         model: Anything :func:`ed_interp.load` takes, but a TransformerLens model.
@@ -39,6 +41,20 @@ def to_transformer_lens(model: Any, *, tokenizer: Any = None) -> TransformerBrid
         plain = plain.merge_and_unload()
     from transformer_lens.model_bridge import TransformerBridge
 
-    return TransformerBridge.boot_transformers(
-        hooked.name, hf_model=plain, tokenizer=hooked.tokenizer, device=str(hooked.device)
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        return TransformerBridge.boot_transformers(
+            hooked.name,
+            hf_model=plain.eval(),
+            tokenizer=_tokenizer_copy(hooked.tokenizer, folder),
+            device=str(hooked.device),
+        )
+
+
+def _tokenizer_copy(tokenizer: Any, folder: str) -> Any:
+    """A tokenizer that the bridge may set special tokens on and load once more by its folder."""
+    if tokenizer is None:
+        return None
+    from transformers import AutoTokenizer
+
+    tokenizer.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)

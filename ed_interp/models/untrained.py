@@ -6,6 +6,7 @@ Cost: one initialisation of the model, and its memory.
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import torch
@@ -35,12 +36,15 @@ def untrained_twin(hooked: HookedModel, *, seed: int = 0) -> HookedModel:
         else:
             config = copy.deepcopy(hooked.model.cfg)
             config.seed, config.init_weights = None, True
-            twin = type(hooked.model)(config, tokenizer=None, move_to_device=False)
-    twin = twin.to(device=hooked.device, dtype=hooked.dtype).eval()
+            with warnings.catch_warnings():
+                # The user chose this class; that it is deprecated was said when they made theirs.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                twin = type(hooked.model)(config, tokenizer=None, move_to_device=False)
+    twin = twin.to(hooked.device).to(hooked.dtype).eval()
     return HookedModel.wrap(twin, hooked.tokenizer, name=f"{hooked.name} (untrained)")
 
 
 def _fresh_transformers(model: Any) -> Any:
     config = copy.deepcopy(model.config)
-    config.torch_dtype = torch.float32
-    return type(model)._from_config(config, attn_implementation=config._attn_implementation)
+    attention = config._attn_implementation
+    return type(model)._from_config(config, dtype=torch.float32, attn_implementation=attention)

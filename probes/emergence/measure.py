@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ed_interp.errors import CaptureError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.probes.emergence.estimators import Estimator, normalise
 from ed_interp.probes.emergence.estimators.noise import Normalisation
@@ -41,6 +42,8 @@ class Read:
     population: TokenPopulation
     normalisation: Normalisation
     device: torch.device
+    name: str
+    """Of the model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +121,7 @@ def read(
     )
     lone = lone_tokens(population, position=position)
     states = read_lone(hooked, lone, activations.sites)
-    return Read(activations, lone, states, population, normalisation, hooked.device)
+    return Read(activations, lone, states, population, normalisation, hooked.device, hooked.name)
 
 
 def estimate(
@@ -143,14 +146,19 @@ def _shot_terms(
     read: Read, shots: int, estimator: Estimator, seed: int, slots: _SlotTerms
 ) -> ShotTerms:
     first = first_rows([prompt.sequence(shots) for prompt in read.population.prompts])
-    # Equal sequences have equal states but for rounding, which differs between batches: give them
-    # one prompt's, exactly, so that the estimator sees one point of higher weight.
-    states = read.activations.at(shots)[first].movedim(1, 0)
+    # Equal sequences have equal states but for rounding, which differs between batches: they are
+    # one row of higher weight, with the states of the first of them.
+    rows, row_of, counts = np.unique(first, return_inverse=True, return_counts=True)
+    states = read.activations.at(shots)[torch.as_tensor(rows)].movedim(1, 0)
+    _check_finite(states, read, f"{shots} shots")
+    prompts, blocks = len(first), states.shape[0] - 1
     constant = tuple(bool((site == site[:1]).all()) for site in states[:-1])
-    states = normalise(states.to(read.device), read.normalisation)
-    macro = estimator.chain(states, seed=seed)
-    prompts = len(first)
-    micro = np.zeros((states.shape[0] - 1, prompts))
+    macro = np.zeros((blocks, prompts))
+    if len(rows) > 1:
+        states = normalise(states.to(read.device), read.normalisation)
+        found = estimator.chain(states, weights=torch.as_tensor(counts), seed=seed)
+        macro = found.terms.double().cpu().numpy()[:, row_of]
+    micro = np.zeros((blocks, prompts))
     tokens = np.zeros(prompts)
     entropy = 0.0
     for slot in read.lone.by_shots[shots]:
@@ -160,20 +168,32 @@ def _shot_terms(
         tokens += there
         entropy += bits * float(there.sum())
     return ShotTerms(
-        macro=macro.terms.double().cpu().numpy(),
+        macro=macro,
         micro=micro,
         tokens=tokens,
         macro_limit=entropy_bits(first),
-        micro_limit=entropy / tokens.sum(),
-        sequences=len(np.unique(first)),
+        micro_limit=entropy / float(tokens.sum()),
+        sequences=len(rows),
         constant=constant,
     )
+
+
+def _check_finite(states: Tensor, read: Read, where: str) -> None:
+    """Weights of NaN, or an overflow in half precision, must not become a curve of NaN."""
+    bad = ~torch.isfinite(states).flatten(1).all(1)
+    if bad.any():
+        site = read.activations.sites[int(bad.nonzero()[0, 0])]
+        raise CaptureError(
+            f"{read.name} gives NaN or infinite activations at {site.name} ({where}); check its "
+            "weights, or load it with dtype float32 if it ran in half precision"
+        )
 
 
 class _SlotTerms:
     """Terms of the lone tokens per slot, computed when first asked for."""
 
     def __init__(self, read: Read, estimator: Estimator, seed: int) -> None:
+        _check_finite(read.lone_states, read, "lone tokens")
         self._lone = read.lone
         self._states = normalise(read.lone_states.to(read.device), read.normalisation)
         self._estimator = estimator
