@@ -99,7 +99,7 @@ def emergence(
         estimator: See ``available_estimators()``.
         noise: Standard deviation s of the smoothed estimator's noise per normalised coordinate;
             default by the rule s = beta * sqrt(d / ln n), the same for every block and shot count.
-        beta: In that rule; default 1/3.
+        beta: In that rule; default 1/2.
         noise_profile: Also estimate over a range of noise levels (seven times the work).
         normalisation: ``layernorm``, ``rms``, ``none``, or ``auto`` for the model's own kind.
         position: Where a lone token stands: ``zero`` or ``original``.

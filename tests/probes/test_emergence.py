@@ -10,6 +10,7 @@ import torch
 
 import ed_interp
 from ed_interp.errors import InvalidInputError, UnknownNameError
+from ed_interp.probes.emergence.estimators import DEFAULT_BETA
 from ed_interp.prompts.population import Population, Prompt
 from ed_interp.prompts.tokens import ShotTokens, TokenPopulation
 
@@ -98,7 +99,7 @@ def test_macro_falls_with_noise(build_model):
         macro = group.sort_values("noise")["macro"].to_numpy()
         assert (np.diff(macro) < 0.05).all()
         assert macro[0] > macro[-1] + 1
-    chosen = frame[np.isclose(frame.beta, 1 / 3)].set_index(["layer", "shots"]).emergence
+    chosen = frame[np.isclose(frame.beta, DEFAULT_BETA)].set_index(["layer", "shots"]).emergence
     expected = curve.to_frame().set_index(["layer", "shots"]).emergence
     assert np.allclose(chosen.sort_index(), expected.sort_index(), atol=1e-12)
 

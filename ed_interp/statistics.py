@@ -1,0 +1,258 @@
+"""Intervals, paired tests and chance levels: what stands beside every reported number.
+
+Everything works on arrays whose first axis is the row (a prompt); further axes are kept, so one
+call serves all blocks and shot counts at once, with the same resamples for all of them. Seeds give
+the same numbers everywhere. Cost of the resampling functions: one matrix product of
+``resamples x row`` by ``row x rest``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from ed_interp.errors import InvalidInputError, unknown
+
+FloatArray = NDArray[np.float64]
+
+_CELLS = 4_000_000
+"""Cells of a resampling matrix held at a time (32 MB)."""
+
+
+class Interval(NamedTuple):
+    """Both ends of an interval; arrays of the shape of what was estimated."""
+
+    low: FloatArray
+    high: FloatArray
+
+
+class PairedDifference(NamedTuple):
+    """Mean of ``a - b``, its bootstrap interval, and a two-sided sign-flip p-value."""
+
+    difference: FloatArray
+    low: FloatArray
+    high: FloatArray
+    p_value: FloatArray
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    statistic: str = "mean",
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap over rows (Efron and Tibshirani 1993, chapter 13).
+
+    Args:
+        values: array of shape ``row *rest``.
+        weights: one weight per row (``row``), or weights that broadcast to ``values``; a resampled
+            row brings its weight along. Only for the mean.
+        statistic: ``mean`` or ``median``.
+        level: coverage, between 0 and 1.
+        resamples: number of bootstrap samples.
+        seed: the same seed draws the same rows.
+
+    Returns:
+        The two ends, each of shape ``rest``.
+
+    Raises:
+        InvalidInputError: no rows, NaN, bad weights, level or number of resamples.
+    """
+    data = _rows(values, "values")
+    _check_level(level)
+    if resamples < 1:
+        raise InvalidInputError(f"resamples must be at least 1, found {resamples}")
+    if statistic not in ("mean", "median"):
+        raise unknown("statistic", statistic, ("mean", "median"))
+    if weights is not None and statistic != "mean":
+        raise InvalidInputError("weights are for the mean; drop them or use statistic='mean'")
+    rows, flat = len(data), data.reshape(len(data), -1)
+    weight = None if weights is None else _weights(weights, data)
+    rng = np.random.default_rng(seed)
+    size = max(1, _CELLS // rows)
+    found: list[FloatArray] = []
+    for start in range(0, resamples, size):
+        drawn = rng.integers(rows, size=(min(size, resamples - start), rows))
+        if statistic == "median":
+            found.extend(np.median(flat[row], axis=0)[None] for row in drawn)
+        else:
+            found.append(_resampled_means(drawn, flat, weight))
+    tail = 50 * (1 - level)
+    low, high = np.nanpercentile(np.concatenate(found), [tail, 100 - tail], axis=0)
+    return Interval(low.reshape(data.shape[1:]), high.reshape(data.shape[1:]))
+
+
+def _resampled_means(
+    drawn: NDArray[np.int64], flat: FloatArray, weight: FloatArray | None
+) -> FloatArray:
+    count, rows = drawn.shape
+    offsets = drawn + np.arange(count)[:, None] * rows
+    times = np.bincount(offsets.ravel(), minlength=count * rows).reshape(count, rows)
+    counts = times.astype(np.float64)
+    if weight is None:
+        return np.asarray(counts @ flat / rows)
+    total = counts @ weight
+    # A resample without any row of positive weight has no mean; it is left out (NaN) rather than
+    # counted as 0.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(total > 0, counts @ (flat * weight) / total, np.nan))
+
+
+def paired_difference(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    level: float = 0.95,
+    resamples: int = 1000,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> PairedDifference:
+    """Compare two measurements of the same rows (two models on the same prompts).
+
+    The p-value is that of the sign-flip test of a mean difference of 0: every sign pattern when
+    ``2 ** row`` is at most ``permutations``, else that many random ones, counted as
+    ``(hits + 1) / (permutations + 1)`` (Phipson and Smyth 2010), never 0.
+
+    Args:
+        a: array of shape ``row *rest``.
+        b: array of the same shape.
+        weights: one weight per row, or weights that broadcast to ``a``.
+        level: coverage of the interval.
+        resamples: bootstrap samples of the interval.
+        permutations: sign patterns of the test.
+        seed: the same seed gives the same result.
+    """
+    first, second = _rows(a, "a"), _rows(b, "b")
+    if first.shape != second.shape:
+        raise InvalidInputError(
+            f"a pair needs equal shapes, found {first.shape} and {second.shape}; "
+            "align the two by prompt first"
+        )
+    if permutations < 1:
+        raise InvalidInputError(f"permutations must be at least 1, found {permutations}")
+    change = first - second
+    rows, flat = len(change), change.reshape(len(change), -1)
+    weight = np.full((rows, 1), 1.0) if weights is None else _weights(weights, change)
+    share = flat * weight / weight.sum(0)
+    mean = share.sum(0)
+    low, high = bootstrap_interval(
+        change, weights=weights, level=level, resamples=resamples, seed=seed
+    )
+    # Ties with the observed value must count, whatever the order of summation.
+    bar = np.abs(mean) - 1e-12 * np.abs(share).sum(0)
+    hits = np.zeros(flat.shape[1])
+    exact = rows < 60 and 2**rows <= permutations
+    total = 2**rows if exact else permutations
+    rng = np.random.default_rng(seed)
+    size = max(1, _CELLS // rows)
+    for start in range(0, total, size):
+        count = min(size, total - start)
+        if exact:
+            patterns = np.arange(start, start + count)[:, None]
+            bits = (patterns >> np.arange(rows)) & 1
+        else:
+            bits = rng.integers(2, size=(count, rows))
+        hits += (np.abs((1.0 - 2.0 * bits) @ share) >= bar).sum(0)
+    p_value = hits / total if exact else (hits + 1) / (total + 1)
+    rest = change.shape[1:]
+    return PairedDifference(mean.reshape(rest), low, high, p_value.reshape(rest))
+
+
+def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927), by scipy."""
+    _check_level(level)
+    if n < 1 or not 0 <= successes <= n:
+        raise InvalidInputError(
+            f"a proportion needs 0 <= successes <= n and n >= 1, found {successes} of {n}"
+        )
+    found = stats.binomtest(int(successes), int(n)).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def chance_level(answers: Sequence[Hashable], weights: ArrayLike | None = None) -> float:
+    """Accuracy of the best answer that ignores the query: the share of the most common one."""
+    if len(answers) == 0:
+        raise InvalidInputError("the chance level of no answers is undefined; pass at least one")
+    share = np.ones(len(answers)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if share.shape != (len(answers),):
+        raise InvalidInputError(f"found {share.shape} weights for {len(answers)} answers")
+    share = _weights(share, share)[:, 0]
+    totals: dict[Hashable, float] = {}
+    for answer, part in zip(answers, share.tolist(), strict=True):
+        totals[answer] = totals.get(answer, 0.0) + part
+    return max(totals.values()) / float(share.sum())
+
+
+def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
+    """Exact two-sided p-value of McNemar's test (1947): two models right or wrong on the same rows.
+
+    Only rows where exactly one is right count; given their number, each side is a fair coin.
+    """
+    first, second = np.asarray(a), np.asarray(b)
+    if first.dtype != np.bool_ or second.dtype != np.bool_:
+        raise InvalidInputError(
+            f"right or wrong must be boolean, found {first.dtype} and {second.dtype}"
+        )
+    if first.ndim != 1 or first.shape != second.shape:
+        raise InvalidInputError(
+            f"a pair needs two vectors of one length, found {first.shape} and {second.shape}"
+        )
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    if only_first + only_second == 0:
+        return 1.0
+    return float(stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
+
+
+def holm(pvalues: ArrayLike) -> FloatArray:
+    """P-values adjusted for a family of tests by Holm's step-down rule (1979), any shape."""
+    found = np.asarray(pvalues, dtype=np.float64)
+    flat = found.ravel()
+    if not bool(np.all((flat >= 0) & (flat <= 1))):
+        raise InvalidInputError("p-values must lie between 0 and 1, without NaN")
+    order = np.argsort(flat, kind="stable")
+    stepped = flat[order] * (flat.size - np.arange(flat.size))
+    adjusted = np.empty_like(flat)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(stepped)) if flat.size else stepped
+    return adjusted.reshape(found.shape)
+
+
+def _rows(values: ArrayLike, name: str) -> FloatArray:
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim == 0 or data.shape[0] == 0:
+        raise InvalidInputError(f"{name} needs at least one row, found shape {data.shape}")
+    if not bool(np.isfinite(data).all()):
+        raise InvalidInputError(f"{name} holds NaN or infinite values; drop those rows first")
+    return data
+
+
+def _weights(weights: ArrayLike, data: NDArray[Any]) -> FloatArray:
+    """Weights as ``row 1`` or ``row rest`` (flattened), checked."""
+    found = np.asarray(weights, dtype=np.float64)
+    rows = len(data)
+    if found.ndim == 0 or found.shape[0] != rows:
+        raise InvalidInputError(f"found weights of shape {found.shape} for {rows} rows")
+    if not bool(np.isfinite(found).all()) or bool((found < 0).any()):
+        raise InvalidInputError("weights must be finite and not negative")
+    if bool((found.reshape(rows, -1).sum(0) <= 0).any()):
+        raise InvalidInputError("weights sum to zero; no row would count")
+    if found.ndim == 1:
+        return found[:, None]
+    try:
+        return np.broadcast_to(found, data.shape).reshape(rows, -1)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"weights of shape {found.shape} do not fit values of shape {data.shape}"
+        ) from error
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise InvalidInputError(f"level must lie between 0 and 1, found {level}")

@@ -1,0 +1,188 @@
+"""The arithmetic of the smoothed estimator: kernels exp(B) between rows, and their products.
+
+``Population`` prepares one chain, ``NoiseTables`` holds the noise that all chains share, and
+``chain_terms`` walks over the sites chunk by chunk of rows, so that memory stays bounded. See the
+module ``smoothed`` for the formula and the cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.probes.emergence.estimators.noise import noise_rows
+from ed_interp.probes.emergence.estimators.rows import equal_in_all, equal_rows, first_index
+
+_LOWEST, _HIGHEST = -36.0, 40.0
+"""Bounds of the exponents. exp(-36) is lost beside the own row's 1 in either precision, while exp
+of less, or its products, would be denormal numbers, which the CPU multiplies a hundred times more
+slowly. Chance does not reach 40 (that takes 9 standard deviations); rounding does when the noise is
+below the precision of the states, where exp would overflow."""
+_CPU_BYTES = 32 * 2**20
+"""Size of the kernels of a chunk on a CPU: small for the caches, yet large enough that threads do
+not meet at a barrier too often, which on a busy machine costs more than the caches save."""
+
+
+class NoiseTables:
+    """The noise of even and of odd sites: one table for each pair of samples."""
+
+    def __init__(
+        self, rows: int, pairs: int, seed: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.pairs = pairs
+        self._rows, self._seed, self._dtype, self._device = rows, seed, dtype, device
+        self._drawn: dict[tuple[int, int], Tensor] = {}
+
+    def piece(self, site: int, width: int, start: int, stop: int) -> Float[Tensor, "pair chunk d"]:
+        """Noise of the rows ``start`` to ``stop`` at a site."""
+        key = (site % 2, width)
+        if key not in self._drawn:
+            drawn = [
+                noise_rows(
+                    self._rows,
+                    width,
+                    seed=self._seed,
+                    stream=(site % 2, pair),
+                    device=self._device,
+                )
+                for pair in range(self.pairs)
+            ]
+            self._drawn[key] = torch.stack(drawn).to(self._dtype)
+        return self._drawn[key][:, start:stop]
+
+
+class Population:
+    """One chain, compacted: rows that weigh nothing dropped, rows equal at every site merged."""
+
+    def __init__(
+        self, sites: list[Tensor], weights: Tensor, scales: list[float], dtype: torch.dtype
+    ) -> None:
+        rows, device = len(weights), sites[0].device
+        # A weight that is 0 in the working precision would leave log 0 behind.
+        counted = (weights.to(dtype) > 0).to(device)
+        whole = bool(counted.all())
+        # Centred in the precision of the input, so that a large common offset costs no digits.
+        centred = [_centre(x if whole else x[counted], site) for site, x in enumerate(sites)]
+        ids = [equal_rows(x) for x in centred]
+        joint = equal_in_all(ids)
+        first = joint == torch.arange(len(joint), device=device)
+        every = bool(first.all())
+        merged = torch.zeros(len(joint), dtype=torch.float64)
+        merged.index_add_(0, joint.cpu(), weights[counted.cpu()])
+        self.exact_weights: Float[Tensor, "point"] = merged[first.cpu()]
+        self.weights: Float[Tensor, "point"] = self.exact_weights.to(device, dtype)
+        self._home = torch.full((rows,), -1, device=device)
+        self._home[counted] = (first.cumsum(0) - 1)[joint]
+        self.sites = [
+            _Site.of(x if every else x[first], first_index(own[first]), scale, dtype)
+            for x, own, scale in zip(centred, ids, scales, strict=True)
+        ]
+
+    def spread(self, terms: Float[Tensor, "block point"]) -> Float[Tensor, "block row"]:
+        """Terms of the points given back to the rows; 0 for rows that weigh nothing."""
+        return torch.where(self._home >= 0, terms[:, self._home.clamp(min=0)], 0)
+
+
+def _centre(x: Tensor, site: int) -> Tensor:
+    """A centred copy of the rows, at least in float32."""
+    x = x.detach()
+    x = x.float() if x.element_size() < 4 else x
+    mean = x.mean(0)
+    centred = x - mean
+    # One bad value makes the mean bad, so good tables need no look at every value.
+    if not bool(torch.isfinite(mean).all()):
+        if bool(torch.isfinite(x).all()):
+            raise InvalidInputError(f"the sum of the rows overflows {x.dtype} at site {site}")
+        bad = ~torch.isfinite(x).all(-1)
+        raise InvalidInputError(
+            f"{int(bad.sum())} of {len(x)} rows hold NaN or infinite values at site {site} (the "
+            f"first is row {int(bad.nonzero()[0])}); drop these rows or find their cause"
+        )
+    return centred
+
+
+@dataclass(frozen=True)
+class _Site:
+    """The points of one site in units of its noise."""
+
+    z: Float[Tensor, "point d"]
+    half: Float[Tensor, "point"]
+    """|z|^2 / 2."""
+    distinct: Int64[Tensor, "column"] | None
+    """Representatives of equal points, ``None`` where all differ."""
+    column: Int64[Tensor, "point"]
+    """The column of each point among the representatives."""
+    noiseless: bool
+
+    @classmethod
+    def of(cls, x: Tensor, ids: Tensor, scale: float, dtype: torch.dtype) -> _Site:
+        """``x`` is centred and may be overwritten; ``ids`` as from ``equal_rows``."""
+        z = (x.div_(scale) if scale > 0 else x).to(dtype)
+        half = torch.linalg.vector_norm(z, dim=-1).square() / 2
+        largest = torch.finfo(dtype).max / 8
+        noiseless = scale == 0 or not float(half.max()) < largest
+        chosen, column = torch.unique(ids, return_inverse=True)
+        distinct = None if len(chosen) == len(ids) else chosen
+        return cls(z, half, distinct, column, noiseless)
+
+
+def chain_terms(
+    population: Population, tables: NoiseTables, max_bytes: int
+) -> Float[Tensor, "block point"]:
+    """Row terms of every block in bits, averaged over the noise samples."""
+    weights, sites = population.weights, population.sites
+    points, device = len(weights), weights.device
+    terms = torch.empty(len(sites) - 1, points, dtype=weights.dtype, device=device)
+    row_bytes = points * weights.element_size()
+    # Two sets of kernels, the exponents, the products with the noise, and a copy for equal rows.
+    held = 4 * tables.pairs + 2 + 2 * tables.pairs
+    chunk = max(1, min(points, max_bytes // (row_bytes * held)))
+    if device.type == "cpu":
+        chunk = min(chunk, max(32, _CPU_BYTES // (row_bytes * 2 * tables.pairs)))
+    buffers = [weights.new_empty(2, tables.pairs, chunk, points) for _ in range(2)]
+    for start in range(0, points, chunk):
+        stop = min(points, start + chunk)
+        before, now = (buffer[..., : stop - start, :] for buffer in buffers)
+        log_before = weights.new_empty(0)
+        for index, site in enumerate(sites):
+            _kernels(site, index, tables, start, stop, out=now)
+            log_now = torch.log2(now @ weights)
+            if index > 0:
+                joint = torch.log2(before.mul_(now) @ weights)
+                found = joint.sub_(log_before).sub_(log_now)
+                terms[index - 1, start:stop] = found.mean((0, 1))
+            before, now, log_before = now, before, log_now
+    return terms
+
+
+def _kernels(
+    site: _Site,
+    index: int,
+    tables: NoiseTables,
+    start: int,
+    stop: int,
+    *,
+    out: Float[Tensor, "sign pair chunk point"],
+) -> None:
+    """exp(B) of the points ``start`` to ``stop`` against all, for every noise sample."""
+    mine = torch.arange(start, stop, device=out.device)
+    if site.noiseless:
+        out.copy_(site.column[mine, None] == site.column)
+        return
+    others = site.z if site.distinct is None else site.z[site.distinct]
+    half = site.half if site.distinct is None else site.half[site.distinct]
+    distance = torch.addmm(half[None], site.z[start:stop], others.T, beta=-1)
+    distance.sub_(site.half[start:stop, None]).clamp_(max=0)
+    distance[mine - start, site.column[mine]] = 0
+    noise = tables.piece(index, site.z.shape[1], start, stop)
+    pushed = noise @ others.T
+    if site.distinct is not None:
+        distance, pushed = distance[:, site.column], pushed[..., site.column]
+    pushed.sub_(pushed[:, mine - start, mine].unsqueeze(-1))
+    torch.add(distance, pushed, out=out[0])
+    torch.sub(distance, pushed, out=out[1])
+    out.clamp_(_LOWEST, _HIGHEST).exp_()

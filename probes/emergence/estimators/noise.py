@@ -1,0 +1,96 @@
+"""The noisy channel of the smoothed estimator: normalised states, the noise rule, the draws."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ed_interp.errors import InvalidInputError, unknown
+
+Normalisation = Literal["layernorm", "rms", "none"]
+
+DEFAULT_BETA = 1 / 2
+
+_BLOCK = 256
+"""Rows drawn from one seed: the first rows of a bank do not depend on its length."""
+
+
+def normalise(
+    states: Float[Tensor, "*batch d"], how: str = "layernorm"
+) -> Float[Tensor, "*batch d"]:
+    """Bring every vector to one scale, so that one noise means the same at every layer.
+
+    ``layernorm`` subtracts the mean of the vector and divides by its standard deviation, as a
+    pre-norm block does before it reads, without the learned scale; ``rms`` divides by the root
+    mean square; ``none`` returns the states. A vector without spread becomes zeros. Half
+    precision is raised to float32 first.
+
+    Raises:
+        InvalidInputError: for states that are not floating point.
+        UnknownNameError: for another ``how``.
+    """
+    if how not in get_args(Normalisation):
+        raise unknown("normalisation", how, get_args(Normalisation))
+    if not states.is_floating_point():
+        raise InvalidInputError(f"states must be floating point, found {states.dtype}")
+    if how == "none":
+        return states
+    if states.element_size() < 4:
+        states = states.float()
+    if how == "layernorm":
+        states = states - states.mean(-1, keepdim=True)
+    peak = states.abs().amax(-1, keepdim=True)
+    # Dividing by the peak first keeps the squares from overflowing or underflowing.
+    unit = states / torch.where(peak > 0, peak, torch.ones_like(peak))
+    size = unit.square().mean(-1, keepdim=True).sqrt()
+    return unit / torch.where(size > 0, size, torch.ones_like(size))
+
+
+def noise_scale(d: int, n: int, beta: float = DEFAULT_BETA) -> float:
+    """The noise per normalised coordinate: ``s = beta * sqrt(d / ln n)``.
+
+    ``d`` independent coordinates of unit power seen through noise of variance s^2 carry at most
+    d/2 ln(1 + 1/s^2) ~ d/(2 s^2) = ln n / (2 beta^2) nats (capacity of the Gaussian channel). A
+    population of ``n`` rows holds ln n nats. So ``beta`` alone says how far the channel is from
+    being full, at every width and for every number of rows: at beta = 1/sqrt(2) a code that uses
+    every coordinate just fits, and at the default 1/2 the channel holds twice the population.
+    Real clouds use few directions, so much less than that comes through.
+
+    The default is the middle of what was measured on a story model of 260,000 parameters (5
+    blocks, 500 and 2,000 windows, last token): the share of ln n that comes through lies at 0.60
+    to 0.72 for the trained model and 0.62 to 0.87 for its untrained twin at beta 1/2, with
+    the trained model's emergence rising at every block. At 1/3 the upper blocks of the twin reach
+    0.97 to 0.99 (saturated, nothing left to compare); at 1 at most 0.21 is left of either.
+
+    Args:
+        d: width of the states.
+        n: number of rows of the whole population; the same for every layer, position, shot count
+            and process, otherwise their values cannot be compared.
+        beta: relative noise, above 0.
+    """
+    if d < 1 or n < 2:
+        raise InvalidInputError(f"the noise rule needs d >= 1 and n >= 2, found d = {d}, n = {n}")
+    if not (math.isfinite(beta) and beta > 0):
+        raise InvalidInputError(f"beta must be a positive number, found {beta}")
+    return beta * math.sqrt(d / math.log(n))
+
+
+def noise_rows(
+    rows: int, d: int, *, seed: int, stream: tuple[int, ...], device: torch.device
+) -> Float[Tensor, "rows d"]:
+    """Standard normal rows that depend on ``seed`` and ``stream`` alone.
+
+    Drawn in float32 on the CPU in blocks with seeds of their own, then moved: the same numbers on
+    every device, for every chunk size and dtype, and the same first rows for every ``rows``.
+    """
+    drawn = torch.empty(-(-rows // _BLOCK) * _BLOCK, d)
+    for block in range(0, len(drawn), _BLOCK):
+        mixed = np.random.SeedSequence([seed & (2**64 - 1), *stream, block // _BLOCK])
+        state = int(mixed.generate_state(1, np.uint64)[0]) >> 1
+        drawn[block : block + _BLOCK].normal_(generator=torch.Generator().manual_seed(state))
+    return drawn[:rows].to(device)
