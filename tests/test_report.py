@@ -61,7 +61,7 @@ CURVE = EmergenceCurve(
         row(0, 0, 0.017),
         row(0, 8, 0.023, "lost"),
         row(1, 0, 2.111),
-        row(1, 8, 4.333, "few-prompts"),
+        row(1, 8, 4.333, "few-rows"),
     ),
     behaviour=(answer(0, 0.1, 0.0), answer(8, 0.9, 0.8)),
     profile=(ProfileRow(1, 8, 0.5, 0.625, 4.333, 5.567, 1.234),),
@@ -196,9 +196,9 @@ def test_the_page_can_be_used_by_keyboard_and_by_ear(page: Page) -> None:
 
 def test_only_flags_that_occur_are_explained(page: Page) -> None:
     assert FLAGS["lost"] in page.text
-    assert FLAGS["few-prompts"] in page.text
+    assert FLAGS["few-rows"] in page.text
     assert FLAGS["saturated"] not in page.text
-    assert cautions(CURVE) == "2 of 4 values carry a flag (lost, few-prompts)."
+    assert cautions(CURVE) == "2 of 4 values carry a flag (lost, few-rows)."
     clean = dataclasses.replace(CURVE, rows=(row(0, 0, 1.0),))
     assert cautions(clean) == ""
     assert "#flags" not in render_report(clean, FLAGS)

@@ -7,6 +7,7 @@ that was killed continues where it stopped. Memory: the shards of one shot count
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,9 @@ from ed_interp.processes import gather, wait_for_all
 from ed_interp.records import write_bytes, write_json
 from ed_interp.streams.paths import BatchReading
 from ed_interp.streams.sites import Site
+
+Part = tuple[slice | int, ...]
+"""Index into the states of a shard, ``prompt shot site d_model``."""
 
 _SCORES = ("logprob", "correct", "rank")
 
@@ -47,15 +51,7 @@ class Activations:
         """
         if shots not in self.shots:
             raise CaptureError(f"{shots} shots were not read; there are: {list(self.shots)}")
-        column = self.shots.index(shots)
-        states: Tensor | None = None
-        for rows, shard in self.store.shards(("states",)):
-            part = shard["states"][:, column]
-            if states is None:
-                states = torch.empty(self.prompts, *part.shape[1:])
-            states[rows] = part
-        assert states is not None
-        return states
+        return self._collect((slice(None), self.shots.index(shots)))
 
     def __getitem__(self, site: str | Site) -> Float[Tensor, "prompt pos d_model"]:
         """States of one site; the middle axis is the shot counts, in order.
@@ -67,20 +63,21 @@ class Activations:
         names = [known.name for known in self.sites]
         if name not in names:
             raise CaptureError(f"{name} was not read; there are: {', '.join(names)}")
-        column = names.index(name)
+        return self._collect((slice(None), slice(None), names.index(name)))
+
+    def _collect(self, part: Part) -> Tensor:
         states: Tensor | None = None
-        for rows, shard in self.store.shards(("states",)):
-            part = shard["states"][:, :, column]
+        for rows, piece in self.store.states(part):
             if states is None:
-                states = torch.empty(self.prompts, *part.shape[1:])
-            states[rows] = part
+                states = torch.empty(self.prompts, *piece.shape[1:])
+            states[rows] = piece
         assert states is not None
         return states
 
     def scores(self) -> dict[str, Float[Tensor, "prompt shot"]] | None:
         """``logprob`` (nats), ``correct`` (0 or 1), ``rank`` per prompt; None without answers."""
         tables = {name: torch.empty(self.prompts, len(self.shots)) for name in _SCORES}
-        for rows, shard in self.store.shards(_SCORES):
+        for rows, shard in self.store.scores():
             if "logprob" not in shard:
                 return None
             for name, table in tables.items():
@@ -102,11 +99,17 @@ class Store:
         """Keep the reading of the prompts ``rows`` as shard ``number``."""
         self._shards[number] = (torch.tensor(rows), _tensors(reading))
 
-    def shards(self, names: Sequence[str]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """(prompt indices, the named tensors that are there) of each shard."""
+    def states(self, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
+        """(prompt indices, that part of their states) of each shard."""
         for number in sorted(self._shards):
             rows, tensors = self._shards[number]
-            yield rows, {name: tensors[name] for name in names if name in tensors}
+            yield rows, tensors["states"][part]
+
+    def scores(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """(prompt indices, the scores that are there) of each shard."""
+        for number in sorted(self._shards):
+            rows, tensors = self._shards[number]
+            yield rows, {name: tensors[name] for name in _SCORES if name in tensors}
 
     def exchange(self) -> None:
         """Give every process the shards of all."""
@@ -149,23 +152,35 @@ class FolderStore(Store):
         data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
         write_bytes(self._file(number), data)
 
-    def shards(self, names: Sequence[str]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        from safetensors import SafetensorError, safe_open
+    def states(self, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
+        for file in self._files():
+            with _open(file) as shard:
+                # A slice reads that part of the file only.
+                yield shard.get_tensor("prompts"), shard.get_slice("states")[part]
 
-        for file in sorted(self.folder.glob("shard-*.safetensors")):
-            try:
-                with safe_open(file, framework="pt") as shard:
-                    there = set(shard.keys())
-                    wanted = {name: shard.get_tensor(name) for name in names if name in there}
-                    rows = shard.get_tensor("prompts")
-            except SafetensorError as error:
-                raise RunFolderError(
-                    f"{file} is damaged ({error}); remove it and resume"
-                ) from error
-            yield rows, wanted
+    def scores(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        for file in self._files():
+            with _open(file) as shard:
+                there = [name for name in _SCORES if name in shard.keys()]  # noqa: SIM118
+                scores = {name: shard.get_tensor(name) for name in there}
+                yield shard.get_tensor("prompts"), scores
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("shard-*.safetensors"))
 
     def exchange(self) -> None:
         wait_for_all()
+
+
+@contextlib.contextmanager
+def _open(file: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as shard:
+            yield shard
+    except SafetensorError as error:
+        raise RunFolderError(f"{file} is damaged ({error}); remove it and resume") from error
 
 
 def _tensors(reading: BatchReading) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ class ProfileRow:
 FLAGS = {
     "saturated": "macro is within 5% of the entropy of the sampled sequences: it says that the "
     "sequences stay distinct, not how much information there is; use more prompts or more noise",
-    "few-prompts": "under 100 distinct sequences: the population is too small for its information",
+    "few-rows": "under 100 distinct sequences: the population is too small for its information",
     "fewer-prompts-than-answers": "fewer prompts than distinct answers: not every answer occurs",
     "lost": "macro cannot be told from 0: the noise hides whatever is there",
     "constant": "the sequences cannot be told apart at this block's input: macro is 0 by necessity",

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
@@ -39,6 +40,7 @@ from ed_interp.probes.emergence.curve import EmergenceCurve, EmergenceRow, Profi
 from ed_interp.probes.emergence.estimators import (
     DEFAULT_BETA,
     Estimator,
+    flags_of,
     get_estimator,
     noise_scale,
 )
@@ -51,10 +53,6 @@ from ed_interp.prompts.tokens import TokenPopulation, draw_windows, tokenize
 
 PROFILE_BETAS = (0.03, 0.1, 0.2, 1 / 3, 0.5, 1.0, 2.0)
 """Noise levels of a profile, as multiples in the noise rule."""
-
-_FEW = 100
-_SATURATED = 0.95
-_LOST = 0.01
 
 
 def emergence(
@@ -256,8 +254,6 @@ def _rows(
         for shots, found in terms.items()
     }
     general = []
-    if str(hooked.dtype) in ("torch.bfloat16", "torch.float16"):
-        general.append("half-precision")
     if hooked.processed_weights:
         general.append("processed-weights")
     if (population.population.answers or 0) > len(population.prompts):
@@ -266,15 +262,14 @@ def _rows(
         for shots, found in terms.items():
             interval, macro_interval = intervals[shots]
             macro = float(found.macro_bits()[layer])
-            flags = list(general)
-            if found.sequences < _FEW:
-                flags.append("few-prompts")
-            if found.constant[layer]:
-                flags.append("constant")
-            elif macro_interval.low[layer] <= 0 or macro < _LOST * found.macro_limit:
-                flags.append("lost")
-            elif macro >= _SATURATED * found.macro_limit:
-                flags.append("saturated")
+            flags = flags_of(
+                bits=macro,
+                ci_low=float(macro_interval.low[layer]),
+                limit=found.macro_limit,
+                rows=found.sequences,
+                constant=found.constant[layer],
+                half_precision=hooked.dtype in (torch.bfloat16, torch.float16),
+            )
             yield EmergenceRow(
                 layer=layer,
                 shots=shots,
@@ -286,7 +281,7 @@ def _rows(
                 limit=found.macro_limit - found.micro_limit,
                 macro_limit=found.macro_limit,
                 untrained=None if twin is None else float(twin[shots].bits()[layer]),
-                flags=tuple(sorted(flags)),
+                flags=(*flags, *general),
             )
 
 

@@ -17,7 +17,6 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ed_interp.errors import CaptureError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.probes.emergence.estimators import Estimator, normalise
 from ed_interp.probes.emergence.estimators.noise import Normalisation
@@ -42,8 +41,6 @@ class Read:
     population: TokenPopulation
     normalisation: Normalisation
     device: torch.device
-    name: str
-    """Of the model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +118,7 @@ def read(
     )
     lone = lone_tokens(population, position=position)
     states = read_lone(hooked, lone, activations.sites)
-    return Read(activations, lone, states, population, normalisation, hooked.device, hooked.name)
+    return Read(activations, lone, states, population, normalisation, hooked.device)
 
 
 def estimate(
@@ -150,14 +147,13 @@ def _shot_terms(
     # one row of higher weight, with the states of the first of them.
     rows, row_of, counts = np.unique(first, return_inverse=True, return_counts=True)
     states = read.activations.at(shots)[torch.as_tensor(rows)].movedim(1, 0)
-    _check_finite(states, read, f"{shots} shots")
     prompts, blocks = len(first), states.shape[0] - 1
     constant = tuple(bool((site == site[:1]).all()) for site in states[:-1])
     macro = np.zeros((blocks, prompts))
     if len(rows) > 1:
         states = normalise(states.to(read.device), read.normalisation)
         found = estimator.chain(states, weights=torch.as_tensor(counts), seed=seed)
-        macro = found.terms.double().cpu().numpy()[:, row_of]
+        macro = found.terms.cpu().double().numpy()[:, row_of]
     micro = np.zeros((blocks, prompts))
     tokens = np.zeros(prompts)
     entropy = 0.0
@@ -178,22 +174,10 @@ def _shot_terms(
     )
 
 
-def _check_finite(states: Tensor, read: Read, where: str) -> None:
-    """Weights of NaN, or an overflow in half precision, must not become a curve of NaN."""
-    bad = ~torch.isfinite(states).flatten(1).all(1)
-    if bad.any():
-        site = read.activations.sites[int(bad.nonzero()[0, 0])]
-        raise CaptureError(
-            f"{read.name} gives NaN or infinite activations at {site.name} ({where}); check its "
-            "weights, or load it with dtype float32 if it ran in half precision"
-        )
-
-
 class _SlotTerms:
     """Terms of the lone tokens per slot, computed when first asked for."""
 
     def __init__(self, read: Read, estimator: Estimator, seed: int) -> None:
-        _check_finite(read.lone_states, read, "lone tokens")
         self._lone = read.lone
         self._states = normalise(read.lone_states.to(read.device), read.normalisation)
         self._estimator = estimator
@@ -217,7 +201,7 @@ class _SlotTerms:
             return np.zeros((self._states.shape[0] - 1, 1))
         chain = self._states[:, torch.as_tensor(tokens, device=self._states.device)]
         found = self._estimator.chain(chain, weights=torch.as_tensor(counts), seed=self._seed)
-        return np.asarray(found.terms.double().cpu().numpy())
+        return np.asarray(found.terms.cpu().double().numpy())
 
 
 def first_rows(sequences: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:

@@ -153,7 +153,7 @@ def test_emergence_is_macro_minus_micro_within_its_interval(tiny_folder):
     zero = [row for row in curve.rows if row.shots == 0]
     # 46 countries can be asked for: that many sequences at 0 shots.
     assert all(row.macro_limit <= math.log2(46) + 1e-9 for row in zero)
-    assert all("few-prompts" in row.flags for row in zero)
+    assert all("few-rows" in row.flags for row in zero)
 
 
 def test_behaviour_is_paired_and_has_a_chance_level(tiny_folder):

@@ -135,5 +135,5 @@ def test_arrays_half_precision_and_few_rows() -> None:
     x = normal(120, 4)
     from_array = mutual_information(x.numpy(), x.double().numpy(), noise=0.5)
     assert from_array.bits == pytest.approx(mutual_information(x, x, noise=0.5).bits, abs=1e-5)
-    assert mutual_information(x.half(), x, noise=0.5).flags == ("half_precision",)
-    assert "few_rows" in mutual_information(x[:99], x[:99], noise=0.5).flags
+    assert mutual_information(x.half(), x, noise=0.5).flags == ("half-precision",)
+    assert "few-rows" in mutual_information(x[:99], x[:99], noise=0.5).flags

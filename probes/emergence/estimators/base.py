@@ -53,7 +53,7 @@ class Terms:
     @property
     def bits(self) -> Float[Tensor, "*batch block"]:
         """The estimates: weighted means of the row terms, float64 on the CPU."""
-        return (self.terms.double().cpu() * self.weights.unsqueeze(-2)).sum(-1)
+        return (self.terms.cpu().double() * self.weights.unsqueeze(-2)).sum(-1)
 
     def intervals(self, *, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Interval:
         """Bootstrap intervals over the rows, arrays of shape ``*batch block``.
@@ -68,7 +68,7 @@ class Terms:
         repeats rows, which lowers the entropy of the population (by about 0.8 bits for a thousand
         rows), hence every estimate near saturation.
         """
-        values = torch.movedim(self.terms.double().cpu(), -1, 0).numpy()
+        values = torch.movedim(self.terms.cpu().double(), -1, 0).numpy()
         weights = self.weights
         if weights.ndim > 1:
             weights = torch.movedim(weights, -1, 0).unsqueeze(-1)
@@ -88,7 +88,7 @@ class Estimate:
     limit: float
     """Entropy of the population in bits."""
     flags: tuple[str, ...]
-    """Any of ``saturated``, ``lost``, ``few_rows``, ``half_precision``, ``constant``."""
+    """Any of ``saturated``, ``lost``, ``few-rows``, ``half-precision``, ``constant``."""
     terms: Float[Tensor, "row"]
     """Pointwise information of each row, in bits."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -217,15 +217,15 @@ def flags_of(
     ``saturated``: within 5% of the entropy of the population, so it says little of the network.
     ``lost``: the interval reaches 0, or less than 1% of that entropy came through the noise.
     ``constant``: one of the two representations is the same in every row, the information is 0.
-    ``few_rows``: fewer than 100 rows, so the interval is rough.
-    ``half_precision``: the states were 16-bit floats, which spreads tight clouds.
+    ``few-rows``: fewer than 100 rows, so the interval is rough.
+    ``half-precision``: the states were 16-bit floats, which spreads tight clouds.
     """
     found = {
         "saturated": limit > 0 and bits >= SATURATED_SHARE * limit,
         "lost": not constant and (ci_low <= 0 or bits < LOST_SHARE * limit),
         "constant": constant,
-        "few_rows": rows < FEW_ROWS,
-        "half_precision": half_precision,
+        "few-rows": rows < FEW_ROWS,
+        "half-precision": half_precision,
     }
     if not math.isfinite(bits):
         raise InvalidInputError(f"the estimate is {bits}, not a number of bits")

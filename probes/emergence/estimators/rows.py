@@ -73,7 +73,7 @@ def population_weights(
     """
     if weights is None:
         return torch.full((rows,), 1.0 / rows, dtype=torch.float64)
-    weights = weights.detach().double().cpu()
+    weights = weights.detach().cpu().double()
     if weights.ndim == 0 or weights.shape[-1] != rows:
         raise InvalidInputError(
             f"weights need one value for each of {rows} rows, found shape {tuple(weights.shape)}"
