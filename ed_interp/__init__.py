@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ed_interp.prompts.population import Population as Population
     from ed_interp.prompts.tasks import LabelledTask as LabelledTask
     from ed_interp.prompts.tasks import ListTask as ListTask
+    from ed_interp.prompts.tasks import MixedTask as MixedTask
     from ed_interp.prompts.tasks import TextTask as TextTask
     from ed_interp.prompts.tasks import task_names as task_names
     from ed_interp.streams.activations import Activations as Activations
@@ -38,6 +39,7 @@ _PUBLIC = {
     "HookedModel": "ed_interp.models.hooked",
     "LabelledTask": "ed_interp.prompts.tasks",
     "ListTask": "ed_interp.prompts.tasks",
+    "MixedTask": "ed_interp.prompts.tasks",
     "Population": "ed_interp.prompts.population",
     "Site": "ed_interp.streams.sites",
     "TextTask": "ed_interp.prompts.tasks",
@@ -65,6 +67,7 @@ __all__ = [  # noqa: RUF022 - the order of the documentation
     "Population",
     "ListTask",
     "LabelledTask",
+    "MixedTask",
     "TextTask",
     "task_names",
     "from_file",

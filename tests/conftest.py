@@ -74,6 +74,9 @@ def tiny_folder(
     tiny_model: Any, tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The tiny model and its tokenizer as ``save_pretrained`` writes them. Do not change it."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny_model.save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)

@@ -7,6 +7,7 @@ Every error is one line, unless ``--debug`` asks for the traceback.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -15,28 +16,29 @@ import typer
 
 from ed_interp import __version__
 from ed_interp.cli import emergence, models, tasks
-from ed_interp.errors import EdInterpError, InvalidInputError, UnknownNameError
+from ed_interp.errors import EdInterpError, InvalidInputError, ModelLoadError, UnknownNameError
 
 app = typer.Typer(
     name="ed-interp",
     help="When and where do abilities emerge in a language model?",
-    no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("emergence")(emergence.command)
+app.command("emergence", help=emergence.HELP)(emergence.command)
 app.command("models")(models.command)
 app.command("tasks")(tasks.command)
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool) -> bool:
     if asked:
         typer.echo(__version__)
         raise typer.Exit
+    return asked
 
 
 @app.callback()
-def options(
+def common(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
     ] = False,
@@ -47,11 +49,18 @@ def options(
 def main() -> NoReturn:
     """Run the command line and exit."""
     debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets its code, rather than the run an error.
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        app()
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command with the same --out resumes the run", 130, debug)
-    except (UnknownNameError, InvalidInputError) as error:
+        # Typer would print its own errors as a box, and nothing at all after Ctrl-C.
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        if status == 130:
+            raise KeyboardInterrupt
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; the same command resumes the run", 130, debug)
+    except (UnknownNameError, InvalidInputError, ModelLoadError) as error:
         _fail(str(error), 2, debug)
     except EdInterpError as error:
         _fail(str(error), 1, debug)
@@ -60,8 +69,10 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        reason = " ".join(str(error).split())[:500]
-        _fail(f"{type(error).__name__}: {reason} (--debug shows where)", 1, debug)
+        # The class of Typer's usage errors has moved between its versions; its method has not.
+        if usage := getattr(error, "format_message", None):
+            _fail(f"{usage().rstrip('.')} (--help lists the options)", 2, debug)
+        _fail(f"{type(error).__name__}: {str(error)[:500]} (--debug shows where)", 1, debug)
     sys.exit(0)
 
 
@@ -70,5 +81,5 @@ def _fail(message: str, status: int, debug: bool) -> NoReturn:
         import traceback
 
         traceback.print_exc()
-    print(f"ed-interp: {message}", file=sys.stderr)
+    print(f"ed-interp: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)

@@ -10,57 +10,97 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.cli import options
+from ed_interp.cli.source import DEFAULT_WINDOW, task_of
+from ed_interp.prompts.tasks import DEFAULT_TASK
 
 if TYPE_CHECKING:
     from ed_interp.probes.emergence.curve import EmergenceCurve
-    from ed_interp.prompts.tasks import Task
 
 _WHAT = "What to measure"
 _HOW = "How to estimate"
 _RUN = "Running"
 _OUT = "Output"
 
+HELP = r"""Emergence per block over in-context shot counts, with the model's accuracy beside it.
+
+Reads the residual stream before and after every block, with 0, 1, 2, ... demonstrations (shots)
+before the query, and prints E = macro - micro in bits: how much information the block passes on
+about the whole prompt, less what it passes on about each token alone.
+
+Writes run.json, Parquet tables, a PNG and one self-contained HTML page to a run folder.
+
+- ed-interp emergence
+- ed-interp emergence --task sentiment --shots 0-16
+- ed-interp emergence --model gpt2 --data pairs.csv --json > result.json
+"""
+
 
 def command(
     model: Annotated[
         str,
-        typer.Option(help="Bundled name, hub id or local folder.", rich_help_panel=_WHAT),
+        typer.Option(
+            help="Bundled model (`ed-interp models`), hub id or local folder.",
+            rich_help_panel=_WHAT,
+        ),
     ] = "icl-gpt2",
     task: Annotated[
         str | None,
         typer.Option(
             help="Built-in task (`ed-interp tasks`).",
-            show_default="country-capital",
+            show_default=DEFAULT_TASK,
             rich_help_panel=_WHAT,
         ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Labelled pairs: .jsonl, .json, .csv, .parquet.", rich_help_panel=_WHAT),
+        typer.Option(
+            help="Instead of --task: pairs from a .jsonl, .json, .csv or .parquet file.",
+            rich_help_panel=_WHAT,
+        ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Hugging Face data set of pairs.", rich_help_panel=_WHAT)
+        str | None,
+        typer.Option(
+            help="Instead of --task: pairs from a Hugging Face data set or a folder of one.",
+            rich_help_panel=_WHAT,
+        ),
     ] = None,
     text: Annotated[
         Path | None,
         typer.Option(
-            help="Running text, .txt or .json list; a shot is a token.", rich_help_panel=_WHAT
+            help="Instead of --task: running text, .txt or a .json list; a shot is a token.",
+            rich_help_panel=_WHAT,
         ),
     ] = None,
-    input_column: Annotated[str, typer.Option(rich_help_panel=_WHAT)] = "input",
-    output_column: Annotated[str, typer.Option(rich_help_panel=_WHAT)] = "output",
-    split: Annotated[str, typer.Option(help="Of --dataset.", rich_help_panel=_WHAT)] = "train",
+    input_column: Annotated[
+        str | None,
+        typer.Option(help="Of --data or --dataset.", show_default="input", rich_help_panel=_WHAT),
+    ] = None,
+    output_column: Annotated[
+        str | None,
+        typer.Option(help="Of --data or --dataset.", show_default="output", rich_help_panel=_WHAT),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Of --dataset.", show_default="train", rich_help_panel=_WHAT),
+    ] = None,
     config: Annotated[
         str | None, typer.Option(help="Configuration of --dataset.", rich_help_panel=_WHAT)
     ] = None,
     window: Annotated[
-        int, typer.Option(help="Tokens a window of --text.", rich_help_panel=_WHAT)
-    ] = 16,
+        int | None,
+        typer.Option(
+            help="Length of a prompt of --text, in tokens.",
+            callback=options.one_or_more,
+            show_default=str(DEFAULT_WINDOW),
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
     template: Annotated[
         str | None,
         typer.Option(
-            help=r"With {input} and {output}; \n is a line break.",
+            help=r"A pair as text, with {input} and {output}; \n is a line break.",
             show_default=r"'{input} -> {output}\n'",
             rich_help_panel=_WHAT,
         ),
@@ -68,68 +108,133 @@ def command(
     shots: Annotated[
         str | None,
         typer.Option(
-            help="Such as 0-8 or 0,1,2,4,8.", show_default="0-8; lists 1-8", rich_help_panel=_WHAT
+            help="Numbers of demonstrations, such as 0-8 or 0,1,2,4,8.",
+            show_default="0-8; lists 1-8; text 1 to --window",
+            rich_help_panel=_WHAT,
         ),
     ] = None,
-    prompts: Annotated[int, typer.Option(help="Size of the sample.", rich_help_panel=_WHAT)] = 500,
-    estimator: Annotated[str, typer.Option(rich_help_panel=_HOW)] = "smoothed",
+    prompts: Annotated[
+        int,
+        typer.Option(
+            help="Size of the sample.", callback=options.two_or_more, rich_help_panel=_WHAT
+        ),
+    ] = 500,
+    estimator: Annotated[
+        str, typer.Option(help="Of mutual information.", rich_help_panel=_HOW)
+    ] = "smoothed",
     noise: Annotated[
         float | None,
         typer.Option(
-            help="Noise per normalised coordinate.",
-            show_default="by the rule",
+            help="Noise s per normalised coordinate.",
+            callback=options.above_zero,
+            show_default="s = beta sqrt(d / ln n)",
             rich_help_panel=_HOW,
         ),
     ] = None,
     beta: Annotated[
         float | None,
         typer.Option(
-            help="In the noise rule s = beta sqrt(d / ln n).",
+            help="In that rule, instead of --noise.",
+            callback=options.above_zero,
             show_default="1/3",
             rich_help_panel=_HOW,
         ),
     ] = None,
     noise_profile: Annotated[
         bool,
-        typer.Option("--noise-profile", help="Also over a range of noise.", rich_help_panel=_HOW),
+        typer.Option(
+            "--noise-profile",
+            help="Also estimate over a range of noise.",
+            metavar="",
+            rich_help_panel=_HOW,
+        ),
     ] = False,
     normalisation: Annotated[
-        str, typer.Option(help="auto, layernorm, rms or none.", rich_help_panel=_HOW)
+        options.Normalisation,
+        typer.Option(
+            metavar="<name>",
+            help="auto (the model's own), layernorm, rms or none.",
+            rich_help_panel=_HOW,
+        ),
     ] = "auto",
     lone_position: Annotated[
-        str, typer.Option(help="Where lone tokens stand: zero or original.", rich_help_panel=_HOW)
+        options.LonePosition,
+        typer.Option(
+            metavar="<name>", help="Of tokens fed alone: zero or original.", rich_help_panel=_HOW
+        ),
     ] = "zero",
     untrained: Annotated[
-        bool, typer.Option(help="The untrained twin as a control.", rich_help_panel=_HOW)
+        bool,
+        typer.Option(
+            help="Also run the untrained twin, as a control.", metavar="", rich_help_panel=_HOW
+        ),
     ] = True,
     behaviour: Annotated[
-        bool, typer.Option(help="Accuracy, log-probability and rank.", rich_help_panel=_HOW)
+        bool,
+        typer.Option(
+            help="Also score the answers: accuracy, log-probability, rank.",
+            metavar="",
+            rich_help_panel=_HOW,
+        ),
     ] = True,
-    level: Annotated[float, typer.Option(help="Of the intervals.", rich_help_panel=_HOW)] = 0.95,
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap.", rich_help_panel=_HOW)] = 1000,
-    seed: Annotated[int, typer.Option(rich_help_panel=_RUN)] = 0,
+    level: Annotated[
+        float,
+        typer.Option(help="Of the intervals.", callback=options.share, rich_help_panel=_HOW),
+    ] = 0.95,
+    resamples: Annotated[
+        int,
+        typer.Option(help="Of the bootstrap.", callback=options.one_or_more, rich_help_panel=_HOW),
+    ] = 1000,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Of the sample, the noise, the bootstrap and the twin.",
+            callback=options.seed,
+            rich_help_panel=_RUN,
+        ),
+    ] = 0,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda, mps.", show_default="the best", rich_help_panel=_RUN),
+        typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="the best", rich_help_panel=_RUN),
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16, float16 or auto.", rich_help_panel=_RUN)
+        options.Dtype,
+        typer.Option(
+            metavar="<name>",
+            help="float32, bfloat16, float16 or auto (as saved).",
+            rich_help_panel=_RUN,
+        ),
     ] = "float32",
     path: Annotated[
-        str, typer.Option(help="auto, packed, prefix or separate.", rich_help_panel=_RUN)
+        options.ReadingPath,
+        typer.Option(
+            metavar="<name>",
+            help="auto (the fastest that is right), packed, prefix or separate.",
+            rich_help_panel=_RUN,
+        ),
     ] = "auto",
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Prompts a batch.", show_default="by length", rich_help_panel=_RUN),
+        typer.Option(
+            help="Prompts in a forward pass.",
+            callback=options.one_or_more,
+            show_default="by length",
+            rich_help_panel=_RUN,
+        ),
     ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="If not the model's own.", rich_help_panel=_RUN)
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Of a hub id.", rich_help_panel=_RUN)] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a hub id.", rich_help_panel=_RUN)
+    ] = None,
     trust_remote_code: Annotated[
         bool,
         typer.Option(
-            "--trust-remote-code", help="Run code that a hub model ships.", rich_help_panel=_RUN
+            "--trust-remote-code",
+            help="Run code that a hub model ships.",
+            metavar="",
+            rich_help_panel=_RUN,
         ),
     ] = False,
     out: Annotated[
@@ -141,42 +246,68 @@ def command(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace --out if it exists.", rich_help_panel=_OUT)
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace the run in --out, once the new one is complete.",
+            metavar="",
+            rich_help_panel=_OUT,
+        ),
     ] = False,
     keep_activations: Annotated[
         bool,
         typer.Option(
-            "--keep-activations", help="Leave the shards in the run folder.", rich_help_panel=_OUT
+            "--keep-activations",
+            help="Leave the states in the run folder, as safetensors.",
+            metavar="",
+            rich_help_panel=_OUT,
         ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=_OUT)
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object on stdout, not tables.",
+            metavar="",
+            rich_help_panel=_OUT,
+        ),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress on stderr.", rich_help_panel=_OUT)
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="No progress on stderr.", metavar="", rich_help_panel=_OUT
+        ),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_OUT)
+        bool,
+        typer.Option("--debug", help="Show tracebacks.", metavar="", rich_help_panel=_OUT),
     ] = False,
 ) -> None:
-    """Emergence per block over in-context shot counts, with the model's accuracy beside it.
-
-    Writes run.json, Parquet tables, a PNG and one self-contained HTML page to a run folder.
-    """
+    """Run ``ed-interp emergence``; what it does is in :data:`HELP`."""
     asked = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in locals().items()
         if name not in ("out", "overwrite", "keep_activations", "as_json", "quiet", "debug")
     }
-    counts = None if shots is None else parse_shots(shots)
-    subject = _task(
-        task, data, dataset, text, input_column, output_column, split, config, window, template
+    counts = None if shots is None else options.parse_shots(shots)
+    subject = task_of(
+        task=task,
+        data=data,
+        dataset=dataset,
+        text=text,
+        input_column=input_column,
+        output_column=output_column,
+        split=split,
+        config=config,
+        window=window,
+        template=template,
     )
 
     _calm_libraries()
     from ed_interp.models.load import load
     from ed_interp.probes.emergence.definition import emergence
     from ed_interp.processes import gather, process, wait_for_all
+    from ed_interp.records import RunFolder, next_run_path
 
     hooked = load(
         model,
@@ -187,11 +318,8 @@ def command(
         trust_remote_code=trust_remote_code,
     )
     first = process()[0] == 0
-    from ed_interp.prompts.tasks import as_task
-    from ed_interp.records import RunFolder, next_run_path
-
-    name = as_task(subject).name
-    target = out or next_run_path(Path("ed-interp-runs"), f"{hooked.name}-{name}", asked)
+    name = f"{hooked.name}-{subject.name}"
+    target = out or next_run_path(Path("ed-interp-runs"), name, asked)
     run = RunFolder.open(target, asked, overwrite=overwrite) if first else None
     working = gather(run.folder if run is not None else None)[0]
     assert working is not None
@@ -204,7 +332,6 @@ def command(
             shots=counts,
             prompts=prompts,
             seed=seed,
-            template=None,
             estimator=estimator,
             noise=noise,
             beta=beta,
@@ -245,66 +372,6 @@ def command(
     print(
         f"written to {_shown(run.path)}; open {_shown(run.path / 'report.html')}", file=sys.stderr
     )
-
-
-def parse_shots(text: str) -> list[int]:
-    """Shot counts from ``0-8``, ``0,1,2,4`` or a mixture.
-
-    >>> parse_shots("0-2,8")
-    [0, 1, 2, 8]
-
-    Raises:
-        InvalidInputError: anything else.
-    """
-    counts: list[int] = []
-    for part in text.replace(" ", "").split(","):
-        low, dash, high = part.partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()):
-            raise InvalidInputError(
-                f"--shots {text!r}: counts such as 0-8 or 0,1,2,4,8 are expected"
-            )
-        last = int(high) if dash else int(low)
-        if last < int(low) or last > 10_000:
-            raise InvalidInputError(f"--shots {text!r}: {part} is no ascending range up to 10,000")
-        counts += range(int(low), last + 1)
-    return counts
-
-
-def _task(
-    task: str | None,
-    data: Path | None,
-    dataset: str | None,
-    text: Path | None,
-    input_column: str,
-    output_column: str,
-    split: str,
-    config: str | None,
-    window: int,
-    template: str | None,
-) -> Task:
-    from ed_interp.prompts.files import from_dataset, from_file, text_from_file
-    from ed_interp.prompts.tasks import as_task, builtin_task
-
-    sources = {"--task": task, "--data": data, "--dataset": dataset, "--text": text}
-    given = [name for name, value in sources.items() if value is not None]
-    if len(given) > 1:
-        raise InvalidInputError(f"{' and '.join(given)} given; one source of prompts is expected")
-    if template is not None:
-        template = template.replace("\\n", "\n").replace("\\t", "\t")
-    if data is not None:
-        return from_file(data, input=input_column, output=output_column, template=template)
-    if dataset is not None:
-        return from_dataset(
-            dataset,
-            split=split,
-            config=config,
-            input=input_column,
-            output=output_column,
-            template=template,
-        )
-    if text is not None:
-        return as_task(text_from_file(text, window=window), template=template)
-    return builtin_task(task or "country-capital", template=template)
 
 
 def _calm_libraries() -> None:

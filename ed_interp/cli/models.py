@@ -22,12 +22,17 @@ def command(
     if as_json:
         typer.echo(json.dumps({"models": rows}))
         return
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "model", "architecture", "blocks", "width", "size", "checkpoints (training steps)"
-    )
+    table = Table(box=SIMPLE_HEAD, show_edge=False)
+    longest = max((len(row["name"]) for row in rows), default=0)
+    table.add_column("model", no_wrap=True, min_width=longest)
+    table.add_column("architecture", no_wrap=True)
+    for name in ("blocks", "width", "size"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("checkpoints (training steps)")
     for row in rows:
         steps = ", ".join(str(step) for step in row["checkpoints"])
         size = f"{row['bytes'] / 1e6:.1f} MB"

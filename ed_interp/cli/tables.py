@@ -1,70 +1,136 @@
-"""Rich tables of an emergence curve, for the terminal."""
+"""Rich tables of an emergence curve, for the terminal.
+
+A table that is wider than the terminal (or the 80 columns of a pipe) continues below itself, so
+that no number is ever cut.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
     from ed_interp.probes.emergence.curve import EmergenceCurve
+
+_SYMBOLS = "*'\"~=hw"
+"""Marks of the flags, in the order in which the curve's module explains them."""
+
+_GAP = 2
+
+Line = tuple[str, list[str]]
+"""A label and its cells."""
 
 
 def print_curve(curve: EmergenceCurve) -> None:
     """Emergence per block and shot count, then behaviour, then what the marks mean."""
     console = Console()
     noise = "" if curve.noise is None else f", noise {curve.noise:.3g}"
-    title = f"Emergence in bits: {curve.model}, {curve.task} ({curve.estimator}{noise})"
-    table = Table(title=title, title_justify="left")
-    table.add_column("block", justify="right")
-    for shots in curve.shots:
-        table.add_column(f"{shots}", justify="right")
+    everywhere = set.intersection(*(set(row.flags) for row in curve.rows)) if curve.rows else set()
     cells = {(row.layer, row.shots): row for row in curve.rows}
-    marks: dict[str, str] = {}
+    lines: list[Line] = []
     for layer in curve.layers:
-        line = [str(layer)]
-        for shots in curve.shots:
-            row = cells[layer, shots]
-            for flag in row.flags:
-                marks.setdefault(flag, _MARKS.get(flag, "?"))
-            line.append(f"{row.emergence:.2f}" + "".join(marks[flag] for flag in row.flags))
-        table.add_row(*line)
+        rows = [cells[layer, shots] for shots in curve.shots]
+        marks = (
+            "".join(_mark(flag) for flag in row.flags if flag not in everywhere) for row in rows
+        )
+        lines.append(
+            (
+                str(layer),
+                [f"{_bits(row.emergence)}{mark}" for row, mark in zip(rows, marks, strict=True)],
+            )
+        )
     deepest = [cells[curve.layers[-1], shots] for shots in curve.shots]
-    table.add_section()
-    table.add_row("limit", *(f"{row.limit:.2f}" for row in deepest), style="dim")
-    if deepest[0].untrained is not None:
-        values = [f"{row.untrained:.2f}" for row in deepest if row.untrained is not None]
-        table.add_row("untrained", *values, style="dim")
-    console.print(table)
+    controls: list[Line] = [("limit", [_bits(row.limit) for row in deepest])]
+    twin = [row.untrained for row in deepest if row.untrained is not None]
+    if twin:
+        controls.append(("untrained", [_bits(value) for value in twin]))
     console.print(
-        "[dim]columns: shots; limit: any noiseless network; untrained: last block of the twin[/]"
+        f"[bold]Emergence in bits: {escape(curve.model)}, {escape(curve.task)}[/] "
+        f"({escape(curve.estimator)}{noise})"
     )
+    heads = [str(shots) for shots in curve.shots]
+    _print_table(console, ["block", "shots"], heads, lines, controls)
+    about = "limit: any noiseless network"
+    if twin:
+        about += "; untrained: last block of a twin with fresh weights"
+    console.print(f"[dim]{about}[/]")
+    _print_flags(curve, everywhere, console)
     if curve.behaviour:
         _print_behaviour(curve, console)
+
+
+def _bits(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"  # no -0.00
+
+
+def _mark(flag: str) -> str:
     from ed_interp.probes.emergence.curve import FLAGS
 
-    for flag, mark in marks.items():
-        console.print(f"[dim]{mark} {flag}: {FLAGS.get(flag, '')}[/]")
+    return dict(zip(FLAGS, _SYMBOLS, strict=False)).get(flag, "?")
 
 
-_MARKS = {
-    "saturated": "*",
-    "few-prompts": "'",
-    "fewer-prompts-than-answers": '"',
-    "lost": "~",
-    "constant": "=",
-    "half-precision": "h",
-    "processed-weights": "w",
-}
+def _print_flags(curve: EmergenceCurve, everywhere: set[str], console: Console) -> None:
+    from ed_interp.probes.emergence.curve import FLAGS
+
+    for flag in dict.fromkeys(flag for row in curve.rows for flag in row.flags):
+        where = "everywhere" if flag in everywhere else _mark(flag)
+        console.print(f"[yellow]{where}[/] [dim]{escape(flag)}: {FLAGS.get(flag, '')}[/]")
 
 
 def _print_behaviour(curve: EmergenceCurve, console: Console) -> None:
-    table = Table(title=f"Answers (chance {curve.behaviour[0].chance:.3f})", title_justify="left")
-    table.add_column("shots")
-    for row in curve.behaviour:
-        table.add_column(str(row.shots), justify="right")
-    table.add_row("accuracy", *(f"{row.accuracy:.3f}" for row in curve.behaviour))
-    table.add_row("log-probability, nats", *(f"{row.logprob:.2f}" for row in curve.behaviour))
-    table.add_row("median rank", *(f"{row.rank:.0f}" for row in curve.behaviour))
-    console.print(table)
+    found = curve.behaviour
+    console.print(f"\n[bold]Answers[/] (chance {found[0].chance:.3f})")
+    lines: list[Line] = [
+        ("accuracy", [f"{row.accuracy:.3f}" for row in found]),
+        ("log-probability, nats", [f"{row.logprob:.2f}" for row in found]),
+        ("median rank", [f"{row.rank:.0f}" for row in found]),
+    ]
+    _print_table(console, ["", "shots"], [str(row.shots) for row in found], lines, [])
+
+
+def _print_table(
+    console: Console,
+    corner: Sequence[str],
+    heads: Sequence[str],
+    lines: Sequence[Line],
+    controls: Sequence[Line],
+) -> None:
+    label, over = corner
+    first = max(len(text) for text in (label, over, *(name for name, _ in (*lines, *controls))))
+    widths = [
+        max(len(head), *(len(cells[column]) for _, cells in (*lines, *controls)))
+        for column, head in enumerate(heads)
+    ]
+    for number, part in enumerate(_parts(widths, console.width - first - _GAP)):
+        if number:
+            console.print()
+        table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False)
+        table.add_column(f"[not bold]{over}[/]\n{label}" if label else over, min_width=first)
+        for column in part:
+            head = f"\n{heads[column]}" if label else heads[column]
+            table.add_column(head, justify="right", no_wrap=True, min_width=widths[column])
+        for name, cells in lines:
+            table.add_row(name, *(cells[column] for column in part))
+        if controls:
+            table.add_section()
+        for name, cells in controls:
+            table.add_row(name, *(cells[column] for column in part), style="dim")
+        console.print(table)
+
+
+def _parts(widths: Sequence[int], room: int) -> Iterator[list[int]]:
+    """Columns in runs that fit into ``room`` characters; at least one each."""
+    part: list[int] = []
+    taken = 0
+    for column, width in enumerate(widths):
+        if part and taken + width + _GAP > room:
+            yield part
+            part, taken = [], 0
+        part.append(column)
+        taken += width + _GAP
+    yield part

@@ -19,32 +19,49 @@ def command(
     if as_json:
         typer.echo(json.dumps({"tasks": rows}))
         return
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table("task", "kind", "size", "answers", "example", "about")
-    for row in rows:
-        answers = "" if row["answers"] is None else str(row["answers"])
-        example = row["example"].replace("\n", "\\n")
-        table.add_row(
-            row["name"], row["kind"], str(row["size"]), answers, example, row["description"]
-        )
-    Console().print(table)
+    console = Console()
+    for kind, size in (("mixed", "pairs"), ("labelled", "pairs"), ("list", "entities")):
+        # Names are there to be copied: they are never cut, whatever the width.
+        table = Table(box=SIMPLE_HEAD, show_edge=False)
+        longest = max(len(row["name"]) for row in rows if row["kind"] == kind)
+        title = {"mixed": "mixture", "labelled": "task", "list": "list"}[kind]
+        table.add_column(title, no_wrap=True, min_width=longest)
+        table.add_column(size, justify="right", no_wrap=True)
+        if kind != "list":
+            table.add_column("answers", justify="right", no_wrap=True)
+        table.add_column("for instance", max_width=26)
+        table.add_column("about")
+        for row in rows:
+            if row["kind"] == kind:
+                counts = [str(row[name]) for name in ("size", "answers") if row[name] is not None]
+                example = escape(row["example"].strip())
+                table.add_row(row["name"], *counts, example, escape(row["description"]))
+        console.print(table)
+        console.print()
 
 
 def _row(task: Any) -> dict[str, Any]:
-    from ed_interp.prompts.tasks import LabelledTask
+    from ed_interp.prompts.tasks import ListTask, MixedTask
 
-    labelled = isinstance(task, LabelledTask)
+    if isinstance(task, ListTask):
+        kind, pairs, answers = "list", len(task.entities), None
+        example = task.separator.join(task.entities[:3]) + task.separator
+    else:
+        members = task.tasks if isinstance(task, MixedTask) else (task,)
+        kind = "mixed" if isinstance(task, MixedTask) else "labelled"
+        pairs = sum(len(member.pairs) for member in members)
+        answers = len({output for member in members for _, output in member.pairs})
+        example = members[0].template.demonstration(*members[0].pairs[0])
     return {
         "name": task.name,
-        "kind": "labelled" if labelled else "list",
-        "size": len(task.pairs if labelled else task.entities),
-        "answers": len(task.answers) if labelled else None,
-        "example": (
-            task.template.demonstration(*task.pairs[0])
-            if labelled
-            else task.separator.join(task.entities[:3]) + task.separator
-        ),
+        "kind": kind,
+        "size": pairs,
+        "answers": answers,
+        "example": example,
         "description": task.description,
     }

@@ -91,7 +91,8 @@ def finish(figure: go.Figure, curve: Curve, colours: Theme, *, height: int, what
     """Title, fonts, colours and margins."""
     title = f"{shortened(curve.model, 50)} · {shortened(curve.task, 34)}"
     below = shortened(f"{what or 'emergence'} · {curve.estimator} estimator{noise_text(curve)}", 90)
-    above = figure.layout.legend.orientation == "h"
+    layout: Any = figure.layout
+    above = layout.legend.orientation == "h"
     axis = {
         "gridcolor": colours.grid,
         "zerolinecolor": colours.grid,

@@ -44,15 +44,15 @@ def emergence_png(curve: Curve, path: Path) -> Path:
         bottom=0.085,
         hspace=0.12,
     )
-    upper = figure.add_subplot(shape[0])
+    upper = lowest = figure.add_subplot(shape[0])
     _draw_emergence(upper, curve)
     if many:
         _draw_depth_bar(figure, upper, curve)
     if behaviour:
-        lower = figure.add_subplot(shape[1], sharex=upper)
+        lowest = figure.add_subplot(shape[1], sharex=upper)
         upper.tick_params(labelbottom=False)
-        _draw_behaviour(lower, curve)
-    (lower if behaviour else upper).set_xlabel("shots", fontsize=14, color=colours.text)
+        _draw_behaviour(lowest, curve)
+    lowest.set_xlabel("shots", fontsize=14, color=colours.text)
     title = f"{shortened(curve.model, 50)} · {shortened(curve.task, 34)}"
     figure.text(
         0.075,

@@ -124,7 +124,7 @@ def _load_pretrained(
 
     device, dtype = place
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype, use_safetensors=True, **options
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
@@ -170,9 +170,15 @@ def _tokenizer(name: str, options: dict[str, Any]) -> Any:
 
     folder = bundled(name).folder if name in bundled_names() else name
     try:
-        return AutoTokenizer.from_pretrained(str(folder), **options)
+        found = AutoTokenizer.from_pretrained(str(folder), **options)
     except (OSError, ValueError, ImportError) as error:
         raise _explain(name, error, what="tokenizer") from error
+    # Where its files are missing, transformers makes one that knows nothing but special tokens.
+    if len(found) <= len(found.all_special_tokens):
+        raise ModelLoadError(
+            f"{name!r} comes without a tokenizer; name one with tokenizer= (--tokenizer)"
+        )
+    return found
 
 
 def _explain(name: str, error: Exception, *, what: str = "model") -> ModelLoadError:

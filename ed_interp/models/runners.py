@@ -76,6 +76,7 @@ class Runner(Protocol):
         logit_reads: Int[Tensor, "batch read_logits"] | None = None,
     ) -> Reading:
         """One forward pass."""
+        ...
 
 
 class _StopForward(Exception):

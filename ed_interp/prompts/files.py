@@ -13,6 +13,11 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.prompts.tasks import LabelledTask, TextTask
 from ed_interp.prompts.template import Template
 
+_OFFLINE = (
+    "; offline, use a local folder, or a file with --data FILE (JSONL, CSV or Parquet with input "
+    "and output columns)"
+)
+
 
 def from_file(
     path: str | Path,
@@ -59,7 +64,8 @@ def from_dataset(
 ) -> LabelledTask:
     """A labelled task from a Hugging Face data set.
 
-    Integer columns that the data set declares as class labels become their names.
+    Integer columns that the data set declares as class labels become their names. Rows without an
+    input or a label are left out.
 
     Args:
         dataset: Hub id (``stanfordnlp/sst2``) or local folder that ``datasets`` can read.
@@ -68,7 +74,7 @@ def from_dataset(
         input: Name of the input column.
         output: Name of the output column.
         template: See :class:`~ed_interp.prompts.template.Template`.
-        limit: At most so many rows, from the first on; None is all.
+        limit: At most so many rows, evenly spaced over the data set; None is all.
         revision: Branch, tag or commit.
 
     Raises:
@@ -79,10 +85,10 @@ def from_dataset(
     try:
         data = datasets.load_dataset(dataset, config, split=split, revision=revision)
     except Exception as error:  # its own errors, the hub's and the file systems', all alike here
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        advice = "" if Path(dataset).exists() else _OFFLINE
         raise InvalidInputError(
-            f"cannot load data set {dataset!r}, split {split!r}: {reason}; offline, use a local "
-            "file with --data FILE (JSONL, CSV or Parquet with input and output columns)"
+            f"cannot load data set {dataset!r}, split {split!r}: {reason}{advice}"
         ) from error
     missing = [column for column in (input, output) if column not in data.column_names]
     if missing:
@@ -90,15 +96,11 @@ def from_dataset(
             f"data set {dataset!r} has no column {', '.join(map(repr, missing))}; "
             f"found: {', '.join(data.column_names)}"
         )
-    if limit is not None:
-        data = data.select(range(min(limit, len(data))))
-    labels = data.features[output]
-    name_of = labels.int2str if isinstance(labels, datasets.ClassLabel) else str
-    pairs = tuple(
-        (str(row[input]).strip(), name_of(row[output]).strip())
-        for row in data
-        if row[output] is not None and row[output] != -1
-    )
+    if limit is not None and len(data) > limit:
+        # Not the first ones: many data sets are sorted by label.
+        data = data.select([place * len(data) // limit for place in range(limit)])
+    texts = [_shown(data, column) for column in (input, output)]
+    pairs = tuple(pair for pair in zip(*texts, strict=True) if None not in pair)
     name = dataset.rstrip("/").rsplit("/", 1)[-1]
     return LabelledTask(name, pairs, f"{len(pairs)} pairs of {dataset}", _template(template))
 
@@ -126,14 +128,48 @@ def _template(template: str | None) -> Template:
 
 
 def _pair(row: Mapping[str, Any], input: str, output: str, where: str) -> tuple[str, str]:
-    missing = [column for column in (input, output) if row.get(column) is None]
+    if None in row:
+        raise InvalidInputError(
+            f"{where}: more cells than the header has columns; quote text that holds commas"
+        )
+    missing = [column for column in (input, output) if column not in row]
     if missing:
         raise InvalidInputError(
             f"{where}: no {' and no '.join(map(repr, missing))}; found columns "
             f"{', '.join(map(repr, row)) or 'none'}; name them with input= and output= "
             "(--input-column, --output-column)"
         )
-    return str(row[input]).strip(), str(row[output]).strip()
+    return _cell(row[input], input, where), _cell(row[output], output, where)
+
+
+def _cell(value: Any, column: str, where: str) -> str:
+    """A cell as text, without the spaces around it."""
+    if isinstance(value, (Mapping, list, tuple, bytes)):
+        raise InvalidInputError(
+            f"{where}: {column!r} is a {type(value).__name__}; text or a number is expected"
+        )
+    if _is_empty(value):
+        raise InvalidInputError(f"{where}: {column!r} is empty; remove the row")
+    return str(value).strip()
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value != value or not str(value).strip()  # NaN is not itself
+
+
+def _shown(data: Any, column: str) -> list[str | None]:
+    """A column of a data set as text, labels by name; None where a row has nothing."""
+    import datasets
+
+    kind = data.features[column]
+    values: list[Any] = list(data[column])
+    if isinstance(kind, datasets.ClassLabel):
+        # By convention -1 is a row without its label, as in the test splits of the hub.
+        return [None if value in (None, -1) else str(kind.int2str(value)) for value in values]
+    return [
+        None if _is_empty(value) else _cell(value, column, f"row {row}")
+        for row, value in enumerate(values, 1)
+    ]
 
 
 def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
@@ -141,14 +177,15 @@ def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
     if suffix == ".parquet":
         return _parquet(file)
     if suffix == ".csv":
-        return csv.DictReader(io.StringIO(_text(file), newline=""))
+        return _csv(file)
     if suffix == ".json":
         data = _json(_text(file), file)
         if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
             raise InvalidInputError(f"{file}: a JSON list of objects is expected")
         return data
     if suffix in {".jsonl", ".ndjson"}:
-        lines = enumerate(_text(file).splitlines(), 1)
+        # Not splitlines: JSON strings may hold the other characters that end a line for it.
+        lines = enumerate(_text(file).split("\n"), 1)
         rows = [_json(line, file, number) for number, line in lines if line.strip()]
         if not all(isinstance(row, dict) for row in rows):
             raise InvalidInputError(f"{file}: one JSON object a line is expected")
@@ -157,6 +194,17 @@ def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
         f"{file}: cannot tell the format from {suffix or 'no ending'!r}; "
         "use .jsonl, .json, .csv or .parquet"
     )
+
+
+def _csv(file: Path) -> list[Mapping[str, Any]]:
+    # strict: a quote that is never closed would swallow the rest of the file.
+    reader = csv.DictReader(io.StringIO(_text(file), newline=""), strict=True)
+    try:
+        return list(reader)
+    except csv.Error as error:
+        raise InvalidInputError(
+            f"{file}, after line {reader.line_num}: not valid CSV ({error})"
+        ) from error
 
 
 def _text(file: Path) -> str:
@@ -178,12 +226,16 @@ def _json(text: str, file: Path, line: int | None = None) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {line or error.lineno}"
         raise InvalidInputError(f"{file}, {where}: not valid JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # numbers or nesting beyond Python's limits
+        raise InvalidInputError(f"{file}: cannot be read as JSON ({error})") from error
 
 
 def _parquet(file: Path) -> list[Mapping[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
+    if file.is_dir():
+        raise InvalidInputError(f"cannot read {file}: Is a directory; --dataset takes folders")
     try:
         rows: list[Mapping[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
     except FileNotFoundError:

@@ -17,7 +17,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.prompts.tasks import LabelledTask, ListTask, Task, TextTask
+from ed_interp.prompts.tasks import (
+    LabelledTask,
+    ListTask,
+    MixedTask,
+    Task,
+    TextTask,
+    most_shots,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,14 +71,14 @@ class Population:
 def draw(
     task: Task, *, prompts: int = 500, shots: Iterable[int] = range(9), seed: int = 0
 ) -> Population:
-    """Draw a population from a list or a labelled task.
+    """Draw a population from a list, a labelled or a mixed task.
 
     Lists: ordered selections without repetition, uniformly; if there are no more than ``prompts``
     of them at the most shots, every one is taken once. Labelled tasks: queries go round all pairs,
     in shuffled order; demonstrations are drawn without repetition, never with the input of the
     query, and balanced over the answers: each round takes every answer once, in random order, as
-    far as answers are left. Windows of text need a tokenizer and are drawn by
-    :func:`ed_interp.prompts.tokens.draw_windows`.
+    far as answers are left. Mixed tasks: the tasks take turns, one a prompt. Windows of text need
+    a tokenizer and are drawn by :func:`ed_interp.prompts.tokens.draw_windows`.
 
     Args:
         task: What to draw from.
@@ -91,6 +98,8 @@ def draw(
         raise InvalidInputError(f"task {task.name!r} is text: windows are drawn with a tokenizer")
     if isinstance(task, ListTask):
         return _draw_list(task, prompts, counts, rng, seed)
+    if isinstance(task, MixedTask):
+        return _draw_mixed(task, prompts, counts, rng, seed)
     return _draw_labelled(task, prompts, counts, rng, seed)
 
 
@@ -151,9 +160,7 @@ def _selection(n: int, k: int, index: int) -> tuple[int, ...]:
 def _draw_labelled(
     task: LabelledTask, prompts: int, shots: tuple[int, ...], rng: random.Random, seed: int
 ) -> Population:
-    most, there = shots[-1], len(task.pairs)
-    repeats = collections.Counter(input for input, _ in task.pairs)
-    room = there - max(repeats.values())
+    most, there, room = shots[-1], len(task.pairs), most_shots(task)
     if most > room:
         raise InvalidInputError(
             f"{most} shots of task {task.name!r}: it has {there} pairs, of which {room} are left "
@@ -191,9 +198,51 @@ def _draw_labelled(
         "labelled",
         tuple(items),
         shots,
-        _labelled_size(task, most) if max(repeats.values()) == 1 else None,
+        _labelled_size(task, most) if room == there - 1 else None,
         max(drawn.values()) / prompts,
         len(task.answers),
+        settings,
+    )
+
+
+def _draw_mixed(
+    task: MixedTask, prompts: int, shots: tuple[int, ...], rng: random.Random, seed: int
+) -> Population:
+    """The tasks take turns; each goes round its own queries."""
+    members = len(task.tasks)
+    drawn = [
+        _draw_labelled(member, (prompts + members - 1 - turn) // members, shots, rng, seed)
+        for turn, member in enumerate(task.tasks[:prompts])
+    ]
+    items = tuple(
+        part.prompts[turn]
+        for turn in range(len(drawn[0].prompts))
+        for part in drawn
+        if turn < len(part.prompts)
+    )
+    answers = collections.Counter(prompt.answer for prompt in items)
+    # Tasks that share a pair share prompts: then their sizes do not add up.
+    pairs = [pair for member in task.tasks for pair in member.pairs]
+    sizes = [part.exact_size for part in drawn]
+    known = [size for size in sizes if size is not None]
+    exact = len(known) == members and len(set(pairs)) == len(pairs)
+    settings = {
+        "prompts": len(items),
+        "seed": seed,
+        "kind": "labelled",
+        "tasks": [member.name for member in task.tasks],
+        "pairs": len(pairs),
+        "template": task.tasks[0].template.text,
+        "queries_repeat": any(part.settings["queries_repeat"] for part in drawn),
+    }
+    return Population(
+        task.name,
+        "labelled",
+        items,
+        shots,
+        sum(known) if exact else None,
+        max(answers.values()) / len(items),
+        len({output for _, output in pairs}),
         settings,
     )
 

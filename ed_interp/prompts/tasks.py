@@ -63,6 +63,26 @@ class LabelledTask:
 
 
 @dataclasses.dataclass(frozen=True)
+class MixedTask:
+    """Several labelled tasks over the same words, one of them per prompt.
+
+    Which one is meant can be known from the demonstrations only, so the population holds, beside
+    the query, the task itself: what in-context learning is about. Of a single task every prompt
+    means the same, and a model that knows it gains nothing from being shown.
+    """
+
+    name: str
+    tasks: tuple[LabelledTask, ...]
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.tasks) < 2:
+            raise InvalidInputError(
+                f"mixed task {self.name!r} needs at least 2 tasks, found {len(self.tasks)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class TextTask:
     """Windows of running text; a shot is one token."""
 
@@ -79,7 +99,7 @@ class TextTask:
             raise InvalidInputError(f"window={self.window}: a window has at least 1 token")
 
 
-Task = ListTask | LabelledTask | TextTask
+Task = ListTask | LabelledTask | MixedTask | TextTask
 
 
 @functools.cache
@@ -89,17 +109,25 @@ def _data(file: str) -> dict[str, Any]:
     return data
 
 
+DEFAULT_TASK = "mixed-country"
+"""Four relations over the same countries: what is asked for shows in the demonstrations only."""
+
+_MIXED = "mixed-"
+
+
 def task_names() -> list[str]:
-    """Names of the built-in tasks: relations and sentiment first, then lists."""
-    return [*_data("relations.json"), *_data("lists.json")]
+    """Names of the built-in tasks: mixtures, then relations and sentiment, then lists."""
+    groups = collections.Counter(entry["group"] for entry in _data("relations.json").values())
+    mixtures = [_MIXED + group for group, relations in groups.items() if relations > 1]
+    return [*mixtures, *_data("relations.json"), *_data("lists.json")]
 
 
-def builtin_task(name: str, *, template: str | None = None) -> ListTask | LabelledTask:
+def builtin_task(name: str, *, template: str | None = None) -> ListTask | LabelledTask | MixedTask:
     """A built-in task by name.
 
     Args:
         name: One of :func:`task_names`.
-        template: Instead of the default one; labelled tasks only.
+        template: Instead of the default one; not for lists.
 
     Raises:
         UnknownNameError: no such task; the nearest names are listed.
@@ -107,15 +135,25 @@ def builtin_task(name: str, *, template: str | None = None) -> ListTask | Labell
     """
     if name not in task_names():
         raise unknown("task", name, task_names())
-    if name in _data("relations.json"):
-        entry = _data("relations.json")[name]
-        pairs = tuple((str(input), str(output)) for input, output in entry["pairs"])
-        shape = Template(template) if template is not None else Template()
-        return LabelledTask(name, pairs, entry["description"], shape)
+    relations = _data("relations.json")
+    shape = Template() if template is None else Template(template)
+    if name in relations:
+        return _relation(name, shape)
+    if name.startswith(_MIXED):
+        group = name.removeprefix(_MIXED)
+        members = [member for member, entry in relations.items() if entry["group"] == group]
+        about = f"one of {', '.join(members)}; which one shows in the demonstrations only"
+        return MixedTask(name, tuple(_relation(member, shape) for member in members), about)
     if template is not None:
         raise InvalidInputError(f"task {name!r} is a list and takes no template")
     entry = _data("lists.json")[name]
     return ListTask(name, tuple(entry["entities"]), entry["description"])
+
+
+def _relation(name: str, shape: Template) -> LabelledTask:
+    entry = _data("relations.json")[name]
+    pairs = tuple((str(input), str(output)) for input, output in entry["pairs"])
+    return LabelledTask(name, pairs, entry["description"], shape)
 
 
 def as_task(task: str | Task | Sequence[tuple[str, str]], *, template: str | None = None) -> Task:
@@ -124,9 +162,27 @@ def as_task(task: str | Task | Sequence[tuple[str, str]], *, template: str | Non
         if template is not None:
             raise InvalidInputError(f"task {task.name!r} takes no template")
         return task
-    if isinstance(task, LabelledTask):
-        return dataclasses.replace(task, template=Template(template)) if template else task
+    if isinstance(task, (LabelledTask, MixedTask)):
+        return task if template is None else _reshaped(task, Template(template))
     if isinstance(task, str):
         return builtin_task(task, template=template)
     pairs = tuple((str(input), str(output)) for input, output in task)
-    return LabelledTask("pairs", pairs, template=Template(template) if template else Template())
+    shape = Template() if template is None else Template(template)
+    return LabelledTask("pairs", pairs, template=shape)
+
+
+def _reshaped(task: LabelledTask | MixedTask, shape: Template) -> LabelledTask | MixedTask:
+    if isinstance(task, LabelledTask):
+        return dataclasses.replace(task, template=shape)
+    members = tuple(dataclasses.replace(member, template=shape) for member in task.tasks)
+    return dataclasses.replace(task, tasks=members)
+
+
+def most_shots(task: ListTask | LabelledTask | MixedTask) -> int:
+    """The largest shot count a task can give: entities, or pairs that are left beside any query."""
+    if isinstance(task, ListTask):
+        return len(task.entities)
+    if isinstance(task, MixedTask):
+        return min(most_shots(member) for member in task.tasks)
+    repeats = collections.Counter(input for input, _ in task.pairs)
+    return len(task.pairs) - max(repeats.values())

@@ -20,6 +20,7 @@ from ed_interp.processes import process
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.tokens import ShotTokens, TokenPopulation
 from ed_interp.streams.activations import Activations, FolderStore, Store
+from ed_interp.streams.finite import check_finite
 from ed_interp.streams.packing import packed_length
 from ed_interp.streams.paths import PATHS
 from ed_interp.streams.sites import Site, stream_sites
@@ -60,7 +61,8 @@ def capture(
     Raises:
         UnknownNameError: a site that does not exist; the nearest names are listed.
         InvalidInputError: prompts longer than the context window, or an unknown path.
-        CaptureError: hooks that did not fire, or a path that is wrong for this architecture.
+        CaptureError: hooks that did not fire, a path that is wrong for this architecture, or NaN
+            or infinite states, with the weight that causes them.
         RunFolderError: the folder holds another request or cannot be written.
     """
     hooked = load(model)
@@ -101,7 +103,9 @@ def capture(
             if not store.has(number):
                 rows = batches[number]
                 prompts = [population.prompts[row] for row in rows]
-                store.put(number, rows, read(hooked.runner, prompts, shots, chosen, answers))
+                reading = read(hooked.runner, prompts, shots, chosen, answers)
+                check_finite(hooked, reading.states, chosen, reading.logprob)
+                store.put(number, rows, reading)
             advance(1)
     store.exchange()
     return Activations(chosen, shots, len(population.prompts), store, taken, discrepancy)
@@ -128,6 +132,7 @@ def _choose(
     shots = population.shots
     longest = max(population.prompts, key=lambda prompt: packed_length(prompt, shots))
     reference = PATHS["separate"](hooked.runner, [longest], shots, sites, False).states
+    check_finite(hooked, reference, sites)
     scale = reference.pow(2).mean(-1, keepdim=True).sqrt().clamp(min=1e-12)
     tolerance = _TOLERANCE.get(hooked.dtype, 1e-3)
     reason = ""

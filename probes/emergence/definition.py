@@ -48,7 +48,16 @@ from ed_interp.probes.emergence.estimators.noise import Normalisation
 from ed_interp.probes.emergence.measure import Read, ShotTerms, estimate, read
 from ed_interp.progress import Progress
 from ed_interp.prompts.population import Population, draw
-from ed_interp.prompts.tasks import LabelledTask, ListTask, Task, TextTask, as_task
+from ed_interp.prompts.tasks import (
+    DEFAULT_TASK,
+    LabelledTask,
+    ListTask,
+    MixedTask,
+    Task,
+    TextTask,
+    as_task,
+    most_shots,
+)
 from ed_interp.prompts.tokens import TokenPopulation, draw_windows, tokenize
 
 PROFILE_BETAS = (0.03, 0.1, 0.2, 1 / 3, 0.5, 1.0, 2.0)
@@ -58,7 +67,7 @@ PROFILE_BETAS = (0.03, 0.1, 0.2, 1 / 3, 0.5, 1.0, 2.0)
 def emergence(
     model: Any,
     *,
-    task: str | Task | Population | TokenPopulation | Sequence[tuple[str, str]] = "country-capital",
+    task: str | Task | Population | TokenPopulation | Sequence[tuple[str, str]] = DEFAULT_TASK,
     shots: Iterable[int] | None = None,
     prompts: int = 500,
     seed: int = 0,
@@ -97,7 +106,7 @@ def emergence(
         estimator: See ``available_estimators()``.
         noise: Standard deviation s of the smoothed estimator's noise per normalised coordinate;
             default by the rule s = beta * sqrt(d / ln n), the same for every block and shot count.
-        beta: In that rule; default 1/2.
+        beta: In that rule; default 1/3.
         noise_profile: Also estimate over a range of noise levels (seven times the work).
         normalisation: ``layernorm``, ``rms``, ``none``, or ``auto`` for the model's own kind.
         position: Where a lone token stands: ``zero`` or ``original``.
@@ -118,6 +127,7 @@ def emergence(
         ModelLoadError: the model cannot be loaded.
         InvalidInputError: settings that do not fit the task, the model or each other.
     """
+    _check(prompts=prompts, seed=seed, level=level, resamples=resamples)
     name, options = estimator, {"device": device, "dtype": dtype, "tokenizer": tokenizer}
     hooked = load(model, **{key: value for key, value in options.items() if value is not None})
     population = _population(task, hooked, shots, prompts, seed, template)
@@ -190,6 +200,18 @@ def emergence(
     )
 
 
+def _check(*, prompts: int, seed: int, level: float, resamples: int) -> None:
+    """Refuse before the model runs what would fail after it."""
+    if prompts < 2:
+        raise InvalidInputError(f"prompts={prompts}: at least 2 are needed to speak of information")
+    if not 0 <= seed < 2**63:
+        raise InvalidInputError(f"seed={seed}: a whole number from 0 to 2^63 - 1 is expected")
+    if not 0 < level < 1:
+        raise InvalidInputError(f"level={level}: a number between 0 and 1 is expected")
+    if resamples < 1:
+        raise InvalidInputError(f"resamples={resamples}: at least 1 is needed for an interval")
+
+
 def _population(
     task: Any,
     hooked: HookedModel,
@@ -209,11 +231,10 @@ def _population(
     return tokenize(draw(found, prompts=prompts, shots=counts, seed=seed), hooked.tokenizer)
 
 
-def default_shots(task: ListTask | LabelledTask) -> range:
+def default_shots(task: ListTask | LabelledTask | MixedTask) -> range:
     """0 to 8 shots (lists: 1 to 8), as far as the task goes."""
-    if isinstance(task, ListTask):
-        return range(1, min(8, len(task.entities)) + 1)
-    return range(min(8, len(task.pairs) - 1) + 1)
+    first = 1 if isinstance(task, ListTask) else 0
+    return range(first, min(8, most_shots(task)) + 1)
 
 
 def _normalisation(name: str, hooked: HookedModel) -> Normalisation:

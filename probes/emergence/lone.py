@@ -23,6 +23,7 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
 from ed_interp.prompts.tokens import TokenPopulation
+from ed_interp.streams.finite import check_finite
 from ed_interp.streams.sites import Site
 
 Slot = tuple[str, int, int]
@@ -85,6 +86,7 @@ def read_lone(
 
     Raises:
         InvalidInputError: positions other than 0 on a model that takes none.
+        CaptureError: NaN or infinite states.
     """
     positions = torch.tensor([place for _, place in lone.keys])[:, None]
     tokens = torch.tensor([token for token, _ in lone.keys])[:, None]
@@ -101,4 +103,5 @@ def read_lone(
         reads = torch.zeros_like(tokens[part])
         reading = hooked.runner.run(inputs, sites=sites, reads=reads)
         parts.append(reading.states[:, 0].cpu())
+        check_finite(hooked, parts[-1], sites)
     return torch.cat(parts).movedim(1, 0)

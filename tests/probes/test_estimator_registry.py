@@ -143,6 +143,6 @@ def test_flags() -> None:
     assert flags(0.3, -0.1) == ("lost",)
     assert flags(0.05, 0.04) == ("lost",)
     assert flags(0.0, 0.0, constant=True) == ("constant",)
-    assert flags(5.0, 4.5, rows=99, half_precision=True) == ("few-rows", "half_precision")
+    assert flags(5.0, 4.5, rows=99, half_precision=True) == ("few-rows", "half-precision")
     with pytest.raises(InvalidInputError, match="not a number"):
         flags(float("nan"), 0.0)

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from ed_interp.errors import InvalidInputError, UnknownNameError
 from ed_interp.prompts.population import _demonstrations, _labelled_size, _selection, draw
-from ed_interp.prompts.tasks import LabelledTask, ListTask, as_task, builtin_task, task_names
+from ed_interp.prompts.tasks import (
+    LabelledTask,
+    ListTask,
+    MixedTask,
+    as_task,
+    builtin_task,
+    task_names,
+)
 from ed_interp.prompts.template import Template
 
 
@@ -32,7 +39,8 @@ def test_every_builtin_task_draws(name):
     shots = [1, 2] if isinstance(task, ListTask) else [0, 2]
     population = draw(task, prompts=20, shots=shots)
     assert len(population) == 20
-    assert population.exact_size > 20
+    # Tasks of a mixture may share pairs, and prompts with them: then the size is not known.
+    assert population.exact_size is None or population.exact_size > 20
     assert all(len(prompt.demonstrations) == 2 for prompt in population.prompts)
 
 
@@ -167,3 +175,32 @@ def test_pairs_are_a_task_and_empty_cells_are_not():
         as_task([("a", "b"), ("c", " ")])
     with pytest.raises(InvalidInputError, match="at least 2"):
         as_task([("a", "b")])
+
+
+def test_mixed_tasks_take_turns_and_keep_to_one_relation_a_prompt():
+    mixed = builtin_task("mixed-country")
+    population = draw(mixed, prompts=42, shots=[0, 3])
+    known = [set(member.pairs) for member in mixed.tasks]
+    used = []
+    for prompt in population.prompts:
+        shown = {tuple(demo.strip().split(" -> ")) for demo in prompt.demonstrations}
+        asked = (prompt.query.removesuffix(" ->"), prompt.answer.strip())
+        fits = [n for n, pairs in enumerate(known) if shown | {asked} <= pairs]
+        assert fits
+        used.append(fits[0])
+    assert set(used) == {0, 1, 2, 3}
+    # French is both a language and a nationality: prompts may coincide, so no exact size.
+    assert population.exact_size is None
+    assert len(draw(mixed, prompts=3, shots=[1]).prompts) == 3
+
+
+def test_mixed_sizes_add_up_where_no_pair_is_shared():
+    members = tuple(
+        LabelledTask(name, tuple((word, name + word) for word in "abcd")) for name in ("x", "y")
+    )
+    mixed = MixedTask("both", members)
+    assert draw(mixed, prompts=5, shots=[2]).exact_size == 2 * 4 * 3 * 2
+    with pytest.raises(InvalidInputError, match="at least 2 tasks"):
+        MixedTask("one", members[:1])
+    shaped = as_task(mixed, template="{input}={output};")
+    assert draw(shaped, prompts=2, shots=[1]).prompts[0].query.endswith("=")

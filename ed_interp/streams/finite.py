@@ -1,0 +1,56 @@
+"""States that are numbers: NaN weights and overflow are named where they are read.
+
+Otherwise they would come out as a damaged shard, a NaN curve, or an error about rows of a table.
+Cost: one look at every state that is kept anyway; the weights are looked at only after a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ed_interp.errors import CaptureError
+from ed_interp.models.hooked import HookedModel
+from ed_interp.streams.sites import Site
+
+
+def check_finite(
+    hooked: HookedModel,
+    states: Float[Tensor, "*batch site d_model"],
+    sites: Sequence[Site],
+    logprob: Float[Tensor, "*batch"] | None = None,
+) -> None:
+    """Raise unless all states are finite and the scores of answers are not NaN.
+
+    Raises:
+        CaptureError: naming the model, the first site, and the weight or the precision to blame.
+    """
+    finite = torch.isfinite(states).all(-1).reshape(-1, len(sites)).all(0)
+    if not bool(finite.all()):
+        where = f"at {sites[int((~finite).nonzero()[0])].name}"
+    elif logprob is not None and bool(logprob.isnan().any()):
+        where = "in the logits"
+    else:
+        return
+    bad = next(
+        (
+            name
+            for name, tensor in hooked.model.named_parameters()
+            if not bool(torch.isfinite(tensor).all())
+        ),
+        None,
+    )
+    if bad is not None:
+        raise CaptureError(
+            f"{hooked.name} gives NaN or infinite values {where}: its weight {bad} holds such "
+            "values; load undamaged weights"
+        )
+    dtype = str(hooked.dtype).removeprefix("torch.")
+    advice = "use another model" if dtype == "float32" else "use dtype='float32' (--dtype float32)"
+    raise CaptureError(
+        f"{hooked.name} gives NaN or infinite values {where}, though its weights hold none: they "
+        f"overflow in {dtype}; {advice}"
+    )
