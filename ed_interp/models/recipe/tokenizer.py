@@ -1,0 +1,87 @@
+"""The tokenizers of the bundled models: byte-level BPE trained on the generated text.
+
+Both models share the merges. As in the originals, GPT-2's adds no token by itself and Gemma's
+puts ``<bos>`` first.
+"""
+
+from transformers import PreTrainedTokenizerFast
+
+from ed_interp.models.recipe.corpus import Document, tokenizer_text
+
+VOCABULARY = 2304
+CONTEXT = 256
+
+
+def train_tokenizer(name: str, *, seed: int) -> PreTrainedTokenizerFast:
+    """The tokenizer of the bundled model ``name``, trained from ``seed``."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    gemma = name == "icl-gemma2"
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"] if gemma else ["<|endoftext|>"]
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.train_from_iterator(
+        tokenizer_text(seed=seed),
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    common = {"clean_up_tokenization_spaces": False, "model_max_length": CONTEXT}
+    if not gemma:
+        core.post_processor = processors.ByteLevel(trim_offsets=False)
+        end = "<|endoftext|>"
+        return PreTrainedTokenizerFast(
+            tokenizer_object=core,
+            bos_token=end,
+            eos_token=end,
+            pad_token=end,
+            unk_token=end,
+            **common,
+        )
+    core.post_processor = processors.TemplateProcessing(
+        single="<bos> $A",
+        pair="<bos> $A <bos> $B",
+        special_tokens=[("<bos>", core.token_to_id("<bos>"))],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        **common,
+    )
+
+
+class Encoder:
+    """Turns documents into token ids and loss masks, remembering the segments it has met."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        """``tokenizer`` decides the begin token too: what it adds to an empty text comes first."""
+        self._tokenizer = tokenizer
+        self._known: dict[str, list[int]] = {}
+        self._prefix: list[int] = tokenizer("")["input_ids"]
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of ``text``, without the begin token."""
+        if text not in self._known:
+            if len(self._known) > 100_000:
+                self._known.clear()
+            # The Rust core, since the wrapper warns about texts longer than the context.
+            core = self._tokenizer.backend_tokenizer
+            self._known[text] = core.encode(text, add_special_tokens=False).ids
+        return self._known[text]
+
+    def document(self, document: Document) -> tuple[list[int], list[bool]]:
+        """Token ids, begin token included where the tokenizer adds one, and the loss mask."""
+        ids = list(self._prefix)
+        mask = [False] * len(ids)
+        for text, trained in document:
+            piece = self.ids(text)
+            ids += piece
+            mask += [trained] * len(piece)
+        return ids, mask
