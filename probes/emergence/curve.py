@@ -36,7 +36,10 @@ class EmergenceRow:
     micro: float
     """The same for each token fed alone, averaged over the tokens of the sequence."""
     limit: float
-    """E of any noiseless network that keeps distinct inputs distinct: a constant of the data."""
+    """E of any noiseless network that keeps distinct inputs distinct: a constant of the data.
+
+    Not a bound: noise takes from the lone tokens too, so E can lie above it.
+    """
     macro_limit: float
     """Entropy of the sequences: what `macro` cannot exceed in this sample."""
     untrained: float | None
@@ -98,7 +101,7 @@ FLAGS = {
 """What each flag of a row means."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class EmergenceCurve:
     """Emergence per block and shot count, with behaviour beside it.
 
@@ -119,6 +122,12 @@ class EmergenceCurve:
     """Every setting and version that made the curve: enough to repeat it exactly."""
 
     unit: str = "bits"
+
+    def __repr__(self) -> str:
+        return (
+            f"EmergenceCurve({self.model!r}, {self.task!r}, {len(self.layers)} blocks, "
+            f"shots {self.shots}, {self.estimator})"
+        )
 
     @property
     def layers(self) -> list[int]:
