@@ -225,8 +225,8 @@ def _figures(curve: Curve, meanings: Mapping[str, str]) -> list[dict[str, Any]]:
             "Emergence over shots",
             "E = macro - micro per block. Bands are bootstrap intervals over prompts. The dashed "
             "line is what any noiseless network that keeps distinct inputs distinct would have: "
-            "a constant of the data, no finding. Dotted lines or the grey band are an untrained "
-            "twin." + behaviour,
+            "a constant of the data, no finding and no bound (noise takes from the lone tokens "
+            "too). Dotted lines or the grey band are an untrained twin." + behaviour,
             lambda theme: figures.emergence_figure(curve, theme=theme, flags=meanings),
         ),
         (

@@ -49,6 +49,9 @@ def common(
 def main() -> NoReturn:
     """Run the command line and exit."""
     debug = "--debug" in sys.argv
+    # On cores shared with other work, threads that spin at every barrier cost up to ten times the
+    # time; read when torch is first imported, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets its code, rather than the run an error.
         with contextlib.suppress(AttributeError, ValueError):

@@ -55,7 +55,7 @@ def print_curve(curve: EmergenceCurve) -> None:
     )
     heads = [str(shots) for shots in curve.shots]
     _print_table(console, ["block", "shots"], heads, lines, controls)
-    about = "limit: any noiseless network"
+    about = "limit: any noiseless network, no bound"
     if twin:
         about += "; untrained: last block of a twin with fresh weights"
     console.print(f"[dim]{about}[/]")
