@@ -59,6 +59,7 @@ def print_curve(curve: EmergenceCurve) -> None:
     if twin:
         about += "; untrained: last block of a twin with fresh weights"
     console.print(f"[dim]{about}[/]")
+    console.print(f"[dim]{_sample(curve)}[/]")
     _print_flags(curve, everywhere, console)
     if curve.behaviour:
         _print_behaviour(curve, console)
@@ -66,6 +67,15 @@ def print_curve(curve: EmergenceCurve) -> None:
 
 def _bits(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}"  # no -0.00
+
+
+def _sample(curve: EmergenceCurve) -> str:
+    """How many prompts were drawn, and of how many where that is known."""
+    drawn = curve.settings.get("population", {})
+    text = f"{drawn.get('prompts', '?')} prompts, seed {curve.settings.get('seed', '?')}"
+    if (size := drawn.get("exact_size")) is not None:
+        text += f", of {size:,} that there are at {curve.shots[-1]} shots"
+    return text
 
 
 def _mark(flag: str) -> str:
