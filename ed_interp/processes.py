@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 T = TypeVar("T")
+
+_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where torchrun (so ``accelerate launch``) and the launchers of MPI say how many there are."""
 
 
 def process() -> tuple[int, int]:
     """(index, number) of processes; (0, 1) unless started by ``accelerate launch`` or the like."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if max(int(os.environ.get(name) or 1) for name in _SIZES) == 1:
         return 0, 1
+    state = _state()
+    return state.process_index, state.num_processes
+
+
+@functools.cache
+def _state() -> PartialState:
     from accelerate import PartialState
 
-    state = PartialState()
-    return state.process_index, state.num_processes
+    # Only Python objects are exchanged, so gloo serves on every machine. Without cpu=True each
+    # process on a machine without an accelerator takes itself for the only one.
+    state = PartialState(cpu=True)
+    # Threads of gloo that outlive the interpreter abort the process, after a run that succeeded.
+    atexit.register(state.destroy_process_group)
+    return state
 
 
 def gather(value: T) -> list[T]:
@@ -31,6 +49,4 @@ def gather(value: T) -> list[T]:
 def wait_for_all() -> None:
     """Return when every process has come here."""
     if process()[1] > 1:
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()
+        _state().wait_for_everyone()

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 _SYMBOLS = "*'\"~=hw"
 """Marks of the flags, in the order in which the curve's module explains them."""
 
-_GAP = 2
-
 Line = tuple[str, list[str]]
 """A label and its cells."""
 
@@ -97,7 +95,7 @@ def _print_behaviour(curve: EmergenceCurve, console: Console) -> None:
     console.print(f"\n[bold]Answers[/] (chance {found[0].chance:.3f})")
     lines: list[Line] = [
         ("accuracy", [f"{row.accuracy:.3f}" for row in found]),
-        ("log-probability, nats", [f"{row.logprob:.2f}" for row in found]),
+        ("logprob, nats", [f"{row.logprob:.2f}" for row in found]),
         ("median rank", [f"{row.rank:.0f}" for row in found]),
     ]
     _print_table(console, ["", "shots"], [str(row.shots) for row in found], lines, [])
@@ -116,10 +114,12 @@ def _print_table(
         max(len(head), *(len(cells[column]) for _, cells in (*lines, *controls)))
         for column, head in enumerate(heads)
     ]
-    for number, part in enumerate(_parts(widths, console.width - first - _GAP)):
+    # Two spaces between columns, or one where that spares a second part.
+    gap = 2 if first + sum(width + 2 for width in widths) + 1 <= console.width else 1
+    for number, part in enumerate(_parts(widths, console.width - first - 1, gap)):
         if number:
             console.print()
-        table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False)
+        table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, gap - 1), show_edge=False)
         table.add_column(f"[not bold]{over}[/]\n{label}" if label else over, min_width=first)
         for column in part:
             head = f"\n{heads[column]}" if label else heads[column]
@@ -133,14 +133,14 @@ def _print_table(
         console.print(table)
 
 
-def _parts(widths: Sequence[int], room: int) -> Iterator[list[int]]:
-    """Columns in runs that fit into ``room`` characters; at least one each."""
+def _parts(widths: Sequence[int], room: int, gap: int) -> Iterator[list[int]]:
+    """Columns in runs that fit into ``room`` characters, each behind a gap; at least one each."""
     part: list[int] = []
     taken = 0
     for column, width in enumerate(widths):
-        if part and taken + width + _GAP > room:
+        if part and taken + width + gap > room:
             yield part
             part, taken = [], 0
         part.append(column)
-        taken += width + _GAP
+        taken += width + gap
     yield part

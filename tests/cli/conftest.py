@@ -77,8 +77,9 @@ def small(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests about something else: leave out what takes longest to write."""
     from ed_interp.probes.emergence import files
+    from ed_interp.records import write_json
 
     def stub(curve: object, folder: Path) -> None:
-        files.write_json(folder / "run.json", {"stub": True})
+        write_json(folder / "run.json", {"stub": True})
 
     monkeypatch.setattr(files, "write_curve", stub)

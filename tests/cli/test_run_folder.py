@@ -118,9 +118,9 @@ def test_ctrl_c_before_anything_is_written_leaves_nothing(
 def test_a_full_disk_in_the_middle(
     cli: Cli, sharded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    import ed_interp.streams.activations as activations
+    from ed_interp.records import write_bytes as write
 
-    write, done = activations.write_bytes, []
+    done = []
 
     def write_until_full(path: Path, data: bytes) -> Path:
         done.append(path)
@@ -132,7 +132,7 @@ def test_a_full_disk_in_the_middle(
 
     arguments = [*sharded, "--out", "run"]
     with monkeypatch.context() as patch:
-        patch.setattr(activations, "write_bytes", write_until_full)
+        patch.setattr("ed_interp.streams.activations.write_bytes", write_until_full)
         found = cli(*arguments)
     assert (found.status, found.stdout) == (1, "")
     assert "no space left" in found.error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from ed_interp.cli import tables
@@ -75,8 +77,20 @@ def test_no_number_is_cut(
     assert numbers(text, "limit") == [7.5 + count for count in range(9)]
     assert numbers(text, "untrained") == [-1.25 * count for count in range(9)]
     assert numbers(text, "accuracy") == [count / 10 for count in range(9)]
-    assert numbers(text, "log-probability, nats") == [-31.0 - count for count in range(9)]
+    assert numbers(text, "logprob, nats") == [-31.0 - count for count in range(9)]
     assert numbers(text, "median rank") == [100.0 + count for count in range(9)]
+
+
+def test_the_newcomer_s_nine_shot_counts_stand_side_by_side(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = curve(layers=4)
+    rows = tuple(dataclasses.replace(row, emergence=-1.55) for row in shown.rows)
+    print_curve(dataclasses.replace(shown, rows=rows))
+    text = capsys.readouterr().out
+    assert text.count("block") == 2  # the head of the one table, and the legend
+    assert text.count("accuracy") == 1
 
 
 def test_flags_are_explained(
