@@ -27,7 +27,7 @@ def to_transformer_lens(model: Any, *, tokenizer: Any = None) -> TransformerBrid
         tokenizer: As for :func:`ed_interp.load`.
 
     Raises:
-        InvalidInputError: ``model`` is a TransformerLens model already.
+        InvalidInputError: ``model`` is a TransformerLens model already, or has no tokenizer.
 
     Cost: a second copy of the weights, and the import of TransformerLens.
     """
@@ -36,6 +36,11 @@ def to_transformer_lens(model: Any, *, tokenizer: Any = None) -> TransformerBrid
     hooked = load(model, tokenizer=tokenizer)
     if is_transformer_lens(hooked.model):
         return hooked.model
+    if hooked.tokenizer is None:
+        raise InvalidInputError(
+            f"{hooked.name} has no tokenizer, and a TransformerBridge would look for one on the "
+            "hub; pass to_transformer_lens(model, tokenizer=...)"
+        )
     plain = copy.deepcopy(hooked.model)
     if hasattr(plain, "merge_and_unload"):
         plain = plain.merge_and_unload()
@@ -52,8 +57,6 @@ def to_transformer_lens(model: Any, *, tokenizer: Any = None) -> TransformerBrid
 
 def _tokenizer_copy(tokenizer: Any, folder: str) -> Any:
     """A tokenizer that the bridge may set special tokens on and load once more by its folder."""
-    if tokenizer is None:
-        return None
     from transformers import AutoTokenizer
 
     tokenizer.save_pretrained(folder)

@@ -55,7 +55,7 @@ class Training:
         self.optimiser.zero_grad(set_to_none=True)
         (-bound).backward()
         self.optimiser.step()
-        return float(bound)
+        return float(bound.detach())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -226,6 +226,8 @@ class TestTransformerLens:
         bridge = ed_interp.to_transformer_lens(gpt2, tokenizer=tiny_tokenizer)
         with pytest.raises(InvalidInputError, match="TransformerLens model already"):
             ed_interp.to_transformer_lens(bridge)
+        with pytest.raises(InvalidInputError, match="no tokenizer"):
+            ed_interp.to_transformer_lens(gpt2)
 
 
 def test_bundled_names_take_a_checkpoint():
