@@ -18,7 +18,8 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.processes import process
 from ed_interp.progress import Progress, track
-from ed_interp.prompts.tokens import ShotTokens, TokenPopulation
+from ed_interp.prompts.population import Population
+from ed_interp.prompts.tokens import ShotTokens, TokenPopulation, tokenize
 from ed_interp.streams.activations import Activations, FolderStore, Store
 from ed_interp.streams.finite import check_finite
 from ed_interp.streams.packing import packed_length
@@ -35,7 +36,7 @@ _BATCH_MASK = 2**24
 
 def capture(
     model: Any,
-    population: TokenPopulation,
+    population: Population | TokenPopulation,
     *,
     sites: Sequence[str | Site] | None = None,
     answers: bool = True,
@@ -48,7 +49,8 @@ def capture(
 
     Args:
         model: Anything :func:`ed_interp.load` takes.
-        population: From :func:`~ed_interp.prompts.tokens.tokenize` or ``draw_windows``.
+        population: From :func:`~ed_interp.prompts.population.draw`, which is tokenized with the
+            model's tokenizer, or of tokens, from ``tokenize`` or ``draw_windows``.
         sites: Hook points; default the ``n_layers + 1`` places between the blocks.
         answers: Also score the right answers, where there are any.
         path: ``packed``, ``prefix``, ``separate``, or ``auto``: the first of them that gives the
@@ -66,6 +68,8 @@ def capture(
         RunFolderError: the folder holds another request or cannot be written.
     """
     hooked = load(model)
+    if isinstance(population, Population):
+        population = tokenize(population, hooked.tokenizer)
     chosen = tuple(
         hooked.site(site)
         for site in (sites if sites is not None else stream_sites(hooked.n_layers))

@@ -163,3 +163,15 @@ def test_asking_for_what_was_not_read_lists_what_was(build_model, random_prompts
         found.at(3)
     with pytest.raises(CaptureError, match=r"there are: blocks\.1\.hook_resid_post"):
         found["blocks.0.hook_resid_post"]
+
+
+def test_a_population_of_text_is_tokenized_with_the_models_own_tokenizer(tiny_folder):
+    from ed_interp.prompts.population import draw
+    from ed_interp.prompts.tasks import builtin_task
+    from ed_interp.prompts.tokens import tokenize
+
+    hooked = ed_interp.load(tiny_folder, device="cpu")
+    population = draw(builtin_task("next-letter"), prompts=6, shots=[0, 2])
+    one = capture(hooked, population)
+    two = capture(hooked, tokenize(population, hooked.tokenizer))
+    assert all(torch.equal(one.at(shots), two.at(shots)) for shots in (0, 2))
