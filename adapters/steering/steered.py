@@ -1,0 +1,158 @@
+"""`SteeredModel`: a model and what is written to its stream, to be used like a model.
+
+Nothing is changed in the user's model: it runs with the interventions during each call, and inside
+``with steered:`` also when it is called itself. Cost: that of
+:func:`ed_interp.streams.injection.inject`, entered once per call (milliseconds).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.models.hooked import HookedModel
+from ed_interp.models.load import load
+from ed_interp.streams.direction import Direction
+from ed_interp.streams.injection import Add, Injection, Intervention, Where, inject
+from ed_interp.streams.injection.interventions import PerRow
+from ed_interp.streams.injection.where import Selector
+
+
+@dataclasses.dataclass(eq=False)
+class SteeredModel:
+    """A model with interventions; see the module's docstring."""
+
+    hooked: HookedModel
+    interventions: tuple[Intervention, ...]
+    _stack: contextlib.ExitStack | None = dataclasses.field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        with inject(self.hooked, *self.interventions, strict=False):
+            pass  # every refusal comes now, not at the first call
+
+    @property
+    def model(self) -> Any:
+        """The user's model, unchanged."""
+        return self.hooked.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self.hooked.tokenizer
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration."""
+        return self.hooked.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        return self.hooked.device
+
+    @contextlib.contextmanager
+    def applied(
+        self, *, prompt_length: int | Int[Tensor, " batch"] | None = None, strict: bool = False
+    ) -> Iterator[Injection]:
+        """The user's own model steered inside the context, for instance for ``capture``.
+
+        Args:
+            prompt_length: As for :func:`~ed_interp.streams.injection.inject`.
+            strict: Raise if an intervention touched no token.
+        """
+        with inject(
+            self.hooked, *self.interventions, prompt_length=prompt_length, strict=strict
+        ) as injection:
+            yield injection
+
+    def forward(
+        self,
+        *args: Any,
+        prompt_length: int | Int[Tensor, " batch"] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The model's own forward pass, steered."""
+        if self._stack is not None and prompt_length is None:
+            return self.model(*args, **kwargs)
+        if self._stack is not None:
+            raise InvalidInputError(
+                "prompt_length= cannot be given while the model is steered by a with-block; leave "
+                "the block, or use steered.applied(prompt_length=...)"
+            )
+        with self.applied(prompt_length=prompt_length):
+            return self.model(*args, **kwargs)
+
+    __call__ = forward
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own ``generate``, steered."""
+        if self._stack is not None:
+            return self.model.generate(*args, **kwargs)
+        with self.applied():
+            return self.model.generate(*args, **kwargs)
+
+    def __enter__(self) -> SteeredModel:
+        """Steer the user's model itself, until the block ends or :meth:`undo`.
+
+        Raises:
+            InvalidInputError: it is steered by this object already.
+        """
+        if self._stack is not None:
+            raise InvalidInputError("this SteeredModel is in use already; call undo() first")
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.applied())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.undo()
+
+    def undo(self) -> None:
+        """Leave the user's model as it was; without effect if it is."""
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
+
+
+def steer(
+    model: Any,
+    direction: Direction,
+    *,
+    coefficient: PerRow = 1.0,
+    where: Selector | None = None,
+    gate: PerRow | None = None,
+    decay: float | int | None = None,
+) -> SteeredModel:
+    """A model with ``coefficient`` times a direction added to its stream.
+
+    Args:
+        model: Anything :func:`ed_interp.load` takes.
+        direction: Added at all of its sites.
+        coefficient: One number, or one per row of the batches it will get.
+        where: Which tokens; default all.
+        gate: Per row, multiplies the coefficient.
+        decay: In generated tokens; see :class:`~ed_interp.streams.injection.Add`.
+
+    Returns:
+        An object with ``generate``, ``forward`` and ``undo``. For other interventions make it
+        yourself: ``SteeredModel(load(model), (Ablate(direction),))``.
+
+    Raises:
+        InvalidInputError: the direction does not belong to the model, or what is written is more
+            than its precision holds.
+    """
+    what = Add(
+        direction,
+        coefficient=coefficient,
+        where=Where() if where is None else where,
+        gate=gate,
+        decay=decay,
+    )
+    return SteeredModel(load(model), (what,))

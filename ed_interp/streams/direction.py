@@ -1,0 +1,371 @@
+"""`Direction`: one vector per site of the residual stream, which knows where it belongs.
+
+Found by :mod:`ed_interp.probes.directions` (or made from any vectors with :meth:`Direction.of`),
+applied by :func:`ed_interp.streams.injection.inject`, kept as one safetensors file::
+
+    direction = Direction.of(model, {"blocks.2.hook_resid_post": vector}, method="by hand")
+    direction.save("mood.safetensors")
+    Direction.load("mood.safetensors").check(model)   # refuses another model, with the reason
+
+Vectors can be added, subtracted, scaled, projected and compared as long as they live in the same
+model and at the same sites; the result's provenance says what it was made of. Cost: that of
+``d_model`` numbers per site; :meth:`Direction.of` and :meth:`Direction.check` look at the model's
+weights once (see :mod:`ed_interp.streams.provenance`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.models.hooked import HookedModel
+from ed_interp.models.load import load
+from ed_interp.streams.provenance import BEFORE_FINAL_NORM, ModelStamp, Provenance
+from ed_interp.streams.sites import Site
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Binary = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Direction:
+    """A vector per site, with its provenance."""
+
+    vectors: Mapping[str, Float[Tensor, " d_model"]]
+    """By the site's name, in order of depth; float32, on the CPU, not part of any graph."""
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        width = self.provenance.model.d_model
+        kept: dict[str, Tensor] = {}
+        for site, vector in sorted(
+            (Site.parse(name, n_layers=self.provenance.model.n_layers), vector)
+            for name, vector in self.vectors.items()
+        ):
+            if vector.shape != (width,):
+                raise InvalidInputError(
+                    f"a vector of shape {tuple(vector.shape)} at {site.name}: {width} numbers are "
+                    f"expected, the width of {self.provenance.model.name}"
+                )
+            plain = vector.detach().to("cpu", torch.float32)
+            if not bool(torch.isfinite(plain).all()):
+                raise InvalidInputError(f"the vector at {site.name} holds NaN or infinite values")
+            kept[site.name] = plain
+        if not kept:
+            raise InvalidInputError("a direction without any vector; give at least one site")
+        object.__setattr__(self, "vectors", types.MappingProxyType(kept))
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        vectors: Mapping[str, Tensor] | Mapping[Site, Tensor],
+        *,
+        method: str,
+        data: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Direction:
+        """A direction in the residual stream of ``model``.
+
+        Args:
+            model: Anything :func:`ed_interp.load` takes: where the vectors were found.
+            vectors: By site, each of ``d_model`` numbers.
+            method: How they were found.
+            data: Hash of the data they were found from.
+            settings: Whatever else the method was told; plain data.
+
+        Raises:
+            InvalidInputError: no vector, a wrong width, NaN or infinite values.
+            UnknownNameError: no such site.
+            CaptureError: this architecture has no such place.
+        """
+        hooked = load(model)
+        named = {hooked.site(site).name: vector for site, vector in vectors.items()}
+        stamp = ModelStamp.of(hooked)
+        return cls(named, Provenance(method, stamp, data, dict(settings or {})))
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Its sites, in order of depth."""
+        return tuple(Site.parse(name) for name in self.vectors)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream it lives in."""
+        return self.provenance.model.d_model
+
+    def __getitem__(self, site: str | Site) -> Float[Tensor, " d_model"]:
+        """The vector at one site.
+
+        Raises:
+            InvalidInputError: it has none there; its sites are listed.
+        """
+        name = site.name if isinstance(site, Site) else site
+        if name not in self.vectors:
+            raise InvalidInputError(
+                f"this direction has no vector at {name}; it has: {', '.join(self.vectors)}"
+            )
+        return self.vectors[name]
+
+    def restricted(self, *sites: str | Site) -> Direction:
+        """Only the vectors at ``sites``.
+
+        Raises:
+            InvalidInputError: no site given, or one that it has no vector at.
+        """
+        if not sites:
+            raise InvalidInputError("restricted() to no site; name at least one")
+        names = [site.name if isinstance(site, Site) else site for site in sites]
+        return dataclasses.replace(self, vectors={name: self[name] for name in names})
+
+    # Algebra. Each result says what it was made of.
+
+    def __add__(self, other: Direction) -> Direction:
+        return self._with(other, torch.add, "({} + {})")
+
+    def __sub__(self, other: Direction) -> Direction:
+        return self._with(other, torch.sub, "({} - {})")
+
+    def __mul__(self, factor: float | int) -> Direction:
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)):
+            return NotImplemented
+        return self._made(
+            {name: vector * factor for name, vector in self.vectors.items()},
+            f"{factor:g} * {self.provenance.method}",
+        )
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float | int) -> Direction:
+        if isinstance(divisor, bool) or not isinstance(divisor, (int, float)):
+            return NotImplemented
+        if divisor == 0:
+            raise InvalidInputError("a direction divided by 0")
+        return self._made(
+            {name: vector / divisor for name, vector in self.vectors.items()},
+            f"{self.provenance.method} / {divisor:g}",
+        )
+
+    def __neg__(self) -> Direction:
+        return self._made(
+            {name: -vector for name, vector in self.vectors.items()},
+            f"-{self.provenance.method}",
+        )
+
+    def projected_on(self, other: Direction) -> Direction:
+        """The part of it that lies along ``other``, site by site.
+
+        Raises:
+            InvalidInputError: other sites, another model, or a zero vector to project on.
+        """
+        other._refuse_zeros("project on")
+        return self._with(other, _along, "({} projected on {})")
+
+    def away_from(self, other: Direction) -> Direction:
+        """What is left of it without the part along ``other``, site by site.
+
+        Raises:
+            InvalidInputError: other sites, another model, or a zero vector to project on.
+        """
+        other._refuse_zeros("project on")
+        return self._with(other, lambda mine, its: mine - _along(mine, its), "({} away from {})")
+
+    def cosine(self, other: Direction) -> dict[str, float]:
+        """Cosine of the angle with ``other`` per site, in -1 to 1.
+
+        Raises:
+            InvalidInputError: other sites, another model, or a zero vector.
+        """
+        self._compare(other)
+        for one in (self, other):
+            one._refuse_zeros("measure an angle with")
+        return {
+            name: float(torch.cosine_similarity(vector.double(), other[name].double(), dim=0))
+            for name, vector in self.vectors.items()
+        }
+
+    def norm(self) -> dict[str, float]:
+        """Euclidean length per site."""
+        return {name: float(vector.norm()) for name, vector in self.vectors.items()}
+
+    def unit(self) -> Direction:
+        """Every vector scaled to length 1.
+
+        Raises:
+            InvalidInputError: a vector is zero.
+        """
+        self._refuse_zeros("normalise")
+        vectors = {name: vector / vector.norm() for name, vector in self.vectors.items()}
+        return self._made(vectors, f"unit({self.provenance.method})")
+
+    def _refuse_zeros(self, what: str) -> None:
+        for name, vector in self.vectors.items():
+            if not bool(vector.any()):
+                raise InvalidInputError(f"cannot {what} the direction at {name}: it is zero there")
+
+    def _compare(self, other: Direction) -> None:
+        mine, its = self.provenance.model, other.provenance.model
+        if mine.fingerprint != its.fingerprint:
+            raise InvalidInputError(
+                f"directions of two models have no common basis: {mine.name} (fingerprint "
+                f"{mine.fingerprint}) and {its.name} ({its.fingerprint})"
+            )
+        if list(self.vectors) != list(other.vectors):
+            raise InvalidInputError(
+                f"directions at different sites: {', '.join(self.vectors)}; and "
+                f"{', '.join(other.vectors)}; use restricted(...) first"
+            )
+
+    def _with(self, other: Direction, operation: Binary, template: str) -> Direction:
+        if not isinstance(other, Direction):
+            return NotImplemented
+        self._compare(other)
+        vectors = {name: operation(vector, other[name]) for name, vector in self.vectors.items()}
+        names = (self.provenance.method, other.provenance.method)
+        return self._made(vectors, template.format(*names), other)
+
+    def _made(self, vectors: dict[str, Tensor], method: str, *others: Direction) -> Direction:
+        mine = self.provenance
+        parts = (mine, *(other.provenance for other in others))
+        streams = {part.stream for part in parts}
+        stream = streams.pop() if len(streams) == 1 else "mixed"
+        return Direction(vectors, Provenance(method, mine.model, stream=stream, of=parts))
+
+    # Where it belongs.
+
+    def check(self, model: HookedModel) -> None:
+        """Refuse a model that it does not belong to.
+
+        Raises:
+            InvalidInputError: another architecture, width, depth, basis, tokenizer or weights, or
+                vectors read after the final norm; the line says which.
+            CaptureError: the model has no such site.
+        """
+        stamp = self.provenance.model
+        reason = stamp.refusal(model)
+        if reason is not None:
+            raise InvalidInputError(
+                f"this direction belongs to {stamp.name} and not to {model.name}: {reason}; find "
+                "it again here, or say that it is meant with direction.transferred_to(model)"
+            )
+        if self.provenance.stream != BEFORE_FINAL_NORM:
+            raise InvalidInputError(
+                f"this direction was read {self.provenance.stream}, and sites are "
+                f"{BEFORE_FINAL_NORM}; read it again at the site"
+            )
+        for name in self.vectors:
+            model.site(name)
+
+    def transferred_to(self, model: Any) -> Direction:
+        """The same numbers declared to belong to another model of the same width, on purpose.
+
+        For a fine-tuned copy, an adapter on top, or TransformerLens's form of the same weights.
+        The record keeps where it was found.
+
+        Raises:
+            InvalidInputError: another width.
+            UnknownNameError: the model has no such block.
+            CaptureError: the model has no such site.
+        """
+        hooked = load(model)
+        for name in self.vectors:
+            hooked.site(name)
+        if hooked.d_model != self.d_model:
+            raise InvalidInputError(
+                f"a direction of width {self.d_model} cannot go to {hooked.name}, which has "
+                f"{hooked.d_model}"
+            )
+        mine = self.provenance
+        made = dataclasses.replace(
+            mine, method=f"transferred({mine.method})", model=ModelStamp.of(hooked), of=(mine,)
+        )
+        return dataclasses.replace(self, provenance=made)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per site: ``site``, ``layer``, ``kind``, ``norm``, ``method``, ``model``."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "site": site.name,
+                    "layer": site.layer,
+                    "kind": site.kind,
+                    "norm": float(self.vectors[site.name].norm()),
+                    "method": self.provenance.method,
+                    "model": self.provenance.model.name,
+                }
+                for site in self.sites
+            ]
+        )
+
+    def __repr__(self) -> str:
+        model = self.provenance.model
+        return (
+            f"Direction({self.provenance.method!r}, {model.name!r}, d_model={model.d_model}, "
+            f"sites={list(self.vectors)})"
+        )
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><td>{name}</td><td>{length:.3g}</td></tr>" for name, length in self.norm().items()
+        )
+        model = self.provenance.model
+        return (
+            f"<b>{html.escape(self.provenance.method)}</b> in {html.escape(model.name)} "
+            f"(d_model {model.d_model}, {html.escape(model.basis)}, "
+            f"{html.escape(self.provenance.stream)})"
+            f"<table><tr><th>site</th><th>norm</th></tr>{cells}</table>"
+        )
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write one safetensors file, whole or not at all; gives its path.
+
+        Raises:
+            RunFolderError: ``path`` exists (and not ``overwrite``) or cannot be written.
+            InvalidInputError: the settings in its provenance are no plain data.
+        """
+        from ed_interp.streams.direction_file import save_direction
+
+        return save_direction(self, Path(path), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Direction:
+        """Read back what :meth:`save` wrote.
+
+        Raises:
+            InvalidInputError: nothing there, a pickle, a damaged or altered file, or something
+                else than a direction; the line says which.
+        """
+        from ed_interp.streams.direction_file import load_direction
+
+        return load_direction(Path(path))
+
+
+def mean_of(directions: Sequence[Direction]) -> Direction:
+    """The mean of several directions at the same sites of the same model.
+
+    Raises:
+        InvalidInputError: none given, or sites or models differ.
+    """
+    if not directions:
+        raise InvalidInputError("the mean of no directions")
+    total = directions[0]
+    for other in directions[1:]:
+        total = total + other
+    return total / len(directions)
+
+
+def _along(mine: Tensor, other: Tensor) -> Tensor:
+    return other * (mine @ other) / (other @ other)

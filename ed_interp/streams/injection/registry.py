@@ -1,0 +1,272 @@
+"""The hooks that all injections on one model share: which call is running, and which ``generate``.
+
+The first injection on a model sets them, the last one removes them. ``generate`` is wrapped on the
+instance (never on the class) to learn how long the prompts are before anything is fed: from
+single forward passes that cannot be told, above all with prefill in chunks or assisted decoding.
+What is running is kept per thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.models.hooked import HookedModel
+from ed_interp.models.runners import TransformersRunner
+from ed_interp.streams.injection.calls import Call, Generation
+from ed_interp.streams.injection.places import stay_last
+from ed_interp.streams.sites import Site
+
+if TYPE_CHECKING:
+    from ed_interp.streams.injection.inject import Injection
+
+_LOCK = threading.Lock()
+_REGISTRIES: dict[int, Registry] = {}
+
+
+class Registry:
+    """The injections on one model, outermost first; see the module's docstring."""
+
+    def __init__(self, hooked: HookedModel) -> None:
+        self.model = hooked.model
+        self.runner = hooked.runner
+        self.base: Any = getattr(hooked.runner, "base", hooked.model)
+        self.virtual = _virtual(hooked.model)
+        self.injections: list[Injection] = []
+        self.last: list[RemovableHandle] = []
+        self._local = threading.local()
+        self._undo = contextlib.ExitStack()
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, hooked: HookedModel, injection: Injection) -> Iterator[None]:
+        """``injection`` acts on the model inside the context."""
+        key = id(getattr(hooked.runner, "base", hooked.model))
+        handles: list[RemovableHandle] = []
+        registry: Registry | None = None
+        try:
+            with _LOCK:
+                registry = _REGISTRIES.get(key)
+                if registry is None:
+                    registry = cls(hooked)
+                    registry._install()
+                    _REGISTRIES[key] = registry
+                registry.injections = [*registry.injections, injection]
+            write = functools.partial(_write, injection, registry)
+            for place in injection.places:
+                set_now = place.install(write)
+                handles += set_now
+                if place.last:
+                    registry.last = [*registry.last, *set_now]
+            stay_last(registry.last)
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            with _LOCK:
+                if registry is not None:
+                    registry.last = [one for one in registry.last if one not in handles]
+                    left = [other for other in registry.injections if other is not injection]
+                    registry.injections = left
+                    if not left and _REGISTRIES.get(key) is registry:
+                        del _REGISTRIES[key]
+                        registry._undo.close()
+
+    @property
+    def call(self) -> Call | None:
+        """The forward pass that this thread is in."""
+        return getattr(self._local, "call", None)
+
+    @property
+    def _generation(self) -> Generation | None:
+        running = getattr(self._local, "generations", None)
+        return running[-1] if running else None
+
+    def _install(self) -> None:
+        with contextlib.ExitStack() as stack:
+            inner = getattr(self.model, "original_model", None)
+            if isinstance(self.runner, TransformersRunner):
+                self._follow_decoder(stack, _owner(self.base, self.runner.blocks))
+            elif isinstance(inner, nn.Module):  # TransformerBridge calls the model it wraps.
+                decoder = getattr(inner, "base_model", inner)
+                self._follow_decoder(stack, decoder)
+            else:
+                self._follow_forward(stack)
+            if hasattr(self.base, "generate"):
+                self._replace(stack, "generate", self._generate)
+            if hasattr(self.base, "generate_stream"):
+                self._replace(stack, "generate_stream", _refuse_stream)
+            self._undo = stack.pop_all()
+
+    def _replace(self, stack: contextlib.ExitStack, name: str, make: Callable[[Any], Any]) -> None:
+        """Shadow a method on the instance, as long as the stack lasts."""
+        own = self.base.__dict__
+        before = own.get(name)
+        own[name] = make(getattr(self.base, name))
+
+        def restore() -> None:
+            if before is None:
+                own.pop(name, None)
+            else:
+                own[name] = before
+
+        stack.callback(restore)
+
+    def _begin(self, call: Call) -> None:
+        self._local.call = call
+        concerned = [injection for injection in self.injections if injection.begin(call)]
+        if concerned and torch.is_grad_enabled():
+            _refuse_checkpointing(self.base)
+
+    def _end(self, *, complete: bool) -> None:
+        call = self.call
+        self._local.call = None
+        if complete and call is not None:
+            for injection in self.injections:
+                injection.finish(call)
+
+    def _follow_decoder(self, stack: contextlib.ExitStack, decoder: nn.Module) -> None:
+        """Know each call of the decoder, whether through its head, an adapter or ``generate``."""
+        names = list(inspect.signature(decoder.forward).parameters)
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = {**dict(zip(names, args, strict=False)), **kwargs}
+            self._begin(Call.of(given, self.virtual, self._generation))
+
+        def after(_: nn.Module, args: Any, output: Any) -> None:
+            # With always_call, an exception gives None here: then nothing is asked for.
+            self._end(complete=output is not None)
+
+        stack.callback(decoder.register_forward_pre_hook(before, with_kwargs=True).remove)
+        stack.callback(decoder.register_forward_hook(after, always_call=True).remove)
+
+    def _follow_forward(self, stack: contextlib.ExitStack) -> None:
+        """Know each call of a HookedTransformer, which calls its own ``forward`` past all hooks."""
+        signature = inspect.signature(type(self.model).forward)
+
+        def make(forward: Any) -> Any:
+            @functools.wraps(forward)
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                given = signature.bind_partial(self.model, *args, **kwargs).arguments
+                self._begin(_lens_call(given, self._generation))
+                complete = False
+                try:
+                    output = forward(*args, **kwargs)
+                    complete = given.get("stop_at_layer") is None
+                finally:
+                    if not complete:
+                        self._end(complete=False)
+                if complete:
+                    self._end(complete=True)
+                return output
+
+            return wrapped
+
+        self._replace(stack, "forward", make)
+
+    def _generate(self, generate: Any) -> Any:
+        @functools.wraps(generate)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            generation = _generation(args, kwargs)
+            running = self._local.__dict__.setdefault("generations", [])
+            running.append(generation)
+            try:
+                return generate(*args, **_without_compile(kwargs))
+            finally:
+                running.remove(generation)
+
+        return wrapped
+
+
+def _owner(model: nn.Module, blocks: nn.Module) -> nn.Module:
+    """The module that runs the blocks, which OPT's head calls past the model in between."""
+    for module in model.modules():
+        if any(child is blocks for child in module.children()):
+            return module
+    return model
+
+
+def _write(injection: Injection, registry: Registry, site: Site, states: Tensor) -> Tensor:
+    return injection.write(site, states, registry.call)
+
+
+def _generation(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generation:
+    guidance = kwargs.get("guidance_scale")
+    guidance = guidance or getattr(kwargs.get("generation_config"), "guidance_scale", None)
+    if guidance not in (None, 1, 1.0):
+        raise InvalidInputError(
+            "guidance_scale runs prompts of its own beside yours, whose positions cannot be told "
+            "apart under an injection; generate without it"
+        )
+    given = args[0] if args else None
+    for name in ("inputs", "input_ids", "input", "inputs_embeds"):
+        given = kwargs.get(name) if given is None else given
+    mask = kwargs.get("attention_mask")
+    if not isinstance(given, Tensor) or given.ndim < 2:
+        return Generation(None, None, None)
+    return Generation(given.shape[0], given.shape[1], mask if isinstance(mask, Tensor) else None)
+
+
+def _without_compile(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """``generate`` compiles by itself with some caches; a compiled graph would keep our hooks."""
+    config = kwargs.get("generation_config")
+    if config is not None:
+        config = copy.copy(config)
+        config.disable_compile = True
+        return {**kwargs, "generation_config": config}
+    if kwargs.get("cache_implementation") or kwargs.get("past_key_values") is not None:
+        return {**kwargs, "disable_compile": True}
+    return kwargs
+
+
+def _refuse_stream(_: Any) -> Any:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise InvalidInputError("generate_stream does not tell its prompt; use generate")
+
+    return refuse
+
+
+def _refuse_checkpointing(base: nn.Module) -> None:
+    for module in base.modules():
+        if getattr(module, "gradient_checkpointing", False) and module.training:
+            raise InvalidInputError(
+                "gradient checkpointing runs blocks again after the injection, without it; call "
+                "gradient_checkpointing_disable() first"
+            )
+
+
+def _virtual(model: Any) -> int:
+    """Tokens that a prompt-learning adapter puts before the sequence, or into the cache."""
+    config = getattr(model, "active_peft_config", None)
+    if config is None or not getattr(config, "is_prompt_learning", False):
+        return 0
+    return int(config.num_virtual_tokens)
+
+
+def _lens_call(given: dict[str, Any], generation: Generation | None) -> Call:
+    """From the arguments of ``HookedTransformer.forward``."""
+    tokens = given.get("input")
+    if not isinstance(tokens, Tensor):
+        raise InvalidInputError(
+            "text was given inside inject(...), and its padding and begin token are not known "
+            "here; give token ids: model.to_tokens(text)"
+        )
+    if tokens.ndim == 1:
+        tokens = tokens[None]
+    cache = given.get("past_kv_cache")
+    arguments = {
+        "input_ids" if tokens.ndim == 2 else "inputs_embeds": tokens,
+        "attention_mask": given.get("attention_mask"),
+        "past_key_values": [[cache[0].past_keys.transpose(1, 2)]] if cache is not None else None,
+    }
+    return Call.of(arguments, 0, generation)
