@@ -44,10 +44,12 @@ def render_report(
         {k: v for k, v in curve.settings.items() if k not in ("environment", "command")}
     )
     return (
-        _templates()
+        templates()
         .get_template("report.html.j2")
         .render(
             curve=curve,
+            comparison=getattr(curve, "comparison", None),
+            calibration=getattr(curve, "calibration", None),
             headline=headline(curve),
             cautions=cautions(curve),
             figures=_figures(curve, meanings),
@@ -68,7 +70,7 @@ def render_report(
             font=Markup(FONT),
             translucent=translucent,
             spans=spans,
-            plotly=Markup(_plotly_script()),
+            plotly=Markup(plotly_script()),
         )
     )
 
@@ -80,7 +82,7 @@ def curve_summary(curve: Curve) -> str:
     """
     rows = rows_of(curve)
     return (
-        _templates()
+        templates()
         .get_template("summary.html.j2")
         .render(
             curve=curve,
@@ -254,18 +256,47 @@ def _figures(curve: Curve, meanings: Mapping[str, str]) -> list[dict[str, Any]]:
                 lambda theme: figures.profile_figure(curve, theme=theme),
             )
         )
-    return [
-        {
-            "id": name,
-            "heading": heading,
-            "caption": caption,
-            "themes": {theme: _embedded(draw(theme)) for theme in THEMES},
-        }
-        for name, heading, caption, draw in made
-    ]
+    if (comparison := getattr(curve, "comparison", None)) is not None:
+        made.append(
+            (
+                "comparison",
+                "Estimators side by side",
+                "The same activations, other estimators of information. Their bits differ in "
+                "meaning; a finding should not depend on which of them is asked: compare shape "
+                "and order, and the rank correlations in the table.",
+                lambda theme: figures.comparison_figure(comparison, theme=theme),
+            )
+        )
+    if (calibration := getattr(curve, "calibration", None)) is not None:
+        made.append(("calibration", *calibration_figure_parts(calibration)))
+    return [page_figure(*parts) for parts in made]
 
 
-def _embedded(figure: Any) -> Markup:
+def calibration_figure_parts(calibration: Any) -> tuple[str, str, Callable[[ThemeName], Any]]:
+    """Heading, caption and drawing of a calibration's figure."""
+    return (
+        "Estimate against truth",
+        "The same estimator on populations of known information, of as many rows and columns as "
+        "here. Grey: where it counts as right, within 0.25 bits or 10% of the truth. Bars reach "
+        "from the least to the most over seeds. What lies beyond twice the largest truth is not "
+        "in the picture, but in the table.",
+        lambda theme: figures.calibration_figure(calibration, theme=theme),
+    )
+
+
+def page_figure(
+    name: str, heading: str, caption: str, draw: Callable[[ThemeName], Any]
+) -> dict[str, Any]:
+    """A figure as a page's template takes it, for both themes."""
+    return {
+        "id": name,
+        "heading": heading,
+        "caption": caption,
+        "themes": {theme: embedded(draw(theme)) for theme in THEMES},
+    }
+
+
+def embedded(figure: Any) -> Markup:
     """A figure as JSON that is safe inside a script element."""
     # The page has a heading and a caption of its own.
     top = 30
@@ -283,7 +314,8 @@ def _embedded(figure: Any) -> Markup:
     return Markup(text)
 
 
-def _plotly_script() -> str:
+def plotly_script() -> str:
+    """Plotly's script, to be put into a page."""
     import plotly.offline
 
     script: str = plotly.offline.get_plotlyjs()
@@ -291,7 +323,9 @@ def _plotly_script() -> str:
 
 
 @cache
-def _templates() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
+    """The templates of the pages."""
+    """The pages of the house, by file name."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,

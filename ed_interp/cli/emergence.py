@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ed_interp.cli import options
+from ed_interp.cli.running import calm_libraries, command_line, shown
 from ed_interp.cli.source import DEFAULT_WINDOW, task_of
 from ed_interp.prompts.tasks import DEFAULT_TASK
 
@@ -145,6 +145,22 @@ def command(
         typer.Option(
             "--noise-profile",
             help="Also estimate over a range of noise.",
+            metavar="",
+            rich_help_panel=_HOW,
+        ),
+    ] = False,
+    compare_estimators: Annotated[
+        str | None,
+        typer.Option(
+            help="Further estimators, such as gaussian,mine-heldout, side by side.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Also run the estimator on populations of known information of this size.",
             metavar="",
             rich_help_panel=_HOW,
         ),
@@ -290,6 +306,7 @@ def command(
         if name not in ("out", "overwrite", "keep_activations", "as_json", "quiet", "debug")
     }
     counts = None if shots is None else options.parse_shots(shots)
+    others = options.parse_names(compare_estimators)
     subject = task_of(
         task=task,
         data=data,
@@ -303,7 +320,7 @@ def command(
         template=template,
     )
 
-    _calm_libraries()
+    calm_libraries()
     from ed_interp.models.load import load
     from ed_interp.probes.emergence.definition import emergence
     from ed_interp.processes import gather, process, wait_for_all
@@ -336,6 +353,8 @@ def command(
             noise=noise,
             beta=beta,
             noise_profile=noise_profile,
+            compare=others,
+            calibrate=calibrate,
             normalisation=normalisation,
             position=lone_position,
             untrained=untrained,
@@ -357,7 +376,7 @@ def command(
             print(f"resuming the interrupted run in {target}", file=sys.stderr)
         curve = compute()
         wait_for_all()
-        curve.settings.update(command=_command_line(), asked=asked)
+        curve.settings.update(command=command_line(), asked=asked)
         from ed_interp.probes.emergence.files import write_curve
 
         write_curve(curve, run.folder)
@@ -369,32 +388,4 @@ def command(
         from ed_interp.cli.tables import print_curve
 
         print_curve(curve)
-    print(
-        f"written to {_shown(run.path)}; open {_shown(run.path / 'report.html')}", file=sys.stderr
-    )
-
-
-def _calm_libraries() -> None:
-    """Progress bars and warnings of libraries would tear ours apart; errors still show."""
-    import os
-    import warnings
-
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
-def _command_line() -> str:
-    return shlex.join(["ed-interp", *sys.argv[1:]])
-
-
-def _shown(path: Path) -> str:
-    """Relative where that is shorter and clear."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    print(f"written to {shown(run.path)}; open {shown(run.path / 'report.html')}", file=sys.stderr)

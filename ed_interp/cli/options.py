@@ -77,3 +77,28 @@ def parse_shots(text: str) -> list[int]:
             raise InvalidInputError(f"--shots {text!r}: {part} is no ascending range up to 10,000")
         counts += range(int(low), last + 1)
     return counts
+
+
+def parse_names(text: str | None) -> list[str]:
+    """Names from a comma-separated list; none from nothing.
+
+    >>> parse_names("gaussian, ksg,gaussian")
+    ['gaussian', 'ksg']
+    """
+    names = (name.strip() for name in (text or "").split(","))
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def parse_bits(text: str) -> list[float]:
+    """True values from a comma-separated list of numbers.
+
+    >>> parse_bits("0,1,2.5")
+    [0.0, 1.0, 2.5]
+
+    Raises:
+        InvalidInputError: anything else.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidInputError(f"--bits {text!r}: numbers such as 0,1,2,4 are expected") from None

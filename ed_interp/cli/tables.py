@@ -17,7 +17,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from ed_interp.probes.emergence.curve import EmergenceCurve
 
-_SYMBOLS = "*'\"~=hw"
+_SYMBOLS = "*'\"~=h^spitndxmw"
 """Marks of the flags, in the order in which the curve's module explains them."""
 
 Line = tuple[str, list[str]]
@@ -61,6 +61,25 @@ def print_curve(curve: EmergenceCurve) -> None:
     _print_flags(curve, everywhere, console)
     if curve.behaviour:
         _print_behaviour(curve, console)
+    if curve.comparison is not None:
+        console.print("\n[bold]Agreement of estimators[/] (rank correlation over blocks and shots)")
+        agreement: list[Line] = [
+            (
+                f"{row.first}, {row.second}: {row.quantity}",
+                [_rank(row.spearman), _rank(row.kendall)],
+            )
+            for row in curve.comparison.agreement
+        ]
+        _print_table(console, ["", "estimators"], ["Spearman", "Kendall"], agreement, [])
+    if curve.calibration is not None:
+        console.print(
+            f"\n[bold]Calibration[/] at {curve.calibration.n:,} rows, {curve.calibration.d_x} "
+            f"columns: {escape(curve.calibration.says())}"
+        )
+
+
+def _rank(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"
 
 
 def _bits(value: float) -> str:

@@ -14,7 +14,7 @@ from ed_interp.figures.style import FONT, Theme, shortened, ticks
 
 def add_band(
     figure: go.Figure,
-    x: Sequence[int],
+    x: Sequence[float | int],
     low: Sequence[float],
     high: Sequence[float],
     *,
@@ -88,9 +88,14 @@ def shots_axis(shots: Sequence[int]) -> dict[str, Any]:
 
 
 def finish(figure: go.Figure, curve: Curve, colours: Theme, *, height: int, what: str = "") -> None:
-    """Title, fonts, colours and margins."""
+    """Title, fonts, colours and margins of a figure of a curve."""
     title = f"{shortened(curve.model, 50)} · {shortened(curve.task, 34)}"
     below = shortened(f"{what or 'emergence'} · {curve.estimator} estimator{noise_text(curve)}", 90)
+    dress(figure, colours, height=height, title=title, below=below)
+
+
+def dress(figure: go.Figure, colours: Theme, *, height: int, title: str, below: str) -> None:
+    """Title and the line below it, fonts, colours and margins."""
     layout: Any = figure.layout
     above = layout.legend.orientation == "h"
     axis = {

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+    from ed_interp.probes.emergence.calibration import Calibration
+    from ed_interp.probes.emergence.compare import EstimatorComparison
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EmergenceRow:
@@ -96,6 +99,20 @@ FLAGS = {
     "lost": "macro cannot be told from 0: the noise hides whatever is there",
     "constant": "the sequences cannot be told apart at this block's input: macro is 0 by necessity",
     "half-precision": "the model ran in half precision, which inflates the spread of tight clouds",
+    "above-limit": "macro exceeds the entropy of the sampled sequences: the model of the densities "
+    "tells more than the sample can, so read it as a ranking, not as bits",
+    "shrunk": "too few rows for the columns: weak correlations were taken for chance",
+    "projected": "too few rows for the columns: only the leading principal components were kept, "
+    "a lower bound",
+    "ill-conditioned": "one side determines directions of the other exactly: the Gaussian "
+    "information is infinite and was cut at the precision of the numbers",
+    "ties": "repeated rows: distances of 0 have no density; the estimate treats them as a discrete "
+    "part",
+    "at-log-n": "near the most that this estimator can find in this many rows",
+    "discrete": "few different rows that repeat: the exact information of the labels, not trained",
+    "diverged": "a training of the critic diverged; its best earlier state was used",
+    "training-maximum": "the highest training value over all steps, as published: not held out, "
+    "and too high wherever the critic can remember the sample",
     "processed-weights": "the weights were processed (folded or centred): not the raw stream",
 }
 """What each flag of a row means."""
@@ -118,6 +135,10 @@ class EmergenceCurve:
     """Empty where the task has no answers."""
     profile: tuple[ProfileRow, ...] = ()
     """Emergence over noise scales; empty unless asked for."""
+    comparison: EstimatorComparison | None = None
+    """The same by further estimators; None unless asked for."""
+    calibration: Calibration | None = None
+    """The estimator on populations of known information at this size; None unless asked for."""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Every setting and version that made the curve: enough to repeat it exactly."""
 
@@ -168,6 +189,8 @@ class EmergenceCurve:
             "rows": [_plain(row) for row in self.rows],
             "behaviour": [_plain(row) for row in self.behaviour],
             "profile": [_plain(row) for row in self.profile],
+            "comparison": None if self.comparison is None else self.comparison.to_dict(),
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
             "settings": self.settings,
         }
 
@@ -179,7 +202,10 @@ class EmergenceCurve:
             InvalidInputError: ``data`` is not what :meth:`to_dict` gives.
         """
         from ed_interp.errors import InvalidInputError
+        from ed_interp.probes.emergence.calibration import Calibration
+        from ed_interp.probes.emergence.compare import EstimatorComparison
 
+        compared, calibrated = data.get("comparison"), data.get("calibration")
         try:
             return cls(
                 model=data["model"],
@@ -192,6 +218,8 @@ class EmergenceCurve:
                 ),
                 behaviour=tuple(BehaviourRow(**row) for row in data["behaviour"]),
                 profile=tuple(ProfileRow(**row) for row in data.get("profile", [])),
+                comparison=None if compared is None else EstimatorComparison.from_dict(compared),
+                calibration=None if calibrated is None else Calibration.from_dict(calibrated),
                 settings=data.get("settings", {}),
             )
         except (KeyError, TypeError) as error:

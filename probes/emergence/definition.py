@@ -23,29 +23,31 @@ and the estimator's work (see ``tests/benchmarks/bench_emergence.py``).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.errors import InvalidInputError, unknown
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.models.untrained import untrained_twin
 from ed_interp.probes.emergence.behaviour import behaviour_rows
-from ed_interp.probes.emergence.curve import EmergenceCurve, EmergenceRow, ProfileRow
+from ed_interp.probes.emergence.calibration import Calibration
+from ed_interp.probes.emergence.calibration import calibrate as calibrated
+from ed_interp.probes.emergence.compare import side_by_side
+from ed_interp.probes.emergence.curve import EmergenceCurve, ProfileRow
 from ed_interp.probes.emergence.estimators import (
     DEFAULT_BETA,
     Estimator,
-    flags_of,
+    available_estimators,
     get_estimator,
     noise_scale,
 )
 from ed_interp.probes.emergence.estimators.noise import Normalisation
 from ed_interp.probes.emergence.measure import Read, ShotTerms, estimate, read
+from ed_interp.probes.emergence.tabulate import emergence_rows, noise_profile_rows
 from ed_interp.progress import Progress
 from ed_interp.prompts.population import Population, draw
 from ed_interp.prompts.tasks import (
@@ -60,9 +62,6 @@ from ed_interp.prompts.tasks import (
 )
 from ed_interp.prompts.tokens import TokenPopulation, draw_windows, tokenize
 
-PROFILE_BETAS = (0.03, 0.1, 0.2, 1 / 3, 0.5, 1.0, 2.0)
-"""Noise levels of a profile, as multiples in the noise rule."""
-
 
 def emergence(
     model: Any,
@@ -76,6 +75,8 @@ def emergence(
     noise: float | None = None,
     beta: float | None = None,
     noise_profile: bool = False,
+    compare: Sequence[str] = (),
+    calibrate: bool = False,
     normalisation: str = "auto",
     position: str = "zero",
     untrained: bool = True,
@@ -108,6 +109,9 @@ def emergence(
             default by the rule s = beta * sqrt(d / ln n), the same for every block and shot count.
         beta: In that rule; default 1/3.
         noise_profile: Also estimate over a range of noise levels (seven times the work).
+        compare: Further estimators to ask about the same activations, side by side.
+        calibrate: Also run the estimator, at this number of prompts and this width, on populations
+            of known information (see :func:`ed_interp.calibrate`).
         normalisation: ``layernorm``, ``rms``, ``none``, or ``auto`` for the model's own kind.
         position: Where a lone token stands: ``zero`` or ``original``.
         untrained: Also run the untrained twin (same architecture, fresh weights).
@@ -136,6 +140,7 @@ def emergence(
     chosen = get_estimator(name, **({} if scale is None else {"noise": scale}))
     if noise_profile and scale is None:
         raise InvalidInputError(f"noise_profile: estimator {name!r} has no noise to vary")
+    others = _others(name, compare, hooked.d_model, len(population.prompts))
 
     def run(subject: HookedModel, answers: bool, label: str) -> Read:
         where = None if folder is None else Path(folder) / label
@@ -159,14 +164,33 @@ def emergence(
         twin = estimate(fresh, chosen, seed=seed, progress=progress, what="untrained twin")
     profile: tuple[ProfileRow, ...] = ()
     if noise_profile:
-        profile = _profile(trained, hooked.d_model, len(population.prompts), name, seed, progress)
+        profile = noise_profile_rows(
+            trained, hooked.d_model, len(population.prompts), name, seed, progress
+        )
+    rows = tuple(emergence_rows(terms, twin, hooked, population, level, resamples, seed))
+    found: dict[str, Any] = {name: rows}
+    for other, asked in others.items():
+        again = estimate(trained, asked, seed=seed, progress=progress, what=other)
+        found[other] = tuple(
+            emergence_rows(again, None, hooked, population, level, resamples, seed)
+        )
+    calibration: Calibration | None = None
+    if calibrate:
+        calibration = calibrated(
+            name,
+            n=len(population.prompts),
+            d=hooked.d_model,
+            options={} if scale is None else {"noise": scale},
+            folder=None if folder is None else Path(folder) / "calibration",
+            progress=progress,
+        )
     chance = population.population.chance
     return EmergenceCurve(
         model=hooked.name,
         task=population.population.task,
         estimator=name,
         noise=scale,
-        rows=tuple(_rows(terms, twin, hooked, population, level, resamples, seed)),
+        rows=rows,
         behaviour=behaviour_rows(
             trained.activations,
             chance=chance if chance is not None else 0.0,
@@ -175,6 +199,8 @@ def emergence(
             seed=seed,
         ),
         profile=profile,
+        comparison=side_by_side(found) if others else None,
+        calibration=calibration,
         settings={
             "model": hooked.describe(),
             "population": {
@@ -187,6 +213,7 @@ def emergence(
             "shots": list(population.shots),
             "seed": seed,
             "estimator": name,
+            "compare": list(others),
             "noise": scale,
             "noise_rule": None if noise is not None or scale is None else "s = beta sqrt(d / ln n)",
             "beta": None if noise is not None or scale is None else (beta or DEFAULT_BETA),
@@ -261,62 +288,20 @@ def _noise(
     return noise if noise is not None else noise_scale(d_model, n, beta or DEFAULT_BETA)
 
 
-def _rows(
-    terms: dict[int, ShotTerms],
-    twin: dict[int, ShotTerms] | None,
-    hooked: HookedModel,
-    population: TokenPopulation,
-    level: float,
-    resamples: int,
-    seed: int,
-) -> Iterable[EmergenceRow]:
-    intervals = {
-        shots: found.interval(level=level, resamples=resamples, seed=seed)
-        for shots, found in terms.items()
-    }
-    general = []
-    if hooked.processed_weights:
-        general.append("processed-weights")
-    if (population.population.answers or 0) > len(population.prompts):
-        general.append("fewer-prompts-than-answers")
-    for layer in range(hooked.n_layers):
-        for shots, found in terms.items():
-            interval, macro_interval = intervals[shots]
-            macro = float(found.macro_bits()[layer])
-            flags = flags_of(
-                bits=macro,
-                ci_low=float(macro_interval.low[layer]),
-                limit=found.macro_limit,
-                rows=found.sequences,
-                constant=found.constant[layer],
-                half_precision=hooked.dtype in (torch.bfloat16, torch.float16),
-            )
-            yield EmergenceRow(
-                layer=layer,
-                shots=shots,
-                emergence=float(found.bits()[layer]),
-                ci_low=float(interval.low[layer]),
-                ci_high=float(interval.high[layer]),
-                macro=macro,
-                micro=float(found.micro_bits()[layer]),
-                limit=found.macro_limit - found.micro_limit,
-                macro_limit=found.macro_limit,
-                untrained=None if twin is None else float(twin[shots].bits()[layer]),
-                flags=(*flags, *general),
-            )
-
-
-def _profile(
-    trained: Read, d_model: int, n: int, name: str, seed: int, progress: Progress
-) -> tuple[ProfileRow, ...]:
-    rows = []
-    for beta in PROFILE_BETAS:
-        scale = noise_scale(d_model, n, beta)
-        chosen: Estimator = get_estimator(name, noise=scale)
-        found = estimate(trained, chosen, seed=seed, progress=progress, what=f"noise {scale:.3g}")
-        for shots, terms in found.items():
-            triples = zip(terms.bits(), terms.macro_bits(), terms.micro_bits(), strict=True)
-            for layer, (bits, macro, micro) in enumerate(triples):
-                row = ProfileRow(layer, shots, beta, scale, float(bits), float(macro), float(micro))
-                rows.append(row)
-    return tuple(sorted(rows, key=dataclasses.astuple))
+def _others(
+    name: str,
+    compare: Sequence[str],
+    d_model: int,
+    n: int,
+) -> dict[str, Estimator]:
+    """The further estimators, made before the model runs, so that a wrong name costs nothing."""
+    if isinstance(compare, str):
+        raise InvalidInputError(f"compare={compare!r}: a sequence of names is expected")
+    made: dict[str, Estimator] = {}
+    for other in compare:
+        if other not in available_estimators():
+            raise unknown("estimator", other, available_estimators())
+        if other != name:
+            scale = _noise(other, None, None, d_model, n)
+            made[other] = get_estimator(other, **({} if scale is None else {"noise": scale}))
+    return made

@@ -55,7 +55,7 @@ def write_curve(curve: EmergenceCurve, folder: Path) -> None:
         InvalidInputError: the curve or its settings have NaN or what JSON has no form for.
         RunFolderError: a file cannot be written.
     """
-    from ed_interp.figures import emergence_png
+    from ed_interp.figures import calibration_png, emergence_png
     from ed_interp.report import render_report
 
     ran_on = curve.settings.get("environment")
@@ -70,6 +70,10 @@ def write_curve(curve: EmergenceCurve, folder: Path) -> None:
     if curve.profile:
         frame = curve.profile_frame()
         write_parquet(folder / "profile.parquet", frame, schema=_schema(ProfileRow))
+    if curve.comparison is not None:
+        write_parquet(folder / "comparison.parquet", curve.comparison.to_frame())
+    if curve.calibration is not None:
+        calibration_png(curve.calibration, folder / "calibration.png")
     emergence_png(curve, folder / "emergence.png")
     write_text(folder / "report.html", render_report(curve, FLAGS, environment=ran_on))
 
@@ -80,6 +84,25 @@ def load_curve(folder: Path) -> EmergenceCurve:
     Raises:
         RunFolderError: there is no complete emergence run, it is damaged, or a newer version of
             ed-interp wrote it.
+    """
+    file, data = read_run(folder, FORMAT, VERSION, "an emergence run")
+    try:
+        for name, kind in (
+            ("rows", EmergenceRow),
+            ("behaviour", BehaviourRow),
+            ("profile", ProfileRow),
+        ):
+            _check_values(data.get(name), kind)
+        return EmergenceCurve.from_dict(data)
+    except InvalidInputError as error:
+        raise RunFolderError(f"{file} is damaged ({error}); make the run again") from error
+
+
+def read_run(folder: Path, kind: str, version: int, what: str) -> tuple[Path, dict[str, Any]]:
+    """``run.json`` of a run folder, and its data, if it is of that format and version.
+
+    Raises:
+        RunFolderError: it is missing, damaged, of another format or of a newer version.
     """
     folder = Path(folder).expanduser()
     file = folder / "run.json"
@@ -95,24 +118,15 @@ def load_curve(folder: Path) -> EmergenceCurve:
         data = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise RunFolderError(f"{file} is damaged ({error}); make the run again") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+    if not isinstance(data, dict) or data.get("format") != kind:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise RunFolderError(f"{file} is not an emergence run: its format is {found!r}")
-    if data.get("version") != VERSION:
+        raise RunFolderError(f"{file} is not {what}: its format is {found!r}")
+    if data.get("version") != version:
         raise RunFolderError(
-            f"{file} has version {data.get('version')!r} and this ed-interp reads {VERSION}; "
+            f"{file} has version {data.get('version')!r} and this ed-interp reads {version}; "
             f"install the version of ed-interp that wrote it"
         )
-    try:
-        for name, kind in (
-            ("rows", EmergenceRow),
-            ("behaviour", BehaviourRow),
-            ("profile", ProfileRow),
-        ):
-            _check_values(data.get(name), kind)
-        return EmergenceCurve.from_dict(data)
-    except InvalidInputError as error:
-        raise RunFolderError(f"{file} is damaged ({error}); make the run again") from error
+    return file, data
 
 
 def _missing(folder: Path) -> str:

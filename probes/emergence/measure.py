@@ -21,6 +21,7 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.probes.emergence.estimators import Estimator, normalise
 from ed_interp.probes.emergence.estimators.noise import Normalisation
 from ed_interp.probes.emergence.lone import LoneTokens, Slot, lone_tokens, read_lone
+from ed_interp.probes.emergence.together import Blocks, Chain, Together, blocks_together
 from ed_interp.processes import gather, process
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.tokens import TokenPopulation
@@ -44,6 +45,19 @@ class Read:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sequences:
+    """The distinct sequences of one shot count."""
+
+    states: Float[Tensor, "site row d_model"]
+    counts: NDArray[np.int64]
+    """``row``: how many prompts have it."""
+    row_of: NDArray[np.int64]
+    """``prompt``: its row."""
+    first: NDArray[np.int64]
+    """``prompt``: the first prompt with an equal sequence."""
+
+
+@dataclasses.dataclass(frozen=True)
 class ShotTerms:
     """Terms of one shot count, in bits."""
 
@@ -61,6 +75,8 @@ class ShotTerms:
     """Number of distinct sequences."""
     constant: tuple[bool, ...]
     """Per block: whether its input is the same for every sequence."""
+    flags: tuple[tuple[str, ...], ...] = ()
+    """Per block: what the estimator itself says of its macro term."""
 
     def macro_bits(self) -> Array:
         """``block``: the macro term."""
@@ -127,11 +143,17 @@ def estimate(
     """Terms per shot count; shot counts are shared out over processes."""
     rank, processes = process()
     mine = read.population.shots[rank::processes]
+    macro = _MacroTerms(read, estimator, seed)
     slots = _SlotTerms(read, estimator, seed)
     found: dict[int, ShotTerms] = {}
+    if isinstance(estimator, Together):
+        ours = estimator.reporting(progress if rank == 0 else None)
+        macro.prepare(mine, ours)
+        slots.prepare([slot for shots in mine for slot in read.lone.by_shots[shots]], ours)
+        progress = None  # The training has told it all.
     with track(progress if rank == 0 else None, what, len(mine)) as advance:
         for shots in mine:
-            found[shots] = _shot_terms(read, shots, estimator, seed, slots)
+            found[shots] = _shot_terms(read, shots, macro, slots)
             advance(1)
     merged: dict[int, ShotTerms] = {}
     for part in gather(found):
@@ -139,21 +161,14 @@ def estimate(
     return {shots: merged[shots] for shots in read.population.shots}
 
 
-def _shot_terms(
-    read: Read, shots: int, estimator: Estimator, seed: int, slots: _SlotTerms
-) -> ShotTerms:
-    first = first_rows([prompt.sequence(shots) for prompt in read.population.prompts])
-    # Equal sequences have equal states but for rounding, which differs between batches: they are
-    # one row of higher weight, with the states of the first of them.
-    rows, row_of, counts = np.unique(first, return_inverse=True, return_counts=True)
-    states = read.activations.at(shots)[torch.as_tensor(rows)].movedim(1, 0)
-    prompts, blocks = len(first), states.shape[0] - 1
-    constant = tuple(bool((site == site[:1]).all()) for site in states[:-1])
+def _shot_terms(read: Read, shots: int, macros: _MacroTerms, slots: _SlotTerms) -> ShotTerms:
+    sequences = macros.population(shots)
+    prompts, blocks = len(sequences.first), sequences.states.shape[0] - 1
     macro = np.zeros((blocks, prompts))
-    if len(rows) > 1:
-        states = normalise(states.to(read.device), read.normalisation)
-        found = estimator.chain(states, weights=torch.as_tensor(counts), seed=seed)
-        macro = found.terms.cpu().double().numpy()[:, row_of]
+    flags: tuple[tuple[str, ...], ...] = ((),) * blocks
+    if len(sequences.counts) > 1:
+        found = macros[shots]
+        macro, flags = found.terms[:, sequences.row_of], found.flags
     micro = np.zeros((blocks, prompts))
     tokens = np.zeros(prompts)
     entropy = 0.0
@@ -167,15 +182,60 @@ def _shot_terms(
         macro=macro,
         micro=micro,
         tokens=tokens,
-        macro_limit=entropy_bits(first),
+        macro_limit=entropy_bits(sequences.first),
         micro_limit=entropy / float(tokens.sum()),
-        sequences=len(rows),
-        constant=constant,
+        sequences=len(sequences.counts),
+        constant=tuple(bool((site == site[:1]).all()) for site in sequences.states[:-1]),
+        flags=flags,
     )
 
 
+class _MacroTerms:
+    """Terms of the sequences per shot count, computed when first asked for, or all at once."""
+
+    def __init__(self, read: Read, estimator: Estimator, seed: int) -> None:
+        self._read, self._estimator, self._seed = read, estimator, seed
+        self._known: dict[int, Blocks] = {}
+
+    def population(self, shots: int) -> Sequences:
+        """The distinct sequences.
+
+        Equal sequences have equal states but for rounding, which differs between batches: they are
+        one row of higher weight, with the states of the first of them.
+        """
+        prompts = self._read.population.prompts
+        first = first_rows([prompt.sequence(shots) for prompt in prompts])
+        rows, row_of, counts = np.unique(first, return_inverse=True, return_counts=True)
+        states = self._read.activations.at(shots)[torch.as_tensor(rows)].movedim(1, 0)
+        return Sequences(states, counts, row_of, first)
+
+    def prepare(self, shots: Sequence[int], estimator: Estimator) -> None:
+        """Estimate these shot counts together."""
+        found = {one: self.population(one) for one in shots}
+        chains = {
+            one: Chain(self._normal(sequences.states), sequences.counts)
+            for one, sequences in found.items()
+            if len(sequences.counts) > 1
+        }
+        self._known |= blocks_together(chains, estimator, seed=self._seed)
+
+    def __getitem__(self, shots: int) -> Blocks:
+        if shots not in self._known:
+            sequences = self.population(shots)
+            found = self._estimator.chain(
+                self._normal(sequences.states),
+                weights=torch.as_tensor(sequences.counts),
+                seed=self._seed,
+            )
+            return Blocks.of(found)
+        return self._known[shots]
+
+    def _normal(self, states: Tensor) -> Tensor:
+        return normalise(states.to(self._read.device), self._read.normalisation)
+
+
 class _SlotTerms:
-    """Terms of the lone tokens per slot, computed when first asked for."""
+    """Terms of the lone tokens per slot, computed when first asked for, or all at once."""
 
     def __init__(self, read: Read, estimator: Estimator, seed: int) -> None:
         self._lone = read.lone
@@ -195,6 +255,18 @@ class _SlotTerms:
         terms = np.zeros((self._states.shape[0] - 1, len(rows)))
         terms[:, there] = self._known[key][:, np.searchsorted(tokens, rows[there])]
         return terms, entropy_bits(rows[there])
+
+    def prepare(self, slots: Sequence[Slot], estimator: Estimator) -> None:
+        """Estimate these slots together."""
+        chains: dict[bytes, Chain] = {}
+        for slot in slots:
+            rows = self._lone.slots[slot]
+            tokens, counts = np.unique(rows[rows >= 0], return_counts=True)
+            if len(tokens) > 1:
+                states = self._states[:, torch.as_tensor(tokens, device=self._states.device)]
+                chains[tokens.tobytes() + counts.tobytes()] = Chain(states, counts)
+        found = blocks_together(chains, estimator, seed=self._seed)
+        self._known |= {key: one.terms for key, one in found.items()}
 
     def _terms(self, tokens: NDArray[np.int64], counts: NDArray[np.int64]) -> Array:
         if len(tokens) == 1:  # One possible token carries no information.

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
@@ -49,6 +49,13 @@ class Terms:
     this finite population can exceed it, whatever the network."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Everything needed to compute the same again: estimator, noise, samples, seed, ..."""
+    flags: Mapping[str, Bool[Tensor, "*batch block"]] = field(default_factory=dict)
+    """Where the estimator itself has reasons to doubt an estimate: flag name to mask, on the CPU.
+    The names and their meaning stand in ``curve.FLAGS``."""
+
+    def flags_at(self, *index: int) -> tuple[str, ...]:
+        """Names of the flags that hold at one (batch..., block)."""
+        return tuple(name for name, mask in self.flags.items() if bool(mask[index]))
 
     @property
     def bits(self) -> Float[Tensor, "*batch block"]:
@@ -88,7 +95,7 @@ class Estimate:
     limit: float
     """Entropy of the population in bits."""
     flags: tuple[str, ...]
-    """Any of ``saturated``, ``lost``, ``few-rows``, ``half-precision``, ``constant``."""
+    """Those of :func:`flags_of`, and the estimator's own."""
     terms: Float[Tensor, "row"]
     """Pointwise information of each row, in bits."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -181,7 +188,35 @@ class PairEstimator(abc.ABC):
             weights=normal,
             limit=torch.tensor(limits, dtype=torch.float64).reshape(batch),
             settings=found[0].settings,
+            flags=_joined([one.flags for one in found], (*batch, sites - 1)),
         )
+
+
+def _joined(
+    found: Sequence[Mapping[str, Tensor]], shape: tuple[int, ...]
+) -> dict[str, Bool[Tensor, "*batch block"]]:
+    """Flags of single pairs as masks over all of them."""
+    names = dict.fromkeys(name for flags in found for name in flags)
+    none = torch.zeros(1, dtype=torch.bool)
+    return {
+        name: torch.cat([flags.get(name, none).reshape(1) for flags in found]).reshape(shape)
+        for name in names
+    }
+
+
+def check_pair(x: Tensor, y: Tensor) -> None:
+    """Raise :class:`InvalidInputError` unless x and y are finite float tables of the same rows."""
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+        raise InvalidInputError(
+            "a pair needs two tables with one row per prompt, found shapes "
+            f"{tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    for table, name in ((x, "x"), (y, "y")):
+        check_chain(table.expand(2, *table.shape))
+        if not bool(torch.isfinite(table).all()):
+            raise InvalidInputError(
+                f"{name} holds NaN or infinite values; drop those rows, or capture in float32"
+            )
 
 
 def check_chain(states: Tensor) -> None:
@@ -211,6 +246,7 @@ def flags_of(
     rows: int,
     constant: bool = False,
     half_precision: bool = False,
+    own: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """What a reader must know before believing an estimate; values in bits.
 
@@ -219,6 +255,10 @@ def flags_of(
     ``constant``: one of the two representations is the same in every row, the information is 0.
     ``few-rows``: fewer than 100 rows, so the interval is rough.
     ``half-precision``: the states were 16-bit floats, which spreads tight clouds.
+    ``above-limit``: above that entropy: a model of densities sees more in a finite population
+    than there is to tell its rows apart.
+
+    ``own`` are the estimator's own flags of this value (:attr:`Terms.flags`), which come last.
     """
     found = {
         "saturated": limit > 0 and bits >= SATURATED_SHARE * limit,
@@ -226,7 +266,8 @@ def flags_of(
         "constant": constant,
         "few-rows": rows < FEW_ROWS,
         "half-precision": half_precision,
+        "above-limit": limit > 0 and ci_low > limit,
     }
     if not math.isfinite(bits):
         raise InvalidInputError(f"the estimate is {bits}, not a number of bits")
-    return tuple(name for name, holds in found.items() if holds)
+    return (*(name for name, holds in found.items() if holds), *own)

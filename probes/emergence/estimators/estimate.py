@@ -65,6 +65,7 @@ def mutual_information(
         rows=int(counted.sum()),
         constant=any(bool((t[counted] == t[counted][0]).all()) for t in (first, second)),
         half_precision=any(t.element_size() < 4 for t in (first, second)),
+        own=found.flags_at(0),
     )
     return Estimate(bits, low, high, limit, flags, found.terms[0], found.settings)
 

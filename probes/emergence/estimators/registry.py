@@ -21,6 +21,15 @@ GROUP = "ed_interp.estimators"
 
 _BUILT_IN = {
     "smoothed": "ed_interp.probes.emergence.estimators.smoothed:Smoothed",
+    "auto": "ed_interp.probes.emergence.estimators.auto:Auto",
+    "gaussian": "ed_interp.probes.emergence.estimators.gaussian:Gaussian",
+    "ksg": "ed_interp.probes.emergence.estimators.ksg:KSG",
+    "latent": "ed_interp.probes.emergence.estimators.latent:Latent",
+    "infonce": "ed_interp.probes.emergence.estimators.infonce:InfoNCE",
+    "nwj": "ed_interp.probes.emergence.estimators.nwj:NWJ",
+    "smile": "ed_interp.probes.emergence.estimators.smile:Smile",
+    "mine": "ed_interp.probes.emergence.estimators.mine:Mine",
+    "mine-heldout": "ed_interp.probes.emergence.estimators.mine_heldout:MineHeldOut",
 }
 """Name to ``module:factory``."""
 

@@ -1,0 +1,218 @@
+"""Nearest-neighbour mutual information: the estimator ``ksg``.
+
+Kraskov, Stoegbauer and Grassberger, "Estimating mutual information" (Physical Review E 2004), the
+first of their two estimators: with eps_i the distance of row i to its k-th neighbour in the joint
+space, the larger of its distances in x and in y, and n_x, n_y the numbers of other rows nearer
+than eps_i in x and in y,
+
+    I = psi(k) + psi(N) - < psi(n_x + 1) + psi(n_y + 1) >.
+
+Good to about five columns a side; in more it reads low, the more so the stronger the dependence.
+
+What differs from the plain method:
+- ``norm="max"`` (the paper's) or ``"euclidean"`` within x and within y; both are right, and the
+  second is a matrix product. Default: maximum where trees are fast (6 columns in all), else
+  Euclidean;
+- columns are brought to one scale first; ``margins="rank"`` makes them normal by their ranks;
+- repeated rows: where the k-th neighbour is at distance 0 the counts of equal rows are compared
+  directly (Gao, Kannan, Oh and Viswanath, "Estimating mutual information for discrete-continuous
+  mixtures", 2017), and the estimate is flagged ``ties``;
+- weights: a row counts for ``n w_i`` rows; what it weighs beyond one row is equal rows at
+  distance 0. With equal weights this is the formula above to the last digit.
+
+It cannot exceed psi(N) - psi(k), and is flagged ``at-log-n`` within 5% of that.
+
+Cost: up to 6 columns in all, trees: 0.1 s at 5,000 rows. Beyond, and with weights or repeated
+rows, all distances: ``n^2 (d_x + d_y)`` operations, 1.5 s at 5,000 rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+from scipy.special import digamma
+from torch import Tensor
+
+from ed_interp.errors import InvalidInputError, unknown
+from ed_interp.probes.emergence.estimators.base import (
+    DEFAULT_MAX_BYTES,
+    PairEstimator,
+    Terms,
+    check_pair,
+)
+from ed_interp.probes.emergence.estimators.rows import population_entropy, population_weights
+from ed_interp.probes.emergence.estimators.tables import scaled
+
+Array = NDArray[np.float64]
+
+TREE_COLUMNS = 6
+"""Columns of x and y together up to which trees are faster than all distances."""
+_NEAR_CEILING = 0.95
+_LOG2 = math.log(2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KSG(PairEstimator):
+    """The ``ksg`` estimator; see the module for what it computes and costs."""
+
+    neighbours: int = 3
+    """k: more is smoother and reads lower."""
+    norm: str = "auto"
+    """Distance within x and within y: ``max``, ``euclidean`` or ``auto``."""
+    margins: str = "raw"
+    """``raw`` columns, or ``rank``: made normal by their ranks."""
+
+    def __post_init__(self) -> None:
+        if self.neighbours < 1:
+            raise InvalidInputError(f"neighbours must be at least 1, found {self.neighbours}")
+        if self.norm not in ("auto", "max", "euclidean"):
+            raise unknown("norm", self.norm, ("auto", "max", "euclidean"))
+        if self.margins not in ("raw", "rank"):
+            raise unknown("margins", self.margins, ("raw", "rank"))
+
+    @property
+    def name(self) -> str:
+        """The name in the registry."""
+        return "ksg"
+
+    @torch.no_grad()
+    def pair(
+        self,
+        x: Float[Tensor, "row d_x"],
+        y: Float[Tensor, "row d_y"],
+        *,
+        weights: Shaped[Tensor, "row"] | None = None,
+        seed: int = 0,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> Terms:
+        """Information between ``x`` and ``y``: terms of shape ``1 row``. ``seed`` has no effect.
+
+        Raises:
+            InvalidInputError: tables that do not fit, NaN or infinite values, bad weights.
+        """
+        check_pair(x, y)
+        normal = population_weights(weights, (), len(x))
+        counted = normal > 0
+        share = normal[counted]
+        terms = torch.zeros(1, len(x), dtype=torch.float64)
+        flags: dict[str, Tensor] = {}
+        if len(share) > 1:
+            there = counted.to(x.device)
+            sides = [scaled(z[there], share.to(z.device), self.margins) for z in (x, y)]
+            found, ties = self._nats(sides[0], sides[1], share, max_bytes)
+            terms[0, counted] = torch.from_numpy(found / _LOG2)
+            bits = float(terms[0, counted] @ share)
+            most = float(digamma(len(share)) - digamma(min(self.neighbours, len(share) - 1)))
+            if ties:
+                flags["ties"] = torch.ones(1, dtype=torch.bool)
+            elif bits * _LOG2 >= _NEAR_CEILING * most:
+                flags["at-log-n"] = torch.ones(1, dtype=torch.bool)
+        return Terms(
+            terms=terms,
+            weights=normal,
+            limit=torch.tensor(population_entropy([x, y], normal), dtype=torch.float64),
+            settings={"estimator": self.name, **dataclasses.asdict(self)},
+            flags=flags,
+        )
+
+    def _nats(self, x: Tensor, y: Tensor, share: Tensor, max_bytes: int) -> tuple[Array, bool]:
+        """Terms of the rows, and whether any has its k-th neighbour at distance 0."""
+        if x.shape[1] == 0 or y.shape[1] == 0:
+            return np.zeros(len(x)), False
+        few = x.shape[1] + y.shape[1] <= TREE_COLUMNS
+        norm = ("max" if few else "euclidean") if self.norm == "auto" else self.norm
+        mass = share.numpy() * len(share)
+        even = bool(np.abs(mass - 1).max() < 1e-9)
+        k = min(self.neighbours, len(x) - 1)
+        if few and norm == "max" and even:
+            found = _by_trees(x.cpu().numpy(), y.cpu().numpy(), k)
+            if found is not None:
+                return found, False
+        return _by_distances(x, y, mass, k, norm, max_bytes)
+
+
+def _by_trees(x: Array, y: Array, k: int) -> Array | None:
+    """Terms by k-d trees under the maximum norm; None if a k-th neighbour is at distance 0."""
+    joint = KDTree(np.concatenate([x, y], 1))
+    radius = np.asarray(joint.query(joint.data, k=[k + 1], p=np.inf)[0])[:, 0]
+    if not bool((radius > 0).all()):
+        return None
+    # Nearer than the radius, not as near: a ball is closed, and sums are rounded.
+    inside = radius * (1 - 1e-10)
+    counts = [_within(z, inside) if z.shape[1] == 1 else _neighbours(z, inside) for z in (x, y)]
+    return np.asarray(digamma(k) + digamma(len(x)) - digamma(counts[0]) - digamma(counts[1]))
+
+
+def _within(z: Array, radius: Array) -> Array:
+    """Rows of a single column within the radius, the own one included."""
+    ordered = np.sort(z[:, 0])
+    above = np.searchsorted(ordered, z[:, 0] + radius, side="right")
+    return np.asarray(above - np.searchsorted(ordered, z[:, 0] - radius, side="left"), dtype=float)
+
+
+def _neighbours(z: Array, radius: Array) -> Array:
+    tree = KDTree(z)
+    return np.asarray(tree.query_ball_point(z, radius, p=np.inf, return_length=True), dtype=float)
+
+
+def _by_distances(
+    x: Tensor, y: Tensor, mass: Array, k: int, norm: str, max_bytes: int
+) -> tuple[Array, bool]:
+    rows = len(x)
+    weight = torch.from_numpy(mass).to(x.device)
+    size = max(1, max_bytes // (rows * 8 * 6))
+    parts = []
+    for start in range(0, rows, size):
+        here = slice(start, min(rows, start + size))
+        parts.append(_chunk(_distances(x, here, norm), _distances(y, here, norm), here, weight, k))
+    k_near, n_x, n_y, tied = (
+        torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)
+    )
+    terms = digamma(k_near) + digamma(rows) - digamma(n_x) - digamma(n_y)
+    return np.asarray(terms), bool(tied.any())
+
+
+def _chunk(
+    near_x: Tensor, near_y: Tensor, here: slice, weight: Tensor, k: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mass of the neighbourhood and of its shadows in x and y, and whether its radius is 0."""
+    own = torch.arange(here.start, here.stop, device=weight.device)
+    rows = torch.arange(len(own), device=weight.device)
+    joint = torch.maximum(near_x, near_y)
+    joint[rows, own] = torch.inf
+    radius, index = joint.topk(k, dim=1, largest=False, sorted=True)
+    # The own row's weight beyond one row is mass at distance 0, before any neighbour.
+    excess = (weight[own] - 1).clamp(min=0)
+    reached = excess[:, None] + weight[index].cumsum(1)
+    enough = reached >= k - 1e-9
+    # Where light neighbours do not add up to k rows, the k-th neighbour is taken all the same.
+    enough[:, -1] = True
+    place = enough.to(torch.int8).argmax(1)
+    eps, mass = radius[rows, place], reached[rows, place]
+    tied = (eps == 0) | (excess >= k)
+    bound = torch.where(tied, torch.zeros_like(eps), eps)[:, None]
+    base = 1 + excess
+    shadow = []
+    for near in (near_x, near_y):
+        near[rows, own] = torch.inf
+        inside = torch.where(tied[:, None], near <= bound, near < bound)
+        shadow.append(base + inside.to(weight.dtype) @ weight)
+    equal = torch.where(joint == 0, weight, torch.zeros_like(weight)).sum(1)
+    return torch.where(tied, base + equal, mass), shadow[0], shadow[1], tied
+
+
+def _distances(z: Tensor, here: slice, norm: str) -> Tensor:
+    if norm == "max":
+        return torch.cdist(z[here], z, p=math.inf)
+    squared = z.square().sum(1)
+    product = z[here] @ z.T
+    found = (squared[here, None] + squared - 2 * product).clamp_(min=0)
+    # Rounding leaves equal rows at a distance that is not 0.
+    found[found < 1e-12 * squared.mean()] = 0
+    return found

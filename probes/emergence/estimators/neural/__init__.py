@@ -1,0 +1,16 @@
+"""What the trained (neural) estimators share; each of them has a file of its own beside this room.
+
+All pairs of representations train together: the weights of their critics are stacked along a first
+axis, ``member``, and every operation is one batched matrix product for all members. A member is
+one pair of one fold. No member sees another: batches, initial weights and folds come from the seed,
+the fold and the step alone, so a member's result is that of training it by itself.
+
+- ``atoms``: populations that are discrete, whose information is exact without training
+- ``marginals``: each side by itself, made normal and white, without looking at the pairing
+- ``reference``: the fitted Gaussian that a critic starts from
+- ``bounds``: lower bounds of mutual information as objectives and as row terms
+- ``critics``: the learned functions, with stacked weights
+- ``sampling``: folds and minibatches of weighted rows
+- ``training``: the loop: early stopping of every member, divergence, saving and resuming
+- ``heldout``: the estimators of held-out value, from representations to terms
+"""

@@ -1,0 +1,132 @@
+r"""Lower bounds of mutual information: objectives of the training and row terms of the value.
+
+With f a critic, p the joint distribution and q the product of its marginals, in nats:
+
+- ``dv``: :math:`E_p f - \ln E_q e^f` (Donsker and Varadhan 1983; Belghazi et al. 2018)
+- ``nwj``: :math:`E_p f + 1 - E_q e^f` (Nguyen, Wainwright, Jordan 2010)
+- ``infonce``: :math:`E [f(x_i, y_i) - \ln \sum_j w_j e^{f(x_i, y_j)}]`, the own row among the
+  alternatives, as a mean over both directions (van den Oord, Li, Vinyals 2018); at most ln N
+- ``smile``: as ``dv`` with f clipped to [-tau, tau] in the second term (Song and Ermon, ICLR 2020);
+  as in their code, the critic is trained by the Jensen-Shannon objective
+  :math:`-E_p \ln(1 + e^{-f}) - E_q \ln(1 + e^f)`, whose optimum is the same f. Clipped, it is no
+  bound any more.
+
+A row term is what the row contributes, to first order, to the value as a function of the
+population: beside f(x_i, y_i) it holds what the row does as an alternative of the others. So the
+weighted mean of the terms is the value exactly, and a bootstrap over them is right to first order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Bound = Literal["dv", "nwj", "infonce", "smile"]
+
+_HIGHEST = 80.0
+"""Largest exponent in float32 that still has room for a sum."""
+
+
+def slope(scores: Float[Tensor, "member row row"], bound: Bound) -> Float[Tensor, "member row row"]:
+    """Derivative of the training objective of a minibatch in its scores; the diagonal is joint.
+
+    Training needs nothing else of the objective, and the derivatives are simpler than the values:
+    with B rows and p the softmax of the scores (over rows and columns for ``infonce``, over all
+    separate pairs for ``dv``), 1/B on the diagonal minus p.
+    """
+    rows = scores.shape[-1]
+    if bound == "infonce":
+        found = scores.softmax(2).add_(scores.softmax(1)).div_(-2 * rows)
+        found.diagonal(dim1=1, dim2=2).add_(1 / rows)
+        return found
+    pairs = rows * (rows - 1)
+    if bound == "dv":
+        apart = scores.clone()
+        apart.diagonal(dim1=1, dim2=2).fill_(-math.inf)
+        found = apart.flatten(1).softmax(1).view_as(scores).neg()
+    elif bound == "nwj":
+        found = scores.clamp(max=_HIGHEST).exp_().div_(-pairs)
+    else:
+        found = scores.sigmoid().div_(-pairs)
+    joint = torch.full_like(scores[:, 0], 1 / rows)
+    if bound == "smile":
+        joint = (-scores.diagonal(dim1=1, dim2=2)).sigmoid() / rows
+    found.diagonal(dim1=1, dim2=2).copy_(joint)
+    return found
+
+
+def donsker_varadhan(
+    joint: Float[Tensor, "*member row"], apart: Float[Tensor, "*member pair"]
+) -> Float[Tensor, "*member"]:
+    """Mean of f over joint rows minus the log of the mean of exp f over separate ones, in nats."""
+    return joint.mean(-1) - (apart.logsumexp(-1) - math.log(apart.shape[-1]))
+
+
+def without_diagonal(scores: Float[Tensor, "member row row"]) -> Float[Tensor, "member row rest"]:
+    """Every row's scores against the others."""
+    members, rows, _ = scores.shape
+    shifted = scores.flatten(1)[:, 1:].view(members, rows - 1, rows + 1)[:, :, :-1]
+    return shifted.reshape(members, rows, rows - 1)
+
+
+def value_terms(
+    scores: Float[Tensor, "member row row"],
+    weights: Float[Tensor, "member row"],
+    bound: Bound,
+    *,
+    level: Float[Tensor, "member"],
+    clip: float,
+) -> Float[Tensor, "member row"]:
+    """Row terms in nats over held-out rows; their weighted mean is the value.
+
+    Args:
+        scores: f of every x (rows) with every y (columns), float32 or float64.
+        weights: sum to 1 in every member; rows of weight 0 have no effect.
+        bound: which.
+        level: constant subtracted from f before ``nwj`` and ``smile``: the log of the mean of exp f
+            over other rows. The bound holds for any; it is sharpest at the log of the mean itself.
+        clip: tau of ``smile``, in nats.
+    """
+    joint = scores.diagonal(dim1=1, dim2=2)
+    logs = weights.log()
+    if bound == "infonce":
+        return joint - (_choice(scores, logs, joint) + _choice(scores.mT, logs, joint)) / 2
+    eye = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
+    total = torch.log1p(-weights.square().sum(1))
+    apart = scores
+    if bound in ("nwj", "smile"):
+        joint = joint - level[:, None]
+        apart = apart - level[:, None, None]
+    if bound == "smile":
+        apart = apart.clamp(-clip, clip)
+    apart = apart.masked_fill(eye, -math.inf)
+    sides = [
+        (apart + logs[:, None, :]).logsumexp(2) - total[:, None],
+        (apart + logs[:, :, None]).logsumexp(1) - total[:, None],
+    ]
+    if bound == "nwj":
+        both = sides[0].exp() + sides[1].exp()
+        return joint + 1 - both + (both * weights).sum(1, keepdim=True) / 2
+    mean = (sides[0] + logs).logsumexp(1, keepdim=True)
+    return joint - mean - (sides[0] - mean).exp() - (sides[1] - mean).exp() + 2
+
+
+def _choice(scores: Tensor, logs: Tensor, joint: Tensor) -> Tensor:
+    """Ln sum_j w_j exp f(x_i, y_j), and what row i does in the sums of the others."""
+    sums = (scores + logs[:, None, :]).logsumexp(2)
+    as_other = (scores - sums[:, :, None] + logs[:, :, None]).logsumexp(1).exp()
+    return sums + as_other - 1
+
+
+def log_mean(
+    scores: Float[Tensor, "member row row"], weights: Float[Tensor, "member row"]
+) -> Float[Tensor, "member"]:
+    """Ln of the weighted mean of exp f over pairs of different rows."""
+    logs = weights.log()
+    eye = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
+    pairs = (scores + logs[:, None, :] + logs[:, :, None]).masked_fill(eye, -math.inf)
+    return pairs.flatten(1).logsumexp(1) - torch.log1p(-weights.square().sum(1))

@@ -1,0 +1,159 @@
+"""Critics: functions of (x, y) with a first axis of members, as plain tables of stacked weights.
+
+- :class:`Separable`: c(x, y) = u(x) + v(y) + phi(x) . psi(y). Scores of all pairs of a batch cost
+  one matrix product, so ten times as many separate pairs are seen for the same time.
+- :class:`Concat`: an MLP on (x, y) side by side, as in MINE and the emergence paper; every pair of
+  rows is a pass of its own, so separate pairs are few.
+
+Initial weights depend on the seed and the fold alone. Where a critic corrects a reference, its last
+layer starts at zero, so it starts at the reference exactly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ed_interp.probes.emergence.estimators.neural.sampling import START, uniforms
+
+Weights = dict[str, Tensor]
+"""Name -> ``member ...``."""
+
+SLOPE = 0.01
+"""Of the LeakyReLU, as in the emergence paper."""
+
+
+class Separable:
+    """u(x) + v(y) + phi(x) . psi(y), each side one MLP."""
+
+    def __init__(self, hidden: Sequence[int] = (64, 64), embedding: int = 16) -> None:
+        self.hidden = tuple(hidden)
+        self.embedding = embedding
+
+    def start(
+        self, d_x: int, d_y: int, streams: Sequence[int], *, seed: int, neutral: bool
+    ) -> Weights:
+        """Initial weights: Xavier normal; for ``neutral`` the last layer of y and u are zero."""
+        found: Weights = {}
+        for side, width in (("x", d_x), ("y", d_y)):
+            sizes = (width, *self.hidden, self.embedding + 1)
+            found |= xavier(sizes, streams, seed=seed, prefix=side)
+            last = found[f"{side}.{len(sizes) - 2}.weight"]
+            last[..., -1] = 0
+            if neutral and side == "y":
+                last.zero_()
+        return found
+
+    def sides(
+        self,
+        weights: Weights,
+        x: Float[Tensor, "member row d_x"],
+        y: Float[Tensor, "member row d_y"],
+    ) -> tuple[Tensor, Tensor]:
+        """(phi with u last, psi with v last)."""
+        return mlp(weights, "x", x)[-1], mlp(weights, "y", y)[-1]
+
+
+class Concat:
+    """An MLP on the concatenation of x and y."""
+
+    def __init__(self, hidden: Sequence[int] | None = None) -> None:
+        self.hidden = None if hidden is None else tuple(hidden)
+
+    def start(
+        self, d_x: int, d_y: int, streams: Sequence[int], *, seed: int, neutral: bool
+    ) -> Weights:
+        """Initial weights: Xavier normal, zero biases; for ``neutral`` the last layer is zero."""
+        hidden = halving(d_x + d_y) if self.hidden is None else self.hidden
+        sizes = (d_x + d_y, *hidden, 1)
+        found = xavier(sizes, streams, seed=seed, prefix="xy")
+        if neutral:
+            found[f"xy.{len(sizes) - 2}.weight"].zero_()
+        return found
+
+    def scores(
+        self,
+        weights: Weights,
+        x: Float[Tensor, "member row d_x"],
+        y: Float[Tensor, "member row d_y"],
+    ) -> Float[Tensor, "member row"]:
+        """C of every row."""
+        return mlp(weights, "xy", torch.cat([x, y], dim=-1))[-1][..., 0]
+
+
+Critic = Separable | Concat
+
+
+def halving(width: int) -> tuple[int, ...]:
+    """Hidden widths of the paper's critic: half, a quarter, ... down to 3 (or less).
+
+    At 768 dimensions on both sides: 768, 384, 192, 96, 48, 24, 12, 6, 3.
+
+    >>> halving(1536)
+    (768, 384, 192, 96, 48, 24, 12, 6, 3)
+    """
+    found: list[int] = []
+    while width // 2 >= 3:
+        width //= 2
+        found.append(width)
+    return tuple(found) or (3,)
+
+
+def xavier(sizes: Sequence[int], streams: Sequence[int], *, seed: int, prefix: str) -> Weights:
+    """Layers with Xavier-normal weights (Glorot and Bengio 2010), ``member in out``, zero biases.
+
+    Members of equal ``streams`` start alike.
+    """
+    found: Weights = {}
+    side = sum(map(ord, prefix))
+    for layer, (before, after) in enumerate(itertools.pairwise(sizes)):
+        deviation = math.sqrt(2 / (before + after))
+        drawn = {}
+        for stream in dict.fromkeys(streams):
+            numbers = uniforms(before * after, seed, stream, START, side, layer).clamp(min=1e-12)
+            normal = torch.special.ndtri(numbers).reshape(before, after)
+            drawn[stream] = (normal * deviation).float()
+        found[f"{prefix}.{layer}.weight"] = torch.stack([drawn[stream] for stream in streams])
+        found[f"{prefix}.{layer}.bias"] = torch.zeros(len(streams), 1, after)
+    return found
+
+
+def mlp(
+    weights: Weights, prefix: str, x: Float[Tensor, "member row d"]
+) -> list[Float[Tensor, "member row _"]]:
+    """Linear layers with LeakyReLU between them: the input, every layer's output as it goes on."""
+    layers = sum(1 for name in weights if name.startswith(f"{prefix}.")) // 2
+    found = [x]
+    for layer in range(layers):
+        weight, bias = weights[f"{prefix}.{layer}.weight"], weights[f"{prefix}.{layer}.bias"]
+        out = torch.baddbmm(bias, found[-1], weight)
+        last = layer == layers - 1
+        found.append(out if last else torch.nn.functional.leaky_relu(out, SLOPE))
+    return found
+
+
+def mlp_gradients(
+    weights: Weights,
+    prefix: str,
+    outputs: list[Float[Tensor, "member row _"]],
+    slope: Float[Tensor, "member row out"],
+) -> Weights:
+    """Derivatives in the weights, from what ``mlp`` gave and the derivative in its last output.
+
+    Written out, since in small batched products the bookkeeping of automatic differentiation costs
+    more than the arithmetic. The sign of a LeakyReLU's output is that of its input.
+    """
+    found: Weights = {}
+    for layer in reversed(range(len(outputs) - 1)):
+        name = f"{prefix}.{layer}.weight"
+        found[name] = outputs[layer].mT @ slope
+        found[f"{prefix}.{layer}.bias"] = slope.sum(1, keepdim=True)
+        if layer:
+            slope = slope @ weights[name].mT
+            slope = torch.where(outputs[layer] > 0, slope, slope * SLOPE)
+    return found

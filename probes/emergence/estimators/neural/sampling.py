@@ -1,0 +1,82 @@
+"""Folds and minibatches of weighted rows that do not depend on who else is in the batch.
+
+Random numbers come from counters: the stream of (seed, purpose, step) is the same whether it is
+drawn in one go or after a resume, and its first n numbers are the same however many are drawn, so
+padding a member with rows of weight zero changes nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+SHUFFLE, BATCH, START, SHIFT = range(4)
+"""What random numbers are for."""
+VALIDATION_EVERY = 5
+"""One in five of the rows that are not held out stops the training; the others train."""
+
+
+def uniforms(count: int, *stream: int) -> Float[Tensor, "count"]:
+    """Numbers between 0 and 1, float64, that depend on ``stream`` alone; prefixes agree."""
+    seeds = np.random.SeedSequence([part & (2**64 - 1) for part in stream])
+    return torch.from_numpy(np.random.Generator(np.random.PCG64(seeds)).random(count))
+
+
+def shuffled(
+    counts: Int64[Tensor, "member"], length: int, *stream: int
+) -> Int64[Tensor, "member length"]:
+    """A random order of the first ``count`` indices of each member; the others follow unshuffled.
+
+    Members of the same count get the same order.
+    """
+    keys = uniforms(length, *stream)
+    kinds, kind = torch.unique(counts, return_inverse=True)
+    orders = []
+    for count in kinds.tolist():
+        rest = torch.arange(count, length)
+        orders.append(torch.cat([torch.argsort(keys[:count], stable=True), rest]))
+    return torch.stack(orders)[kind]
+
+
+def draw(
+    weights: Float[Tensor, "member row"], points: int, *stream: int
+) -> Int64[Tensor, "member points"]:
+    """Indices of rows in proportion to their weights, by systematic sampling in a random order.
+
+    Rows of equal weight are drawn without repetition while there are enough of them: with as many
+    points as rows every row comes exactly once, in a random order.
+
+    Args:
+        weights: not negative; rows of weight zero must come last, and are never drawn.
+        points: how many.
+        stream: of the random numbers.
+    """
+    counts = (weights > 0).sum(1).cpu()
+    order = shuffled(counts, weights.shape[1], *stream, 0).to(weights.device)
+    sums = weights.double().gather(1, order).cumsum(1)
+    offset = uniforms(1, *stream, 1).to(weights.device)
+    places = (torch.arange(points, device=weights.device) + offset) / points
+    # Sums are scaled to end at 1 exactly; their rounding errors must not reach a row of weight 0.
+    found = torch.searchsorted(sums / sums[:, -1:], places.repeat(len(weights), 1), right=True)
+    last = (counts - 1).to(weights.device)[:, None]
+    return order.gather(1, torch.minimum(found, last))
+
+
+def permuted(weights: Float[Tensor, "member row"], *stream: int) -> Int64[Tensor, "member row"]:
+    """As many draws as each member has rows: for equal weights a permutation of them."""
+    counts = (weights > 0).sum(1)
+    found = torch.zeros(weights.shape, dtype=torch.int64, device=weights.device)
+    for count in torch.unique(counts).tolist():
+        which = counts == count
+        found[which, :count] = draw(weights[which, :count], count, *stream)
+    return found
+
+
+def fold_places(rows: int, folds: int, fold: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Places in the shuffled order: (to train on, to stop by, held out)."""
+    place = torch.arange(rows)
+    held = place % folds == fold
+    stops = ~held & (place // folds % VALIDATION_EVERY == VALIDATION_EVERY - 1)
+    return place[~held & ~stops], place[stops], place[held]
