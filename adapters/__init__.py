@@ -1,1 +1,1 @@
-"""Adapters write to the residual stream. This room is reserved; it holds no adapter yet."""
+"""Adapters write to the residual stream."""

@@ -6,7 +6,9 @@ Cost: that of ``transformers``' own loading.
 
 from __future__ import annotations
 
+import json
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from torch import nn
 from ed_interp.errors import InvalidInputError, ModelLoadError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.registry import BundledModel, bundled, bundled_names
+
+# Adapter methods that PEFT does not know by itself. By name: the spine imports no room.
+_OWN_METHODS = {"BIAS_INJECTION": "ed_interp.adapters.bias_injection"}
 
 Place = tuple[torch.device, torch.dtype | str]
 """Where a model loaded by name goes, and in which precision."""
@@ -151,6 +156,7 @@ def _load_adapter(
             f"{folder} holds an adapter without adapter_model.safetensors; only safetensors are "
             "read: save it again with save_pretrained(..., safe_serialization=True)"
         )
+    _register_own_method(folder)
     base_name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     if not base_name:
         raise ModelLoadError(
@@ -163,6 +169,16 @@ def _load_adapter(
         base = _load_pretrained(base_name, tokenizer, options, place)
     model = PeftModel.from_pretrained(base.model, str(folder)).eval()
     return HookedModel.wrap(model, base.tokenizer, name=folder.name)
+
+
+def _register_own_method(folder: Path) -> None:
+    """Make PEFT know the adapter's method if it is one of ours, which it learns on import."""
+    try:
+        asked = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("peft_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelLoadError(f"{folder}/adapter_config.json is damaged: {error}") from error
+    if asked in _OWN_METHODS:
+        import_module(_OWN_METHODS[asked])
 
 
 def _tokenizer(name: str, options: dict[str, Any]) -> Any:

@@ -151,7 +151,9 @@ class TransformersRunner:
         self.blocks = blocks_of(self.base, self.n_layers)
         # Prompt tuning puts virtual tokens before the input: positions must follow.
         self.virtual_tokens = _virtual_tokens(model)
-        if self.virtual_tokens:
+        # Adapters that carry states along the sequence cannot follow branches.
+        carries = any(getattr(module, "carries_states", False) for module in model.modules())
+        if self.virtual_tokens or carries:
             self.takes_masks = False
 
     @property

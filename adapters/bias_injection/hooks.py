@@ -1,0 +1,146 @@
+"""Hooks that open a frame around each forward pass, and carry it through gradient checkpointing.
+
+They are functions of the module they are called with and hold no reference to a model, so a model
+that carries them can be copied, pickled and moved like any other.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from ed_interp.adapters.bias_injection.state import FRAME, Frame, memory_for, open_frame
+
+
+def install(model: nn.Module) -> None:
+    """Put the hooks on ``model``, on its inner stack, or on its encoder and decoder. Repeatable."""
+    for stack, module in hooked_modules(model):
+        if any(_is_ours(hook, enter) for hook in module._forward_pre_hooks.values()):
+            continue
+        names = tuple(inspect.signature(type(module).forward).parameters)[1:]
+        opened = functools.partial(enter, stack=stack, names=names)
+        module.register_forward_pre_hook(opened, with_kwargs=True)
+        module.register_forward_hook(leave, always_call=True)
+
+
+def remove(model: nn.Module) -> None:
+    """Take the hooks off, and the wrapping of the checkpointing functions."""
+    for module in model.modules():
+        for hooks, ours in (
+            (module._forward_pre_hooks, enter),
+            (module._forward_hooks, leave),
+        ):
+            for number in [n for n, hook in hooks.items() if _is_ours(hook, ours)]:
+                del hooks[number]
+        module._forward_pre_hooks_with_kwargs = type(module._forward_pre_hooks_with_kwargs)(
+            (n, v)
+            for n, v in module._forward_pre_hooks_with_kwargs.items()
+            if n in module._forward_pre_hooks
+        )
+        always = module._forward_hooks_always_called
+        for number in [n for n in always if n not in module._forward_hooks]:
+            del always[number]
+        function = module.__dict__.get("_gradient_checkpointing_func")
+        if isinstance(function, Carrying):
+            module._gradient_checkpointing_func = function.function
+
+
+def enter(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    stack: str,
+    names: tuple[str, ...],
+) -> None:
+    """Open the frame, unless the model around this module has opened it already."""
+    outer = FRAME.get()
+    if stack == "inner":
+        if outer is not None and getattr(outer.module, "base_model", None) is module:
+            return
+        stack = "main"
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    FRAME.set(open_frame(module, stack, given, _keeps(module, given, stack)))
+    if module.training and torch.is_grad_enabled():
+        carry_through_checkpointing(module)
+
+
+def leave(module: nn.Module, args: Any, output: Any) -> None:
+    """Close the frame that this module opened."""
+    frame = FRAME.get()
+    if frame is None or frame.module is not module:
+        return
+    FRAME.set(frame.outer)
+    # After an exception there is no output and the states are worth nothing.
+    if output is not None:
+        frame.close(output)
+
+
+class Carrying:
+    """A checkpointing function that runs what it is given inside the frame of the forward pass.
+
+    Without it the second run, during the backward pass, has no frame: with ``use_reentrant=True``
+    the gradients would be wrong without a word.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __call__(self, run: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.function(functools.partial(_run_inside, FRAME.get(), run), *args, **kwargs)
+
+
+def carry_through_checkpointing(module: nn.Module) -> None:
+    """Wrap the checkpointing functions of ``module``'s layers that are not wrapped yet."""
+    layer: Any
+    for layer in module.modules():
+        if getattr(layer, "gradient_checkpointing", False):
+            function = getattr(layer, "_gradient_checkpointing_func", None)
+            if function is not None and not isinstance(function, Carrying):
+                layer._gradient_checkpointing_func = Carrying(function)
+
+
+def _run_inside(frame: Frame | None, run: Any, *args: Any, **kwargs: Any) -> Any:
+    token = FRAME.set(frame)
+    try:
+        return run(*args, **kwargs)
+    finally:
+        FRAME.reset(token)
+
+
+def _keeps(module: nn.Module, given: dict[str, Any], stack: str) -> bool:
+    if stack == "encoder":
+        return False
+    if memory_for(module) is not None or given.get("past_key_values") is not None:
+        return True
+    use_cache = given.get("use_cache")
+    if use_cache is None:
+        use_cache = getattr(getattr(module, "config", None), "use_cache", False)
+    return bool(use_cache) or given.get("cache_params") is not None
+
+
+def hooked_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules whose forward pass opens a frame, with the name of their stack."""
+    asked: Any = model
+    two = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    if two and hasattr(model, "get_encoder") and hasattr(model, "get_decoder"):
+        encoder, decoder = asked.get_encoder(), asked.get_decoder()
+        if isinstance(encoder, nn.Module) and encoder is not model:
+            yield "encoder", encoder
+        if isinstance(decoder, nn.Module) and decoder is not model:
+            yield "decoder", decoder
+        yield "head", model
+        return
+    yield "main", model
+    inner = getattr(model, "base_model", None)
+    if isinstance(inner, nn.Module) and inner is not model:
+        yield "inner", inner
+
+
+def _is_ours(hook: Any, function: Any) -> bool:
+    return getattr(hook, "func", hook) is function

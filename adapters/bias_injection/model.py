@@ -1,0 +1,170 @@
+"""The tuner: puts adapted layers into a model and keeps PEFT's promises about merging and loading.
+
+STABLE: it is what ``get_peft_model(model, BiasInjectionConfig(...))`` makes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from ed_interp.adapters.bias_injection import hooks
+from ed_interp.adapters.bias_injection.checkpoint import check
+from ed_interp.adapters.bias_injection.layer import BiasInjectionLayer, Linear
+from ed_interp.adapters.bias_injection.register import PREFIX
+from ed_interp.errors import InvalidInputError
+
+
+class BiasInjectionModel(BaseTuner):  # type: ignore[misc]
+    """A model with bias-injection adapters in its linear layers."""
+
+    prefix = PREFIX
+    tuner_layer_cls = BiasInjectionLayer
+    # By reference: architectures added to PEFT's table are known here too.
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    def _create_and_replace(
+        self,
+        peft_config: Any,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        if isinstance(target, BiasInjectionLayer):
+            target.update_layer(adapter_name, peft_config)
+            return
+        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        check_supported(base, current_key)
+        layer = Linear(target, adapter_name, peft_config, current_key)
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(False)
+        self._replace_module(parent, target_name, layer, target)
+
+    def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
+        hooks.install(model)
+
+    def merge_adapter(
+        self, adapter_names: list[str] | None = None, safe_merge: bool = False
+    ) -> None:
+        """Merge the static part of the adapters; feedback stays live.
+
+        Raises:
+            InvalidInputError: a bias on a layer without one; no weight has been touched.
+        """
+        self._check_layers(adapter_names, finite=safe_merge)
+        super().merge_adapter(adapter_names=adapter_names, safe_merge=safe_merge)
+
+    def _unload_and_optionally_merge(
+        self,
+        merge: bool = True,
+        progressbar: bool = False,
+        safe_merge: bool = False,
+        adapter_names: list[str] | None = None,
+    ) -> Any:
+        if merge:
+            self._check_layers(adapter_names, finite=safe_merge)
+            names = self._names(adapter_names)
+            for layer in self._layers():
+                for name in names:
+                    if layer.feedback_is_live(name):
+                        raise InvalidInputError(
+                            f"cannot merge adapter {name!r} and unload it: its feedback nodes "
+                            f"({layer.key} and others) depend on the sequence and fit into no "
+                            "weight; use merge_adapter(), which merges the rest and keeps them, or "
+                            "export the rest with ed_interp.adapters.bias_injection.export_lora"
+                        )
+        model: Any = super()._unload_and_optionally_merge(
+            merge=merge, progressbar=progressbar, safe_merge=safe_merge, adapter_names=adapter_names
+        )
+        hooks.remove(model)
+        return model
+
+    def _layers(self) -> list[BiasInjectionLayer]:
+        return [layer for layer in self.model.modules() if isinstance(layer, BiasInjectionLayer)]
+
+    def _names(self, adapter_names: list[str] | None) -> list[str]:
+        return list(self.active_adapters if adapter_names is None else adapter_names)
+
+    def _check_layers(self, adapter_names: list[str] | None, *, finite: bool) -> None:
+        names = self._names(adapter_names)
+        with torch.no_grad():
+            for layer in self._layers():
+                layer.check_mergeable(names, finite=finite)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        remapped: dict[str, Tensor] = super()._remap_adapter_state_dict_for_load(
+            model=model, config=config, adapter_name=adapter_name, state_dict=state_dict
+        )
+        ours = {
+            name: value
+            for name, value in model.state_dict().items()
+            if PREFIX in name and name.endswith(f".{adapter_name}")
+        }
+        try:
+            check({k: v for k, v in remapped.items() if PREFIX in k}, ours, sha256=None)
+            if config.weights_sha256 is not None:
+                check_digest(state_dict, config.weights_sha256)
+        except InvalidInputError:
+            _take_out(model, adapter_name)
+            raise
+        # From here on the weights are the user's to change.
+        config.weights_sha256 = None
+        return remapped
+
+
+def check_supported(base: nn.Module, key: str) -> None:
+    """Refuse layers that are no plain dense layer.
+
+    Raises:
+        InvalidInputError: not linear, or quantised.
+    """
+    weight = getattr(base, "weight", None)
+    marks = ("qweight", "W_q", "quant_state", "codebooks", "infeatures", "compute_dtype")
+    quantised = any(hasattr(base, mark) for mark in marks) or (
+        isinstance(weight, Tensor)
+        and (
+            hasattr(weight, "quant_state")
+            or not weight.is_floating_point()
+            or weight.element_size() < 2
+        )
+    )
+    if quantised:
+        raise InvalidInputError(
+            f"target module {key!r} is quantised ({type(base).__name__}), which bias injection "
+            "does not support yet; load the model in float32, bfloat16 or float16"
+        )
+    if not isinstance(base, (nn.Linear, Conv1D)):
+        raise InvalidInputError(
+            f"Target module {base} ({key!r}) is not supported: bias injection adapts "
+            "torch.nn.Linear and GPT-2's Conv1D; name such layers in target_modules"
+        )
+
+
+def check_digest(state_dict: dict[str, Tensor], sha256: str) -> None:
+    """Compare the tensors with the digest that was saved with them."""
+    ours = {name: value for name, value in state_dict.items() if PREFIX in name}
+    check(ours, ours, sha256=sha256)
+
+
+def _take_out(model: Any, adapter_name: str) -> None:
+    """Undo the injection of an adapter whose weights were refused."""
+    with contextlib.suppress(Exception):
+        if len(model.peft_config) > 1:
+            model.delete_adapter(adapter_name)
+        elif hasattr(model, "unload"):
+            kept = copy.copy(model.peft_config)
+            model.unload()
+            model.peft_config = kept

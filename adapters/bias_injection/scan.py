@@ -1,0 +1,167 @@
+"""The recurrence of the feedback nodes, in chunks instead of token by token.
+
+``states(u, decay, start)`` are the values the nodes show at every position and after the last one::
+
+    s[0] = start,    s[t + 1] = decay * s[t] + u[t]
+
+Inside a chunk of 64 positions this is one product with a triangular matrix of powers of the decay;
+the ends of the chunks obey the same recurrence with decay to the 64th, which is solved by the same
+function, and so on: no loop over time, and no division by a vanishing power as in the trick of
+cumulative sums (which overflows after a few hundred positions).
+
+The gradient is the same scan run backwards, written out, so that only the states are kept.
+
+COST: O(rows * time * nodes * 64) multiplications, memory of a few times the states. Always float32,
+whatever autocast says. ``dense_states`` serves nodes that read their own layer's output: there the
+transition is a full matrix, and the work per position grows with the square of the nodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+CHUNK = 64
+"""Positions per chunk of the diagonal recurrence."""
+DENSE_CHUNK = 16
+"""Positions per chunk of the dense one, whose matrices grow with the nodes squared."""
+
+
+def states(
+    u: Float[Tensor, "row time node"],
+    decay: Float[Tensor, " node"],
+    start: Float[Tensor, "row node"],
+) -> Float[Tensor, "row time_and_one node"]:
+    """Node values at each position and, last, after the final one.
+
+    Args:
+        u: What each position adds, float32.
+        decay: Factor per position, between 0 and 1, one for each node.
+        start: Values before the first position.
+    """
+    function: Any = _Decay
+    found: Tensor = function.apply(u, decay, start)
+    return found
+
+
+def dense_states(
+    u: Float[Tensor, "row time node"],
+    transition: Float[Tensor, "node node"],
+    start: Float[Tensor, "row node"],
+) -> Float[Tensor, "row time_and_one node"]:
+    """As :func:`states`, with ``s[t + 1] = transition @ s[t] + u[t]``.
+
+    Nothing keeps the transition's eigenvalues below one: where training pushes them above, states
+    grow without bound along the sequence.
+    """
+    function: Any = _Dense
+    found: Tensor = function.apply(u, transition, start)
+    return found
+
+
+class _Decay(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, decay: Tensor, start: Tensor) -> Tensor:
+        found = _decay_states(u, decay, start)
+        ctx.save_for_backward(found, decay)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        grad: Tensor = grad_outputs[0]
+        found, decay = ctx.saved_tensors
+        total = _backwards(grad, lambda v, zero: _decay_states(v, decay, zero))
+        for_decay = torch.einsum("rtn,rtn->n", total[:, 1:], found[:, :-1])
+        return total[:, 1:], for_decay, total[:, 0]
+
+
+class _Dense(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, transition: Tensor, start: Tensor) -> Tensor:
+        found = _dense_states(u, transition, start)
+        ctx.save_for_backward(found, transition)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        grad: Tensor = grad_outputs[0]
+        found, transition = ctx.saved_tensors
+        total = _backwards(grad, lambda v, zero: _dense_states(v, transition.T, zero))
+        with _float32(grad):
+            for_transition = torch.einsum("rtm,rtn->mn", total[:, 1:], found[:, :-1])
+        return total[:, 1:], for_transition, total[:, 0]
+
+
+def _backwards(grad: Tensor, scan: Any) -> Tensor:
+    """Gradient that reaches each state, its own and through all later ones."""
+    grad = grad.float()
+    total: Tensor = scan(grad.flip(1), torch.zeros_like(grad[:, 0]))[:, 1:].flip(1)
+    return total
+
+
+def _decay_states(u: Tensor, decay: Tensor, start: Tensor) -> Tensor:
+    rows, time, nodes = u.shape
+    if time == 0:
+        return start[:, None]
+    length = min(CHUNK, time)
+    chunks = -(-time // length)
+    u = F.pad(u, (0, 0, 0, chunks * length - time))
+    step = torch.arange(length + 1, device=u.device)
+    gap = step - 1 - step[:-1, None]
+    powers = decay[:, None] ** step
+    matrix = torch.where(gap >= 0, powers[:, gap.clamp(min=0)], powers.new_zeros(()))
+    by_node = u.reshape(rows * chunks, length, nodes).permute(2, 0, 1)
+    with _float32(u):
+        local = torch.bmm(by_node, matrix).view(nodes, rows, chunks, length + 1)
+    if chunks == 1:
+        carried = start[:, None]
+    else:
+        carried = _decay_states(local[..., -1].permute(1, 2, 0), powers[:, -1], start)[:, :-1]
+    local = torch.addcmul(local, carried.permute(2, 0, 1)[..., None], powers[:, None, None])
+    return _joined(local.permute(1, 2, 3, 0), time)
+
+
+def _dense_states(u: Tensor, transition: Tensor, start: Tensor) -> Tensor:
+    rows, time, nodes = u.shape
+    if time == 0:
+        return start[:, None]
+    length = min(DENSE_CHUNK, time)
+    chunks = -(-time // length)
+    u = F.pad(u, (0, 0, 0, chunks * length - time))
+    step = torch.arange(length + 1, device=u.device)
+    gap = step - 1 - step[:-1, None]
+    with _float32(u):
+        power = [torch.eye(nodes, dtype=u.dtype, device=u.device)]
+        for _ in range(length):
+            power.append(transition @ power[-1])
+        powers = torch.stack(power)
+        # Source position and node by target position and node.
+        blocks = powers[gap.clamp(min=0)] * (gap >= 0)[..., None, None]
+        matrix = blocks.permute(0, 3, 1, 2).reshape(length * nodes, (length + 1) * nodes)
+        local = u.reshape(rows, chunks, length * nodes) @ matrix
+        local = local.view(rows, chunks, length + 1, nodes)
+        if chunks == 1:
+            carried = start[:, None]
+        else:
+            carried = _dense_states(local[:, :, -1], powers[-1], start)[:, :-1]
+        local = local + torch.einsum("rcn,kmn->rckm", carried, powers)
+    return _joined(local, time)
+
+
+def _joined(local: Tensor, time: int) -> Tensor:
+    """Chunks of ``length + 1`` states, the last being the next one's first, as one sequence."""
+    rows, _, _, nodes = local.shape
+    inside = local[:, :, :-1].reshape(rows, -1, nodes)
+    return torch.cat([inside, local[:, -1:, -1]], dim=1)[:, : time + 1]
+
+
+def _float32(like: Tensor) -> Any:
+    """Autocast off: a recurrence in half precision forgets after a few hundred positions."""
+    if torch.is_autocast_enabled(like.device.type):
+        return torch.autocast(like.device.type, enabled=False)
+    return contextlib.nullcontext()
