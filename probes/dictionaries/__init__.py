@@ -1,0 +1,29 @@
+"""Feature dictionaries (sparse autoencoders): load, train, use and measure them, with SAELens.
+
+Use::
+
+    from ed_interp.probes import dictionaries
+
+    sae = dictionaries.train("icl-gpt2", site="blocks.2.hook_resid_post", out="SAE")
+    sae = dictionaries.load("SAE")
+    with sae.splice("icl-gpt2") as model:
+        ...
+    dictionaries.measure(sae).summary()
+"""
+
+from ed_interp.probes.dictionaries.dictionary import Dictionary
+from ed_interp.probes.dictionaries.loading import from_dictionary_learning, load
+from ed_interp.probes.dictionaries.measurement import DictionaryMeasurement
+from ed_interp.probes.dictionaries.measuring import measure
+from ed_interp.probes.dictionaries.text import text_source
+from ed_interp.probes.dictionaries.training import train
+
+__all__ = [
+    "Dictionary",
+    "DictionaryMeasurement",
+    "from_dictionary_learning",
+    "load",
+    "measure",
+    "text_source",
+    "train",
+]

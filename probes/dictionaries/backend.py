@@ -1,0 +1,25 @@
+"""SAELens, imported in one place (8 seconds) and without the warnings that its imports raise."""
+
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():
+    # SAELens 6 imports modules that TransformerLens 3.9 deprecates.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from sae_lens import SAE, SAETrainer, TrainingSAE, registry
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.loading.pretrained_saes_directory import (
+        get_pretrained_saes_directory as releases,
+    )
+    from sae_lens.saes.sae import SAEMetadata
+
+__all__ = [
+    "SAE",
+    "SAEMetadata",
+    "SAETrainer",
+    "SAETrainerConfig",
+    "TrainingSAE",
+    "registry",
+    "releases",
+]

@@ -1,0 +1,118 @@
+"""Where a training run stands, as one safetensors file that is whole or not there.
+
+SAELens's own trainer state is a pickle, which is not read here; this holds the same and the place
+in the data and of the random generators besides, so that a resumed run ends with the same numbers.
+Cost: three times the weights (with Adam's two moments), written to disk.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ed_interp.errors import RunFolderError
+from ed_interp.records import write_bytes
+
+if TYPE_CHECKING:
+    from sae_lens import SAETrainer
+
+    from ed_interp.probes.dictionaries.states import Batches
+
+Logged = dict[str, int | float]
+"""One line of a run's history."""
+
+NAME = "training.safetensors"
+_COUNTERS = ("n_training_samples", "n_training_steps", "n_frac_active_samples")
+_TRACKS = ("act_freq_scores", "n_forward_passes_since_fired")
+
+
+def write_checkpoint(
+    folder: Path, trainer: SAETrainer[Any, Any], batches: Batches, history: list[Logged]
+) -> None:
+    """Write everything that the rest of the run depends on.
+
+    Raises:
+        RunFolderError: it cannot be written (full disk, permission, ...).
+    """
+    from safetensors.torch import save
+
+    optimizer = trainer.optimizer.state_dict()
+    tensors: dict[str, Tensor] = {
+        f"sae.{name}": tensor for name, tensor in trainer.sae.state_dict().items()
+    }
+    for number, moments in optimizer["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+    tensors |= {f"track.{name}": getattr(trainer, name) for name in _TRACKS}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if trainer.sae.device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(trainer.sae.device)
+    state = {
+        "counters": {name: int(getattr(trainer, name)) for name in _COUNTERS},
+        "groups": optimizer["param_groups"],
+        "schedule": trainer.lr_scheduler.state_dict(),
+        "coefficients": {
+            name: schedule.state_dict() for name, schedule in trainer.coefficient_schedulers.items()
+        },
+        "scale": trainer.activation_scaler.scaling_factor,
+        "block": batches.block,
+        "served": batches.served,
+        "history": history,
+    }
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(folder / NAME, save(whole, metadata={"state": json.dumps(state)}))
+
+
+def read_checkpoint(folder: Path, trainer: SAETrainer[Any, Any], batches: Batches) -> list[Logged]:
+    """Put ``trainer``, ``batches`` and the random generators where the run stopped.
+
+    Returns:
+        The history so far.
+
+    Raises:
+        RunFolderError: the file is damaged or does not fit.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file = folder / NAME
+    try:
+        with safe_open(file, framework="pt") as opened:
+            state = json.loads(opened.metadata()["state"])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        trainer.sae.load_state_dict(_under("sae", tensors))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under("optimizer", tensors).items():
+            number, _, moment = name.partition(".")
+            moments.setdefault(int(number), {})[moment] = tensor
+        trainer.optimizer.load_state_dict({"state": moments, "param_groups": state["groups"]})
+        trainer.lr_scheduler.load_state_dict(state["schedule"])
+        for name, schedule in trainer.coefficient_schedulers.items():
+            schedule.load_state_dict(state["coefficients"][name])
+        for name in _COUNTERS:
+            setattr(trainer, name, state["counters"][name])
+        for name in _TRACKS:
+            setattr(trainer, name, tensors[f"track.{name}"].to(trainer.cfg.device))
+        trainer.activation_scaler.scaling_factor = state["scale"]
+        batches.skip_to(state["block"], state["served"])
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and trainer.sae.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"], trainer.sae.device)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunFolderError(
+            f"{file} is damaged ({' '.join(str(error).split())[:200]}); remove {folder} and train "
+            "again"
+        ) from error
+    history: list[Logged] = state["history"]
+    return history
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {
+        name.removeprefix(start): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(start)
+    }

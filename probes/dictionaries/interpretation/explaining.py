@@ -1,0 +1,93 @@
+"""Explanations of features: a text, and what it predicts.
+
+An explainer looks at :class:`Examples` and gives an :class:`Explanation`, whose ``predict`` says
+how active the feature should be at each token of a text, on any scale. A language model that
+simulates a feature from a sentence fits, and so does a lookup in a list of tokens, which is what
+the built-in :func:`by_tokens` is. Cost of that: a walk over the tokens at which it is active.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_TOKENS = 10
+_SHARE = 0.25
+_COVERED = 0.8
+_TYPICAL = 0.5
+_PRIOR = 3
+"""Silent occurrences that are added to every token, so that one seen once does not lead."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """What an explainer may look at: text that no score is computed on."""
+
+    feature: int
+    contexts: tuple[tuple[str, ...], ...]
+    """Windows of tokens in which it is active, strongest first."""
+    activations: tuple[tuple[float, ...], ...]
+    """Its activation at each of their tokens."""
+    occurrences: NDArray[np.int64]
+    """``token``: how often each token of the vocabulary occurs in the text."""
+    mass: NDArray[np.float64]
+    """``token``: activation summed over all its occurrences."""
+    token_texts: Sequence[str]
+    categories: Mapping[str, tuple[int, ...]]
+    """Token ids by name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What a feature is said to be."""
+
+    text: str
+    predict: Callable[[Sequence[str]], Sequence[float]]
+    """Tokens of a context -> expected activation at each, 0 where none is expected."""
+
+
+Explainer = Callable[[Examples], Explanation]
+
+
+def by_tokens(examples: Examples) -> Explanation:
+    """Name a feature by a category of tokens, or by the tokens at which it is most active.
+
+    A category is taken if its tokens hold 80% of the activation and the feature is, at its tokens
+    on average, at least half as active as at its best token; else the ten tokens with the
+    highest mean activation, as far as they reach a quarter of the best. It says nothing about
+    context, so a feature of context scores low under it.
+    """
+    mass = examples.mass
+    mean = mass / (examples.occurrences + _PRIOR)
+    best = float(mean.max(initial=0.0))
+    total = float(mass.sum())
+    if best <= 0 or total <= 0:
+        return Explanation("never active", lambda tokens: [0.0] * len(tokens))
+    name = _category(examples, mean)
+    if name is not None:
+        members = examples.categories[name]
+        strengths = {
+            examples.token_texts[token]: max(float(mean[token]), _SHARE * best) for token in members
+        }
+        text = f"category: {name}"
+    else:
+        order = np.argsort(-mean, kind="stable")[:_TOKENS]
+        strong = [token for token in order if mean[token] >= _SHARE * best]
+        strengths = {examples.token_texts[token]: float(mean[token]) for token in strong}
+        text = "tokens: " + ", ".join(repr(examples.token_texts[token]) for token in strong)
+    return Explanation(text, lambda tokens: [strengths.get(token, 0.0) for token in tokens])
+
+
+def _category(examples: Examples, mean: NDArray[np.float64]) -> str | None:
+    """The smallest category that qualifies."""
+    fit = []
+    best, total = float(mean.max()), float(examples.mass.sum())
+    for name, members in examples.categories.items():
+        ids = list(members)
+        covered = float(examples.mass[ids].sum()) / total
+        if covered >= _COVERED and float(mean[ids].mean()) >= _TYPICAL * best:
+            fit.append((len(ids), name))
+    return min(fit)[1] if fit else None

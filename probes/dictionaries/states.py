@@ -1,0 +1,171 @@
+"""Residual-stream states at every token of windows of text, streamed.
+
+:func:`stream_states` reads in order, with the place of every token; :class:`Batches` is an endless
+shuffled stream for training. Cost: one forward pass up to the site, without the head; windows of
+similar length go together, so that little is spent on padding. Memory: one buffer of states, 4
+bytes per token and channel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ed_interp.models.hooked import HookedModel
+from ed_interp.models.runners import Inputs
+from ed_interp.probes.dictionaries.text import Ids, Windows
+from ed_interp.streams.finite import check_finite
+from ed_interp.streams.sites import Site
+
+_BATCH_TOKENS = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenStates:
+    """States of a run of tokens, in the order of the text."""
+
+    states: Float[Tensor, "token d_model"]
+    """Float32, on the model's device."""
+    ids: Int[Tensor, "token"]
+    window: Int[Tensor, "token"]
+    """Number of the window a token stands in, from 0."""
+    position: Int[Tensor, "token"]
+    """Place in that window, special tokens counted."""
+
+
+def stream_states(
+    hooked: HookedModel, site: Site, windows: Iterable[Ids], *, skip: int = 0
+) -> Iterator[TokenStates]:
+    """States of every token of ``windows`` behind the first ``skip``, in order.
+
+    Raises:
+        CaptureError: the hook did not fire, or states that are not finite.
+    """
+    done = 0
+    for group in _groups(windows):
+        yield _read(hooked, site, group, skip=skip, first=done)
+        done += len(group)
+
+
+def _groups(windows: Iterable[Ids]) -> Iterator[list[Ids]]:
+    group: list[Ids] = []
+    tokens = 0
+    for ids in windows:
+        group.append(ids)
+        tokens += len(ids)
+        if tokens >= _BATCH_TOKENS:
+            yield group
+            group, tokens = [], 0
+    if group:
+        yield group
+
+
+def padded(windows: Sequence[Ids]) -> tuple[Int[Tensor, "window pos"], Int[Tensor, "window"]]:
+    """Windows as one tensor, and their lengths.
+
+    Padding is on the right, where no token sees it, and repeats the last token: a padding token
+    would make ``transformers`` ask for a mask.
+    """
+    lengths = torch.tensor([len(ids) for ids in windows])
+    width = int(lengths.max())
+    rows = [[*ids, *[ids[-1]] * (width - len(ids))] for ids in windows]
+    return torch.tensor(rows), lengths
+
+
+def _read(
+    hooked: HookedModel, site: Site, windows: Sequence[Ids], *, skip: int, first: int
+) -> TokenStates:
+    order = sorted(range(len(windows)), key=lambda row: len(windows[row]))
+    parts: list[list[int]] = [[]]
+    for row in order:
+        # Sorted: the newest is the longest. A quarter of padding costs less than another pass.
+        shortest = len(windows[parts[-1][0]]) if parts[-1] else len(windows[row])
+        if parts[-1] and len(windows[row]) > max(shortest * 4 / 3, shortest + 4):
+            parts.append([])
+        parts[-1].append(row)
+    states: dict[int, Tensor] = {}
+    for part in parts:
+        ids, lengths = padded([windows[row] for row in part])
+        every = torch.arange(ids.shape[1]).expand(ids.shape)
+        found = hooked.runner.run(Inputs(ids), sites=[site], reads=every).states
+        check_finite(hooked, found, [site])
+        for place, row in enumerate(part):
+            states[row] = found[place, skip : int(lengths[place]), 0]
+    tokens = [ids[skip:] for ids in windows]
+    return TokenStates(
+        torch.cat([states[row] for row in range(len(windows))]),
+        torch.tensor([token for ids in tokens for token in ids], dtype=torch.long),
+        torch.tensor([first + row for row, ids in enumerate(tokens) for _ in ids]),
+        torch.tensor([skip + place for ids in tokens for place in range(len(ids))]),
+    )
+
+
+class Batches:
+    """Endless shuffled batches of states, the same ones for the same seed.
+
+    States are read block by block, each block shuffled as a whole and served before the next one
+    is read, so that where training stands is told by two numbers (:attr:`block`,
+    :attr:`served`) and a resumed run reads only the block it stopped in. The last window of a
+    block is cut where the block is full.
+    """
+
+    def __init__(
+        self, hooked: HookedModel, site: Site, windows: Windows, *, batch_size: int, blocks_of: int,
+        seed: int,
+    ) -> None:  # fmt: skip
+        """``blocks_of`` batches of ``batch_size`` states are a block."""
+        self._hooked = hooked
+        self._site = site
+        self._skip = len(windows.prefix)
+        self._stream = windows.endless("train", seed=seed)
+        self._batch_size = batch_size
+        self._blocks_of = blocks_of
+        self._seed = seed
+        self._states: Tensor | None = None
+        self.block = 0
+        """Number of the block that is being served."""
+        self.served = 0
+        """Batches of it that were served."""
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Float[Tensor, "batch d_model"]:
+        if self.served == self._blocks_of:
+            self._states = None
+            self.block += 1
+            self.served = 0
+        if self._states is None:
+            self._states = self._shuffled(self._next_block())
+        start = self.served * self._batch_size
+        self.served += 1
+        return self._states[start : start + self._batch_size]
+
+    def skip_to(self, block: int, served: int) -> None:
+        """Go to where a run stopped: whole blocks are passed over without being read."""
+        if served == self._blocks_of:  # stopped between two blocks
+            block, served = block + 1, 0
+        for _ in range(block):
+            self._next_block()
+        self.block, self.served = block, served
+
+    def _next_block(self) -> list[Ids]:
+        taken: list[Ids] = []
+        left = self._batch_size * self._blocks_of
+        while left > 0:
+            ids = next(self._stream)[: self._skip + left]
+            if len(ids) > self._skip:
+                taken.append(ids)
+                left -= len(ids) - self._skip
+        return taken
+
+    def _shuffled(self, windows: list[Ids]) -> Tensor:
+        found = stream_states(self._hooked, self._site, windows, skip=self._skip)
+        states = torch.cat([part.states for part in found])
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.block)
+        order = torch.randperm(len(states), generator=generator)
+        return states[order.to(states.device)]

@@ -1,0 +1,256 @@
+"""Text that dictionaries are trained and measured on, as windows of token ids.
+
+A source is a name and either fixed texts (a file, a data set, the prompts of a task) or the
+bundled recipe's own generator, which needs no file and never ends. A document is cut into windows
+of at most ``window`` tokens; a window begins where its document does, or where the last one ended,
+with the special tokens that the tokenizer puts first.
+
+Held-out text: of fixed texts every tenth window; of the generator an independent stream of draws
+(the grammar is finite, so a short sentence may occur in both). Cost: fixed texts are tokenized
+once and kept, 8 bytes a token; generated ones are made as they are read, 2 microseconds a token.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.models.hooked import HookedModel
+from ed_interp.prompts.tasks import LabelledTask, ListTask, MixedTask, TextTask, builtin_task
+
+Ids = tuple[int, ...]
+Part = Literal["train", "held-out"]
+
+HELD_OUT_EVERY = 10
+"""Of fixed texts, one window in so many is kept for measuring."""
+
+_GENERATED = "corpus"
+_TASK_SHOTS = 8
+_TASK_PROMPTS = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSource:
+    """Where text comes from. Made by :func:`text_source`."""
+
+    name: str
+    texts: tuple[str, ...] | None
+    """The documents; None for the generator."""
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data for a run's record; equal for equal text."""
+        if self.texts is None:
+            return {"name": self.name}
+        digest = hashlib.sha256("\0".join(self.texts).encode("utf-8", errors="replace"))
+        return {
+            "name": self.name,
+            "documents": len(self.texts),
+            "sha256": digest.hexdigest()[:16],
+        }
+
+
+def text_source(
+    text: str | Path | Sequence[str] | TextSource | TextTask | None = None,
+    *,
+    task: str | None = None,
+    dataset: str | None = None,
+    column: str = "text",
+    split: str = "train",
+    config: str | None = None,
+    limit: int | None = 20_000,
+) -> TextSource:
+    """The one source that is named; without any, the bundled models' own generated text.
+
+    Args:
+        text: A ``.txt`` file (documents apart by an empty line), a ``.json`` list of strings, or
+            the texts themselves.
+        task: A built-in task: its prompts with eight demonstrations and the answer.
+        dataset: Hub id or local folder that ``datasets`` can read.
+        column: Of the data set, holding text.
+        split: Of the data set.
+        config: Configuration of the data set.
+        limit: At most so many rows of the data set, evenly spaced; None is all.
+
+    Raises:
+        InvalidInputError: two sources, no text, or a file or data set that cannot be read.
+        UnknownNameError: no such task.
+    """
+    given = [
+        name
+        for name, value in (("text", text), ("task", task), ("dataset", dataset))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise InvalidInputError(f"{' and '.join(given)} given; one source of text is expected")
+    if isinstance(text, TextSource):
+        return text
+    if isinstance(text, (str, Path)):
+        from ed_interp.prompts.files import text_from_file
+
+        read = text_from_file(text)
+        return _fixed(read.name, read.texts)
+    if isinstance(text, TextTask):
+        return _fixed(text.name, text.texts)
+    if text is not None:
+        return _fixed("texts", tuple(text))
+    if task is not None:
+        return _fixed(task, _prompts_of(builtin_task(task)))
+    if dataset is not None:
+        texts = _dataset_texts(dataset, column=column, split=split, config=config, limit=limit)
+        return _fixed(dataset.rstrip("/").rsplit("/", 1)[-1], texts)
+    return TextSource(_GENERATED, None)
+
+
+class Windows:
+    """The windows of a source under a model's tokenizer."""
+
+    def __init__(self, source: TextSource, hooked: HookedModel, *, window: int) -> None:
+        """Tokenizes fixed texts at once.
+
+        Raises:
+            InvalidInputError: no tokenizer, a window beyond the model's context, or no token.
+        """
+        if hooked.tokenizer is None:
+            raise InvalidInputError(
+                f"{source.name!r} is text, and this model has no tokenizer; "
+                "pass load(model, tokenizer=...)"
+            )
+        limit = hooked.context_window
+        if window < 2 or (limit is not None and window > limit):
+            raise InvalidInputError(
+                f"window={window}: 2 to {limit or 'any number of'} tokens are possible with "
+                f"{hooked.name}"
+            )
+        self.source = source
+        self.window = window
+        self._tokenizer = hooked.tokenizer
+        self.prefix: Ids = _prefix(hooked.tokenizer)
+        self._room = window - len(self.prefix)
+        self._fixed = None if source.texts is None else self._cut(source.texts)
+        if self._fixed is not None and not self._fixed:
+            raise InvalidInputError(f"{source.name!r} holds no text; give some, or leave it out")
+
+    def tokens(self, part: Part) -> int | None:
+        """Tokens to be read in a part, without special ones; None where there is no end."""
+        if self._fixed is None:
+            return None
+        return sum(len(ids) - len(self.prefix) for ids in self._of(part))
+
+    def once(self, part: Part, *, seed: int, tokens: int) -> list[Ids]:
+        """Windows of at least ``tokens`` tokens in all, or as many as there are, each once."""
+        taken: list[Ids] = []
+        found = 0
+        stream = iter(self._of(part)) if self._fixed is not None else self.endless(part, seed=seed)
+        for ids in stream:
+            if found >= tokens:
+                break
+            taken.append(ids)
+            found += len(ids) - len(self.prefix)
+        return taken
+
+    def endless(self, part: Part, *, seed: int) -> Iterator[Ids]:
+        """Windows without end: fixed ones over and over, in a fresh order each time round."""
+        if self._fixed is None:
+            for texts in _generated(part, seed):
+                yield from self._cut(texts)
+        ordered = self._of(part)
+        for epoch in itertools.count():
+            rng = random.Random(f"windows {seed} {epoch}")
+            yield from rng.sample(ordered, len(ordered))
+
+    def _of(self, part: Part) -> list[Ids]:
+        assert self._fixed is not None
+        if len(self._fixed) < HELD_OUT_EVERY:
+            return self._fixed  # too little to divide; the record says how much there was
+        held = part == "held-out"
+        return [
+            ids
+            for place, ids in enumerate(self._fixed)
+            if (place % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held
+        ]
+
+    def _cut(self, texts: Sequence[str]) -> list[Ids]:
+        found: list[Ids] = []
+        # verbose=False: documents longer than the context are cut here, no reason for a warning.
+        encoded = self._tokenizer(list(texts), add_special_tokens=False, verbose=False)
+        for ids in encoded["input_ids"]:
+            for start in range(0, len(ids), self._room):
+                found.append((*self.prefix, *ids[start : start + self._room]))
+        return found
+
+
+def default_window(hooked: HookedModel) -> int:
+    """128 tokens, or the model's context where that is shorter."""
+    return min(128, hooked.context_window or 128)
+
+
+def _prefix(tokenizer: Any) -> Ids:
+    """The special tokens that a tokenizer puts before a text."""
+    whole = list(tokenizer("a")["input_ids"])
+    (first, *_) = tokenizer("a", add_special_tokens=False)["input_ids"]
+    return tuple(whole[: whole.index(first)])
+
+
+def _fixed(name: str, texts: tuple[str, ...]) -> TextSource:
+    kept = tuple(text for text in texts if text.strip())
+    if not kept:
+        raise InvalidInputError(f"{name!r} holds no text; give some, or leave it out")
+    return TextSource(name, kept)
+
+
+def _generated(part: Part, seed: int) -> Iterator[list[str]]:
+    """Batches of documents of the bundled models' recipe, of all its kinds."""
+    from ed_interp.models.recipe.corpus import Corpus, join
+
+    # The recipe's own split (seed 0) of facts, whatever is drawn from it here.
+    corpus = Corpus(seed=0, stream=f"dictionaries {part} {seed}")
+    rng = corpus.rng
+    while True:
+        documents = [
+            *(corpus.icl(pairs=rng.randint(2, 16)) for _ in range(8)),
+            *(corpus.plain(parts=rng.randint(2, 8)) for _ in range(6)),
+            corpus.repeat(length=rng.randint(4, 16), copies=3),
+            corpus.listing(),
+        ]
+        yield [join(document) for document in documents]
+
+
+def _prompts_of(task: ListTask | LabelledTask | MixedTask) -> tuple[str, ...]:
+    from ed_interp.prompts.population import draw
+    from ed_interp.prompts.tasks import most_shots
+
+    shots = min(_TASK_SHOTS, most_shots(task))
+    drawn = draw(task, prompts=_TASK_PROMPTS, shots=[shots])
+    return tuple(
+        "".join(prompt.demonstrations) + (prompt.query or "") + (prompt.answer or "")
+        for prompt in drawn.prompts
+    )
+
+
+def _dataset_texts(
+    dataset: str, *, column: str, split: str, config: str | None, limit: int | None
+) -> tuple[str, ...]:
+    import datasets
+
+    try:
+        data = datasets.load_dataset(dataset, config, split=split)
+    except Exception as error:  # its own errors, the hub's and the file systems', all alike here
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise InvalidInputError(
+            f"cannot load data set {dataset!r}, split {split!r}: {reason}; offline, use a local "
+            "folder, or a .txt or .json file with --text FILE"
+        ) from error
+    if column not in data.column_names:
+        raise InvalidInputError(
+            f"data set {dataset!r} has no column {column!r}; found: "
+            f"{', '.join(data.column_names)}; name one with column= (--column)"
+        )
+    if limit is not None and len(data) > limit:
+        data = data.select([place * len(data) // limit for place in range(limit)])
+    return tuple(text for text in data[column] if isinstance(text, str))
