@@ -123,27 +123,28 @@ def text_from_file(path: str | Path, *, window: int = 16, name: str | None = Non
     return TextTask(name or file.stem, texts, window, f"windows of {window} tokens of {file.name}")
 
 
-def _template(template: str | None) -> Template:
-    return Template(template) if template is not None else Template()
+def read_rows(path: str | Path) -> list[Mapping[str, Any]]:
+    """The rows of a JSONL, JSON, CSV or Parquet file by column, as they stand.
+
+    Raises:
+        InvalidInputError: no such file, unknown ending, not UTF-8, damaged, without rows, or with
+            more cells in a row than the header has columns.
+    """
+    file = Path(path)
+    rows = list(_rows(file))
+    if not rows:
+        raise InvalidInputError(f"{file} is empty: at least 1 row is needed")
+    for number, row in enumerate(rows, 1):
+        _check_cells(row, f"{file}, row {number}")
+    return rows
 
 
-def _pair(row: Mapping[str, Any], input: str, output: str, where: str) -> tuple[str, str]:
-    if None in row:
-        raise InvalidInputError(
-            f"{where}: more cells than the header has columns; quote text that holds commas"
-        )
-    missing = [column for column in (input, output) if column not in row]
-    if missing:
-        raise InvalidInputError(
-            f"{where}: no {' and no '.join(map(repr, missing))}; found columns "
-            f"{', '.join(map(repr, row)) or 'none'}; name them with input= and output= "
-            "(--input-column, --output-column)"
-        )
-    return _cell(row[input], input, where), _cell(row[output], output, where)
+def cell(value: Any, column: str, where: str) -> str:
+    """A cell as text, without the spaces around it.
 
-
-def _cell(value: Any, column: str, where: str) -> str:
-    """A cell as text, without the spaces around it."""
+    Raises:
+        InvalidInputError: it is empty, or neither text nor a number.
+    """
     if isinstance(value, (Mapping, list, tuple, bytes)):
         raise InvalidInputError(
             f"{where}: {column!r} is a {type(value).__name__}; text or a number is expected"
@@ -151,6 +152,29 @@ def _cell(value: Any, column: str, where: str) -> str:
     if _is_empty(value):
         raise InvalidInputError(f"{where}: {column!r} is empty; remove the row")
     return str(value).strip()
+
+
+def _check_cells(row: Mapping[Any, Any], where: str) -> None:
+    if None in row:
+        raise InvalidInputError(
+            f"{where}: more cells than the header has columns; quote text that holds commas"
+        )
+
+
+def _template(template: str | None) -> Template:
+    return Template(template) if template is not None else Template()
+
+
+def _pair(row: Mapping[str, Any], input: str, output: str, where: str) -> tuple[str, str]:
+    _check_cells(row, where)
+    missing = [column for column in (input, output) if column not in row]
+    if missing:
+        raise InvalidInputError(
+            f"{where}: no {' and no '.join(map(repr, missing))}; found columns "
+            f"{', '.join(map(repr, row)) or 'none'}; name them with input= and output= "
+            "(--input-column, --output-column)"
+        )
+    return cell(row[input], input, where), cell(row[output], output, where)
 
 
 def _is_empty(value: Any) -> bool:
@@ -167,7 +191,7 @@ def _shown(data: Any, column: str) -> list[str | None]:
         # By convention -1 is a row without its label, as in the test splits of the hub.
         return [None if value in (None, -1) else str(kind.int2str(value)) for value in values]
     return [
-        None if _is_empty(value) else _cell(value, column, f"row {row}")
+        None if _is_empty(value) else cell(value, column, f"row {row}")
         for row, value in enumerate(values, 1)
     ]
 

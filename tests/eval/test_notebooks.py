@@ -10,7 +10,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
 def test_there_are_notebooks():
-    assert [path.name for path in NOTEBOOKS] == ["emergence.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == ["emergence.ipynb", "steering.ipynb"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,0 +1,269 @@
+"""How much of in-context learning a vector restores in prompts without demonstrations.
+
+For every relation of the bundled models, on pairs that no training prompt held: accuracy without
+demonstrations, with eight, and without but with a vector added at the last token of the prompt.
+
+    recovered = (accuracy with vector - accuracy at 0 shots) / (accuracy at 8 - accuracy at 0)
+
+The vectors are found on prompts of the other pairs, heads chosen there too; a strength or a site,
+where one is chosen, is chosen on zero-shot queries of the pairs that vectors are found on. The way
+heads are placed by default was itself chosen on `icl-gpt2` (``tests/benchmarks/directions.md``).
+Accuracies weigh every relation the same. A seed draws the
+prompts that vectors are found on, the eight-shot prompts and the random vectors.
+
+Cost: about a minute a seed and model on one CPU core, half of it for the peers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ed_interp.eval.steering.plan import Cell
+from ed_interp.eval.steering.samples import Question, questions
+from ed_interp.eval.steering.scoring import answer
+from ed_interp.models.hooked import HookedModel
+from ed_interp.models.load import load
+from ed_interp.models.recipe.tables import held_out, relations, trained
+from ed_interp.probes.directions.find import find_direction
+from ed_interp.probes.directions.function_vector import (
+    HeadEffects,
+    function_vector,
+    head_effects,
+)
+from ed_interp.probes.directions.pairs import Contrast
+from ed_interp.progress import Progress, track
+from ed_interp.prompts.population import draw
+from ed_interp.prompts.tasks import LabelledTask
+from ed_interp.prompts.template import Template
+from ed_interp.streams.direction import Direction
+from ed_interp.streams.injection import Add, Intervention, Where
+from ed_interp.streams.sites import resid_post
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOTS = 8
+OWN = "function vector, every head in its own block"
+SUM = "function vector, sum at one block (Todd et al.)"
+STATE = "difference of mean states (after Hendel et al.)"
+RANDOM = "random vectors of equal norm"
+_LAST = Where(positions=-1)
+_STRENGTHS = (1.0, 1.5, 2.0, 3.0)
+_TUNED_ON = 12
+"""Pairs per relation that strengths and sites of the peers are chosen on."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RecoveryRow:
+    """One kind of vector and one seed; accuracies are means over relations."""
+
+    vector: str
+    seed: int
+    zero_shot: float
+    eight_shot: float
+    accuracy: float
+    """Without demonstrations, with the vector."""
+    recovered: float
+    """Share of the gap between zero and eight shots."""
+    site: str
+    coefficient: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Recovery:
+    """What :func:`recovery` gives."""
+
+    model: str
+    rows: tuple[RecoveryRow, ...]
+    by_relation: tuple[dict[str, Any], ...]
+    """Accuracies of :data:`OWN` per relation and seed."""
+    heads: tuple[tuple[tuple[int, int], ...], ...]
+    """Chosen heads by seed."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per kind of vector and seed, columns as in :class:`RecoveryRow`."""
+        import pandas as pd
+
+        return pd.DataFrame([dataclasses.asdict(row) for row in self.rows])
+
+    def relation_frame(self) -> pd.DataFrame:
+        """Per relation, mean over seeds: ``zero_shot``, ``accuracy``, ``eight_shot``."""
+        import pandas as pd
+
+        return pd.DataFrame(self.by_relation).groupby("relation", sort=False).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Relation:
+    """A relation's queries under the model's tokenizer."""
+
+    task: LabelledTask
+    """The pairs vectors are found on."""
+    tuning: list[Question]
+    """Zero-shot queries of some of these."""
+    held: list[Question]
+    """Zero-shot queries of the pairs that no training prompt held."""
+    shown: list[Question]
+    """The same behind eight demonstrations, four draws each."""
+
+
+def recovery(
+    model: Any = "icl-gpt2",
+    *,
+    seeds: Sequence[int] = range(5),
+    names: Sequence[str] | None = None,
+    prompts: int = 32,
+    peers: bool = True,
+    progress: Progress = None,
+) -> Recovery:
+    """Measure it on a bundled model.
+
+    Args:
+        model: ``icl-gpt2`` or ``icl-gemma2`` (or another model made by the recipe with seed 0).
+        seeds: Each a measurement of its own.
+        names: Relations; default all of them.
+        prompts: In-context prompts per relation that vectors are found on.
+        peers: Also measure the sum at one block and the difference of mean states.
+        progress: See :mod:`ed_interp.progress`.
+    """
+    hooked = load(model)
+    chosen = list(relations()) if names is None else list(names)
+    rows: list[RecoveryRow] = []
+    by_relation: list[dict[str, Any]] = []
+    heads = []
+    with track(progress, "recovery", len(seeds)) as advance:
+        for seed in seeds:
+            subjects = [_relation(hooked, name, seed) for name in chosen]
+            tasks = [subject.task for subject in subjects]
+            effects = head_effects(hooked, tasks, shots=SHOTS, prompts=prompts, seed=seed)
+            heads.append(effects.chosen())
+            measured = _Measured(hooked, subjects, seed)
+            own = _vectors(hooked, tasks, effects, prompts, seed, "own")
+            rows.append(measured.row(OWN, own, 1.0, "own block"))
+            by_relation += measured.by_relation(own)
+            randoms = [Cell("", vector, 1.0).random(seed).direction for vector in own]
+            rows.append(measured.row(RANDOM, randoms, 1.0, "own block"))
+            if peers:
+                sums = {
+                    resid_post(layer).name: _vectors(
+                        hooked, tasks, effects, prompts, seed, resid_post(layer).name
+                    )
+                    for layer in range(hooked.n_layers)
+                }
+                rows.append(measured.tuned(SUM, sums))
+                rows.append(measured.tuned(STATE, _states(hooked, tasks, prompts, seed)))
+            advance(1)
+    return Recovery(hooked.name, tuple(rows), tuple(by_relation), tuple(heads))
+
+
+class _Measured:
+    """Accuracies of one seed."""
+
+    def __init__(self, hooked: HookedModel, subjects: list[_Relation], seed: int) -> None:
+        self.hooked = hooked
+        self.subjects = subjects
+        self.seed = seed
+        self.zero = self._mean([self._one(subject.held) for subject in subjects])
+        self.eight = self._mean([self._one(subject.shown) for subject in subjects])
+
+    def row(
+        self, kind: str, vectors: Sequence[Direction], coefficient: float, site: str
+    ) -> RecoveryRow:
+        """The accuracy on held-out pairs with these vectors, one per relation."""
+        accuracy = self._steered(vectors, coefficient, held=True)
+        share = (accuracy - self.zero) / (self.eight - self.zero)
+        return RecoveryRow(
+            kind, self.seed, self.zero, self.eight, accuracy, share, site, coefficient
+        )
+
+    def tuned(self, kind: str, by_site: dict[str, list[Direction]]) -> RecoveryRow:
+        """The same at the site and strength that are best on the pairs vectors are found on."""
+        _, site, strength = max(
+            (self._steered(vectors, strength, held=False), site, strength)
+            for site, vectors in by_site.items()
+            for strength in _STRENGTHS
+        )
+        return self.row(kind, by_site[site], strength, site)
+
+    def by_relation(self, vectors: Sequence[Direction]) -> list[dict[str, Any]]:
+        """Accuracies of each relation without, with the vector, and at eight shots."""
+        return [
+            {
+                "relation": subject.task.name,
+                "zero_shot": self._one(subject.held),
+                "accuracy": self._one(subject.held, (Add(vector, where=_LAST),)),
+                "eight_shot": self._one(subject.shown),
+            }
+            for subject, vector in zip(self.subjects, vectors, strict=True)
+        ]
+
+    def _steered(self, vectors: Sequence[Direction], coefficient: float, *, held: bool) -> float:
+        return self._mean(
+            [
+                self._one(
+                    subject.held if held else subject.tuning,
+                    (Add(vector, coefficient=coefficient, where=_LAST),),
+                )
+                for subject, vector in zip(self.subjects, vectors, strict=True)
+            ]
+        )
+
+    def _one(self, asked: list[Question], interventions: Sequence[Intervention] = ()) -> float:
+        return float(answer(self.hooked, asked, interventions).correct.double().mean())
+
+    @staticmethod
+    def _mean(values: list[float]) -> float:
+        return sum(values) / len(values)
+
+
+def _relation(hooked: HookedModel, name: str, seed: int) -> _Relation:
+    pairs, template = held_out(0)[name], Template()
+    task = LabelledTask(name, trained(0)[name])
+    rng = random.Random(f"recovery {name} {seed}")
+    shown = []
+    for source, target in pairs * 4:
+        others = [pair for pair in task.pairs if pair[0] != source]
+        demonstrations = rng.sample(others, min(SHOTS, len(others)))
+        before = "".join(template.demonstration(*pair) for pair in demonstrations)
+        shown.append((before + template.query(source), template.answer(target)))
+
+    def alone(some: Sequence[tuple[str, str]]) -> list[Question]:
+        return questions(
+            hooked, [(template.query(source), template.answer(target)) for source, target in some]
+        )
+
+    tuned_on = rng.sample(task.pairs, min(_TUNED_ON, len(task.pairs)))
+    return _Relation(task, alone(tuned_on), alone(pairs), questions(hooked, shown))
+
+
+def _vectors(
+    hooked: HookedModel,
+    tasks: Sequence[LabelledTask],
+    effects: HeadEffects,
+    prompts: int,
+    seed: int,
+    placement: str,
+) -> list[Direction]:
+    options: dict[str, Any] = {"prompts": prompts, "seed": seed, "placement": placement}
+    return [function_vector(hooked, task, heads=effects, shots=SHOTS, **options) for task in tasks]
+
+
+def _states(
+    hooked: HookedModel, tasks: Sequence[LabelledTask], prompts: int, seed: int
+) -> dict[str, list[Direction]]:
+    """By site: mean state behind demonstrations less mean state of the query alone, per task."""
+    found: dict[str, list[Direction]] = {}
+    for task in tasks:
+        drawn = draw(task, prompts=prompts, shots=(0, SHOTS), seed=seed).prompts
+        contrast = Contrast.unpaired(
+            ["".join(prompt.demonstrations) + (prompt.query or "") for prompt in drawn],
+            sorted({prompt.query or "" for prompt in drawn}),
+            name=task.name,
+        )
+        direction = find_direction(hooked, contrast)
+        for site in direction.sites:
+            found.setdefault(site.name, []).append(direction.restricted(site))
+    return found

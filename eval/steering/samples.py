@@ -1,0 +1,105 @@
+"""What a sweep is measured on: prompts with a wanted continuation and, usually, an unwanted one.
+
+The score of a sample is ``log p(wanted | prompt) - log p(unwanted | prompt)`` in nats (Tan et al.
+2024, arXiv 2407.12404, call its change under steering steerability); without an unwanted
+continuation, the first term. Steering that only makes everything unlikely does not raise it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.models.hooked import HookedModel
+from ed_interp.prompts.files import read_rows
+from ed_interp.prompts.population import Population, Prompt
+from ed_interp.prompts.tokens import Ids, tokenize
+
+FEWEST = 8
+"""Samples below which two halves say nothing."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample:
+    """A prompt with its continuations, which carry their own leading space."""
+
+    prompt: str
+    wanted: str
+    unwanted: str | None = None
+
+
+def samples_from_file(path: str | Path) -> list[Sample]:
+    """Samples from JSONL, JSON, CSV or Parquet: columns prompt, wanted and, if any, unwanted.
+
+    Leading spaces of continuations are kept (unlike in files of pairs): they are part of the word
+    for most tokenizers.
+
+    Raises:
+        InvalidInputError: no such file, damaged, a column missing, or a cell that is no text.
+    """
+    file = Path(path)
+    found = []
+    for number, row in enumerate(read_rows(file), 1):
+        missing = [name for name in ("prompt", "wanted") if not isinstance(row.get(name), str)]
+        if missing:
+            raise InvalidInputError(
+                f"{file}, row {number}: no text in {' and '.join(missing)}; found columns "
+                f"{', '.join(map(repr, row)) or 'none'}; prompt, wanted and unwanted are expected"
+            )
+        unwanted = row.get("unwanted")
+        if unwanted is not None and not isinstance(unwanted, str):
+            raise InvalidInputError(
+                f"{file}, row {number}: 'unwanted' is {unwanted!r:.40}, no text"
+            )
+        found.append(Sample(row["prompt"], row["wanted"], unwanted or None))
+    return found
+
+
+def check_samples(samples: Sequence[Sample]) -> None:
+    """Refuse samples that nothing can be measured on.
+
+    Raises:
+        InvalidInputError: too few, an empty text, or equal continuations.
+    """
+    if len(samples) < FEWEST:
+        raise InvalidInputError(
+            f"{len(samples)} samples: at least {FEWEST} are needed, half to choose and half to "
+            "report on"
+        )
+    for row, sample in enumerate(samples, 1):
+        if not sample.prompt.strip() or not sample.wanted.strip() or sample.unwanted == "":
+            raise InvalidInputError(f"sample {row}: an empty prompt or continuation; remove it")
+        if sample.wanted == sample.unwanted:
+            raise InvalidInputError(
+                f"sample {row}: wanted and unwanted are both {sample.wanted!r:.40}: nothing to tell"
+            )
+
+
+def fingerprint_of(samples: Sequence[Sample]) -> str:
+    """Sixteen hexadecimal digits of all texts."""
+    rows = [dataclasses.astuple(sample) for sample in samples]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """Token ids of a prompt and of one continuation of it."""
+
+    prompt: Ids
+    answer: Ids
+
+
+def questions(hooked: HookedModel, pairs: Sequence[tuple[str, str]]) -> list[Question]:
+    """(prompt, continuation) texts as token ids.
+
+    Raises:
+        InvalidInputError: no tokenizer, or a text without tokens.
+    """
+    texts = tuple(Prompt((), prompt, answer) for prompt, answer in pairs)
+    population = Population("samples", "labelled", texts, (0,), None, None, None, {})
+    found = tokenize(population, hooked.tokenizer).prompts
+    return [Question(item.sequence(0), item.answer) for item in found]

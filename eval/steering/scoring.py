@@ -1,0 +1,131 @@
+"""Log-probabilities of continuations, and perplexity, with and without interventions.
+
+Rows of a pass have one length, so nothing is padded; where a prompt ends is told to the injection,
+so "the last token of the prompt" is the same whatever the continuation. Equal sequences are run
+once. Cost: one forward pass over the distinct sequences.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ed_interp.errors import CaptureError, InvalidInputError
+from ed_interp.eval.steering.samples import Question
+from ed_interp.models.hooked import HookedModel
+from ed_interp.models.runners import Inputs
+from ed_interp.prompts.tokens import Ids
+from ed_interp.streams.injection import Intervention, inject
+from ed_interp.streams.sites import resid_pre
+
+T = TypeVar("T")
+_BATCH_TOKENS = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """One entry per question."""
+
+    logprob: Float[Tensor, " question"]
+    """Of the whole continuation, in nats."""
+    correct: Bool[Tensor, " question"]
+    """Whether every token of it is the most likely one, given those before it."""
+
+
+def answer(
+    hooked: HookedModel, asked: Sequence[Question], interventions: Sequence[Intervention] = ()
+) -> Answers:
+    """Score every continuation under ``interventions``.
+
+    Raises:
+        CaptureError: the model gives NaN under them.
+        InvalidInputError: an intervention that does not fit.
+    """
+    groups: dict[tuple[int, int], dict[Ids, list[int]]] = collections.defaultdict(dict)
+    for number, question in enumerate(asked):
+        ids = question.prompt + question.answer[:-1]
+        key = (len(question.prompt), len(ids))
+        groups[key].setdefault(ids, []).append(number)
+    logprob = torch.zeros(len(asked))
+    correct = torch.zeros(len(asked), dtype=torch.bool)
+    for (prompt, length), sequences in groups.items():
+        for batch in _chunks(list(sequences.items()), max(1, _BATCH_TOKENS // length)):
+            logits = _logits(
+                hooked, [ids for ids, _ in batch], range(prompt - 1, length), interventions, prompt
+            )
+            for row, (_, numbers) in enumerate(batch):
+                for number in numbers:
+                    target = torch.tensor(asked[number].answer)
+                    along = logits[row].log_softmax(-1)
+                    logprob[number] = along.gather(-1, target[:, None]).sum()
+                    correct[number] = bool((logits[row].argmax(-1) == target).all())
+    if bool(logprob.isnan().any()):
+        raise CaptureError(
+            f"{hooked.name} gives NaN under this intervention; use a smaller coefficient"
+        )
+    return Answers(logprob, correct)
+
+
+def neutral_rows(hooked: HookedModel, texts: Sequence[str]) -> list[Ids]:
+    """Neutral texts as token ids, cut to the context window.
+
+    Raises:
+        InvalidInputError: no text of at least two tokens, or no tokenizer.
+    """
+    if hooked.tokenizer is None:
+        raise InvalidInputError("neutral text needs a tokenizer; pass load(model, tokenizer=...)")
+    window = hooked.context_window
+    rows = [tuple(hooked.tokenizer(text)["input_ids"])[:window] for text in texts if text.strip()]
+    rows = [row for row in rows if len(row) > 1]
+    if not rows:
+        raise InvalidInputError(
+            f"{len(texts)} neutral text(s), none of at least 2 tokens: perplexity needs some text"
+        )
+    return rows
+
+
+def perplexity(
+    hooked: HookedModel, rows: Sequence[Ids], interventions: Sequence[Intervention] = ()
+) -> float:
+    """``exp`` of the mean negative log-probability per token after the first of each row."""
+    groups: dict[int, list[Ids]] = collections.defaultdict(list)
+    for row in rows:
+        groups[len(row)].append(row)
+    total, count = 0.0, 0
+    for length, members in groups.items():
+        for batch in _chunks(members, max(1, _BATCH_TOKENS // length)):
+            logits = _logits(hooked, batch, range(length - 1), interventions, length)
+            along = logits.log_softmax(-1).gather(-1, torch.tensor(batch)[:, 1:, None])
+            total -= float(along.double().sum())
+            count += along.numel()
+    mean = total / count
+    return math.exp(mean) if mean < 700 else math.inf
+
+
+def _logits(
+    hooked: HookedModel,
+    rows: Sequence[Ids],
+    reads: range,
+    interventions: Sequence[Intervention],
+    prompt_length: int,
+) -> Float[Tensor, "row read d_vocab"]:
+    ids = torch.tensor(rows)
+    where = torch.tensor(list(reads)).expand(len(rows), -1)
+    with inject(hooked, *interventions, prompt_length=prompt_length):
+        reading = hooked.runner.run(
+            Inputs(ids), sites=[resid_pre(0)], reads=where[:, :1], logit_reads=where
+        )
+    assert reading.logits is not None
+    return reading.logits.float().cpu()
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

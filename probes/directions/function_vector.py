@@ -1,0 +1,231 @@
+"""Function vectors: what a few attention heads say after demonstrations, given without them.
+
+Todd, Li, Sharma, Mueller, Wallace and Bau (2024, arXiv 2310.15213): the mean output of some heads
+at the last token of in-context prompts, heads chosen by their average indirect effect: how much
+the right answer gains when one head's output in a prompt without the task is replaced by its mean
+over prompts with it.
+
+What differs here, each an option:
+
+- *corrupted prompts* are queries without demonstrations (``corrupted="zero_shot"``). Todd et al.
+  shuffle the labels (``"shuffled"``); a model that reads the task off the answers alone loses
+  nothing by that, and then no head has an effect.
+- *placement*: every head's mean is added in its own block, where attention is added to the stream
+  (``placement="own"``). Todd et al. add the sum at one block (``placement="blocks.2..."``), before
+  which a head of an early block comes too late for the blocks it fed. In a model of few blocks
+  this matters; ``eval.steering.recovery`` measures both.
+- *number of heads*: those with at least a tenth of the greatest effect, rather than a fixed number.
+
+Cost: forward passes over ``prompts`` for the means; for choosing heads one more pass over
+``prompts`` corrupted prompts per head.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.models.hooked import HookedModel
+from ed_interp.models.load import load
+from ed_interp.probes.directions.heads import HeadMeans, Heads, attn_out
+from ed_interp.probes.directions.icl_prompts import (
+    Corrupted,
+    corrupted_prompts,
+    demonstrated,
+    labelled,
+)
+from ed_interp.progress import Progress, track
+from ed_interp.prompts.tasks import LabelledTask
+from ed_interp.prompts.tokens import ShotTokens
+from ed_interp.streams.direction import Direction
+from ed_interp.streams.paths import read_separate
+from ed_interp.streams.sites import Site, resid_pre
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Head = tuple[int, int]
+SHARE_OF_GREATEST = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadEffects:
+    """Average indirect effect of every head, with what :func:`function_vector` needs of it."""
+
+    effects: Float[Tensor, "layer head"]
+    """Mean gain in probability of the right answer's first token, each task weighing the same."""
+    model: str
+    tasks: tuple[str, ...]
+
+    def chosen(self, heads: int | None = None) -> tuple[Head, ...]:
+        """The ``heads`` heads of greatest effect; None: all with a tenth of the greatest or more.
+
+        Raises:
+            InvalidInputError: no head has a positive effect, or there are not so many.
+        """
+        flat = self.effects.flatten()
+        order = flat.argsort(descending=True).tolist()
+        top = float(flat[order[0]])
+        if top <= 0:
+            raise InvalidInputError(
+                f"no head of {self.model} restores the answers of {', '.join(self.tasks)} "
+                f"(greatest effect {top:.2g}); does the model learn this task in context at all?"
+            )
+        if heads is None:
+            order = [place for place in order if float(flat[place]) >= SHARE_OF_GREATEST * top]
+        elif not 1 <= heads <= len(order):
+            raise InvalidInputError(f"heads={heads}: {self.model} has 1 to {len(order)}")
+        else:
+            order = order[:heads]
+        width = self.effects.shape[1]
+        return tuple(sorted((place // width, place % width) for place in order))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per head: ``layer``, ``head``, ``effect``, ``chosen``; greatest first."""
+        import pandas as pd
+
+        kept = set(self.chosen()) if float(self.effects.max()) > 0 else set()
+        rows = [
+            {"layer": layer, "head": head, "effect": effect, "chosen": (layer, head) in kept}
+            for layer, line in enumerate(self.effects.tolist())
+            for head, effect in enumerate(line)
+        ]
+        frame = pd.DataFrame(rows).sort_values("effect", ascending=False, kind="stable")
+        return frame.reset_index(drop=True)
+
+
+def head_effects(
+    model: Any,
+    tasks: Sequence[Any],
+    *,
+    shots: int = 8,
+    prompts: int = 48,
+    corrupted: Corrupted = "zero_shot",
+    seed: int = 0,
+    progress: Progress = None,
+) -> HeadEffects:
+    """Average indirect effect of every head over ``tasks``.
+
+    Args:
+        model: Anything :func:`ed_interp.load` takes, on ``transformers``.
+        tasks: Labelled tasks: names, objects or sequences of pairs.
+        shots: Demonstrations in the prompts that are averaged.
+        prompts: Prompts per task, with and without the task in them.
+        corrupted: How the task is taken out of a prompt; see the module.
+        seed: Of the draws.
+        progress: See :mod:`ed_interp.progress`.
+
+    Raises:
+        InvalidInputError: no task, or one without inputs and outputs.
+        CaptureError: an architecture whose heads cannot be told apart.
+    """
+    hooked = load(model)
+    heads = Heads.of(hooked)
+    found = [labelled(task) for task in tasks]
+    if not found:
+        raise InvalidInputError("tasks=[]: name at least one task to choose heads by")
+    total = torch.zeros(hooked.n_layers, heads.count)
+    with track(progress, "effect of heads", len(found) * total.numel()) as advance:
+        for task in found:
+            means = task_means(heads, task, shots=shots, prompts=prompts, seed=seed)
+            asked = corrupted_prompts(
+                task, hooked.tokenizer, kind=corrupted, shots=shots, prompts=prompts, seed=seed + 1
+            )
+            count = 0 if corrupted == "zero_shot" else shots
+            plain = _probability(hooked, asked, count)
+            for layer in range(hooked.n_layers):
+                for head in range(heads.count):
+                    with heads.replaced(layer, head, means.outputs[layer, head]):
+                        total[layer, head] += _probability(hooked, asked, count) - plain
+                    advance(1)
+    return HeadEffects(total / len(found), hooked.name, tuple(task.name for task in found))
+
+
+def function_vector(
+    model: Any,
+    task: Any,
+    *,
+    heads: Sequence[Head] | HeadEffects | int | None = None,
+    shots: int = 8,
+    prompts: int = 48,
+    placement: str | Site = "own",
+    seed: int = 0,
+    progress: Progress = None,
+) -> Direction:
+    """The function vector of a task: add it at the last token of a prompt.
+
+    Args:
+        model: Anything :func:`ed_interp.load` takes, on ``transformers``.
+        task: A labelled task: a name, an object or a sequence of pairs.
+        heads: (layer, head) to sum over, or the effects to choose them by; a number or None
+            chooses by effects on this task.
+        shots: Demonstrations in the prompts that are averaged.
+        prompts: How many of these.
+        placement: ``own`` for every head in its own block, or one site for the sum.
+        seed: Of the draws.
+        progress: See :mod:`ed_interp.progress`.
+
+    Raises:
+        InvalidInputError: a task without inputs and outputs, or heads that the model has not.
+        UnknownNameError: no such site.
+        CaptureError: an architecture whose heads cannot be told apart.
+    """
+    hooked = load(model)
+    reader = Heads.of(hooked)
+    named = labelled(task)
+    if heads is None or isinstance(heads, int):
+        options: dict[str, Any] = {"shots": shots, "prompts": prompts, "seed": seed}
+        effects = head_effects(hooked, [named], progress=progress, **options)
+        chosen = effects.chosen(heads)
+    elif isinstance(heads, HeadEffects):
+        chosen = heads.chosen()
+    else:
+        chosen = tuple(sorted((int(layer), int(head)) for layer, head in heads))
+    _check_heads(hooked, chosen, reader.count)
+    means = task_means(reader, named, shots=shots, prompts=prompts, seed=seed)
+    written = reader.written(means, chosen)
+    if placement == "own":
+        vectors = {attn_out(layer): vector for layer, vector in written.items()}
+    else:
+        vectors = {hooked.site(placement): torch.stack(list(written.values())).sum(0)}
+    settings = {
+        "task": named.name,
+        "heads": [list(head) for head in chosen],
+        "shots": shots,
+        "prompts": prompts,
+        "placement": placement if isinstance(placement, str) else placement.name,
+        "seed": seed,
+    }
+    return Direction.of(hooked, vectors, method="function_vector", settings=settings)
+
+
+def task_means(
+    heads: Heads, task: LabelledTask, *, shots: int, prompts: int, seed: int
+) -> HeadMeans:
+    """Mean head outputs at the last token of in-context prompts of ``task``."""
+    shown = demonstrated(task, heads.hooked.tokenizer, shots=shots, prompts=prompts, seed=seed)
+    return heads.means([prompt.sequence(shots) for prompt in shown])
+
+
+def _check_heads(hooked: HookedModel, heads: Sequence[Head], count: int) -> None:
+    if not heads or len(set(heads)) < len(heads):
+        raise InvalidInputError(f"heads={list(heads)}: name each (layer, head) once")
+    for layer, head in heads:
+        if not (0 <= layer < hooked.n_layers and 0 <= head < count):
+            raise InvalidInputError(
+                f"head {(layer, head)}: {hooked.name} has blocks 0 to {hooked.n_layers - 1} of "
+                f"{count} heads"
+            )
+
+
+def _probability(hooked: HookedModel, prompts: Sequence[ShotTokens], shots: int) -> float:
+    """Mean probability of the answer's first token; rows are grouped by length, not padded."""
+    reading = read_separate(hooked.runner, prompts, (shots,), [resid_pre(0)], True)
+    assert reading.logprob is not None
+    return float(reading.logprob.exp().mean())

@@ -1,0 +1,206 @@
+"""Contrasts: two classes of texts whose difference in the residual stream is wanted.
+
+In code, or from a file with a pair a row::
+
+    Contrast.of([("I love it", "I hate it"), ...])
+    Contrast.from_file("pairs.jsonl")            # columns: positive, negative, and if wanted read
+
+Each text is read at one token: its last one unless told otherwise, by index (negative from the
+end, special tokens that come first included) or as the last token of a part of the text. Imports
+nothing heavy; cost: none to speak of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.prompts.files import cell, read_rows
+
+Read = int | str
+"""Which token of a text is read: an index, or a part of the text whose last token is meant."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Text:
+    """A text and the token of it that is read."""
+
+    text: str
+    read: Read = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+    """Texts of a positive and of a negative class; a direction points from the second to the first.
+
+    Raises:
+        InvalidInputError: an empty class, an empty text, a pair of two equal readings, or classes
+            of different sizes that are said to be pairs.
+    """
+
+    positive: tuple[Text, ...]
+    negative: tuple[Text, ...]
+    paired: bool = True
+    """Whether row k of one class is the counterpart of row k of the other."""
+    name: str = "pairs"
+
+    def __post_init__(self) -> None:
+        for side, texts in (("positive", self.positive), ("negative", self.negative)):
+            if not texts:
+                other = len(self.negative) if side == "positive" else len(self.positive)
+                raise InvalidInputError(
+                    f"the {side} class of {self.name!r} is empty and the other holds {other}; a "
+                    "direction needs texts of both"
+                )
+            for row, text in enumerate(texts, 1):
+                if not text.text.strip():
+                    raise InvalidInputError(f"{self.name!r}, row {row}: the {side} text is empty")
+        if self.paired and len(self.positive) != len(self.negative):
+            raise InvalidInputError(
+                f"{self.name!r} has {len(self.positive)} positive and {len(self.negative)} "
+                "negative texts: pairs need as many of both; use Contrast.unpaired(...)"
+            )
+        equal = [row for row, pair in enumerate(self.pairs, 1) if pair[0] == pair[1]]
+        if equal:
+            raise InvalidInputError(
+                f"{self.name!r}, row {equal[0]}: both texts are "
+                f"{self.positive[equal[0] - 1].text!r:.60}, "
+                f"so their difference is zero ({len(equal)} of {len(self.positive)} pairs are like "
+                "that); remove such rows"
+            )
+
+    @property
+    def pairs(self) -> list[tuple[Text, Text]]:
+        """The pairs; none where the classes are not paired."""
+        return list(zip(self.positive, self.negative, strict=True)) if self.paired else []
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of all texts and reading positions."""
+        rows = [
+            [[item.text, item.read] for item in side] for side in (self.positive, self.negative)
+        ]
+        return hashlib.sha256(json.dumps([self.paired, rows]).encode()).hexdigest()[:16]
+
+    @classmethod
+    def of(
+        cls,
+        pairs: Iterable[tuple[str, str] | tuple[Text, Text]],
+        *,
+        read: Read = -1,
+        name: str = "pairs",
+    ) -> Contrast:
+        """From (positive, negative) pairs of strings, or of :class:`Text` for a read of their own.
+
+        Args:
+            pairs: The pairs.
+            read: Where strings are read.
+            name: For messages and records.
+
+        Raises:
+            InvalidInputError: see the class.
+        """
+        rows = [tuple(_text(side, read) for side in pair) for pair in pairs]
+        short = [row for row, pair in enumerate(rows, 1) if len(pair) != 2]
+        if short:
+            raise InvalidInputError(
+                f"{name!r}, row {short[0]}: {len(rows[short[0] - 1])} texts; a pair is "
+                "(positive, negative)"
+            )
+        return cls(tuple(pair[0] for pair in rows), tuple(pair[1] for pair in rows), True, name)
+
+    @classmethod
+    def unpaired(
+        cls,
+        positive: Sequence[str | Text],
+        negative: Sequence[str | Text],
+        *,
+        read: Read = -1,
+        name: str = "classes",
+    ) -> Contrast:
+        """From two classes of texts without counterparts.
+
+        Raises:
+            InvalidInputError: see the class.
+        """
+        first, second = (tuple(_text(item, read) for item in side) for side in (positive, negative))
+        return cls(first, second, False, name)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        positive: str = "positive",
+        negative: str = "negative",
+        read: Read = -1,
+    ) -> Contrast:
+        """From a file with one pair a row: ``.jsonl``, ``.json``, ``.csv`` or ``.parquet``.
+
+        Columns ``positive_read``, ``negative_read`` or, for both, ``read`` may say where a row is
+        read: a whole number is an index, anything else a part of the text.
+
+        Args:
+            path: The file, in UTF-8.
+            positive: Name of the column of positive texts.
+            negative: Name of the column of negative texts.
+            read: Where rows without a column of their own are read.
+
+        Raises:
+            InvalidInputError: no such file, damaged, a column missing, an empty cell, and see the
+                class.
+        """
+        file = Path(path)
+        sides: dict[str, list[Text]] = {positive: [], negative: []}
+        for number, row in enumerate(read_rows(file), 1):
+            where = f"{file}, row {number}"
+            missing = [column for column in sides if column not in row]
+            if missing:
+                raise InvalidInputError(
+                    f"{where}: no {' and no '.join(map(repr, missing))}; found columns "
+                    f"{', '.join(map(repr, row)) or 'none'}; pairs need a positive and a negative"
+                )
+            for column, texts in sides.items():
+                place = _read_of(row, column, read, where)
+                texts.append(Text(cell(row[column], column, where), place))
+        return cls(tuple(sides[positive]), tuple(sides[negative]), True, file.stem)
+
+    def subset(self, rows: Sequence[int]) -> Contrast:
+        """The pairs of these rows.
+
+        Raises:
+            InvalidInputError: the classes are not paired, or no row is left.
+        """
+        if not self.paired:
+            raise InvalidInputError("subset() of classes that are not paired has no meaning")
+        positive, negative = (
+            tuple(side[row] for row in rows) for side in (self.positive, self.negative)
+        )
+        return Contrast(positive, negative, True, self.name)
+
+
+def _text(item: Any, read: Read) -> Text:
+    if isinstance(item, Text):
+        return item
+    if not isinstance(item, str):
+        raise InvalidInputError(f"a text is expected, found a {type(item).__name__}: {item!r:.60}")
+    return Text(item, read)
+
+
+def _read_of(row: Mapping[str, Any], column: str, default: Read, where: str) -> Read:
+    for name in (f"{column}_read", "read"):
+        value = row.get(name)
+        if value is None or value != value or value == "":
+            continue
+        if isinstance(value, bool) or (isinstance(value, float) and value != int(value)):
+            raise InvalidInputError(f"{where}: {name!r} is {value!r}; an index or text is expected")
+        try:
+            return int(value)
+        except ValueError:
+            return cell(value, name, where)
+    return default

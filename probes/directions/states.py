@@ -1,0 +1,206 @@
+"""The states of two classes of texts at the tokens where they are read, in one streamed pass.
+
+In a causal model the state at a token depends on what stands before it only, so every text is cut
+behind the token that is read and :func:`ed_interp.capture` reads the last one: batches of similar
+length, no logits, nothing behind the last block asked for, every site in the same pass. Cost: the
+forward passes; memory 4 bytes per text, site and channel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.models.hooked import HookedModel
+from ed_interp.models.load import load
+from ed_interp.probes.directions.pairs import Contrast, Text
+from ed_interp.progress import Progress
+from ed_interp.prompts.population import Population, Prompt
+from ed_interp.prompts.tokens import Ids, ShotTokens, TokenPopulation, tokenize
+from ed_interp.streams.capture import capture
+from ed_interp.streams.sites import Site, resid_post
+
+_CPU_TOKENS = 256
+"""Of a batch: enough for matrix products at full speed, few enough that little is padding."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastStates:
+    """What :func:`read_states` gives: the states of both classes, float32, on the CPU."""
+
+    sites: tuple[Site, ...]
+    positive: Float[Tensor, "positive site d_model"]
+    negative: Float[Tensor, "negative site d_model"]
+    paired: bool
+    model: HookedModel = dataclasses.field(repr=False)
+    data: str
+    """Fingerprint of the texts and reading positions."""
+    name: str = "pairs"
+
+    @cached_property
+    def differences(self) -> Float[Tensor, "pair site d_model"]:
+        """Positive minus negative, float64.
+
+        Raises:
+            InvalidInputError: the classes are not paired.
+        """
+        if not self.paired:
+            raise InvalidInputError(
+                f"{self.name!r} are two classes without pairs, and this needs pairs; use "
+                "Contrast.of([(positive, negative), ...]) or method='mean_difference'"
+            )
+        return self.positive.double() - self.negative.double()
+
+    @cached_property
+    def gap(self) -> Float[Tensor, "site d_model"]:
+        """Mean of the positive class minus mean of the negative one, float64."""
+        return self.positive.double().mean(0) - self.negative.double().mean(0)
+
+    def at(self, site: str | Site) -> ContrastStates:
+        """The same at one site only.
+
+        Raises:
+            InvalidInputError: it was not read.
+        """
+        names = [known.name for known in self.sites]
+        name = site.name if isinstance(site, Site) else site
+        if name not in names:
+            raise InvalidInputError(f"{name} was not read; there are: {', '.join(names)}")
+        column = slice(names.index(name), names.index(name) + 1)
+        return dataclasses.replace(
+            self,
+            sites=self.sites[column],
+            positive=self.positive[:, column],
+            negative=self.negative[:, column],
+        )
+
+
+def read_states(
+    model: Any,
+    contrast: Contrast,
+    *,
+    sites: Sequence[str | Site] | None = None,
+    batch_size: int | None = None,
+    progress: Progress = None,
+) -> ContrastStates:
+    """Read both classes at ``sites``.
+
+    Args:
+        model: Anything :func:`ed_interp.load` takes.
+        contrast: The texts.
+        sites: Hook points; default what every block gives to the stream
+            (``blocks.0.hook_resid_post`` and so on).
+        batch_size: Texts a batch; default by number of tokens (few on a CPU, where a full batch
+            gains nothing and padding costs).
+        progress: See :mod:`ed_interp.progress`.
+
+    Raises:
+        InvalidInputError: no site, a position outside a text, or a text beyond the context window.
+        UnknownNameError: no such site.
+        CaptureError: NaN or infinite states.
+    """
+    hooked = load(model)
+    chosen = sites_of(hooked, sites)
+    texts = [*contrast.positive, *contrast.negative]
+    population = _population(contrast.name, cut_texts(hooked, texts))
+    if batch_size is None and hooked.device.type == "cpu":
+        batch_size = _cpu_batch_size(population)
+    activations = capture(
+        hooked,
+        population,
+        sites=chosen,
+        answers=False,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    states = activations.at(1)
+    count = len(contrast.positive)
+    return ContrastStates(
+        tuple(chosen),
+        states[:count],
+        states[count:],
+        contrast.paired,
+        hooked,
+        contrast.fingerprint,
+        contrast.name,
+    )
+
+
+def sites_of(hooked: HookedModel, sites: Sequence[str | Site] | None) -> list[Site]:
+    """The sites asked for, in order of depth; default the output of every block.
+
+    Raises:
+        InvalidInputError: none, or one of them twice.
+        UnknownNameError: no such site.
+        CaptureError: this architecture has no such place.
+    """
+    if isinstance(sites, str):
+        sites = [sites]
+    asked = [resid_post(layer) for layer in range(hooked.n_layers)] if sites is None else sites
+    chosen = [hooked.site(site) for site in asked]
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise InvalidInputError(f"sites={[site.name for site in chosen]}: name each site once")
+    return sorted(chosen)
+
+
+def cut_texts(hooked: HookedModel, texts: Sequence[Text]) -> list[Ids]:
+    """Token ids of each text up to and including the token that is read.
+
+    Raises:
+        InvalidInputError: no tokenizer, a position outside a text, or a part that is not in it.
+    """
+    shown = tuple(Prompt((item.text,)) for item in texts)
+    population = Population("texts", "text", shown, (1,), None, None, None, {})
+    tokens = tokenize(population, hooked.tokenizer).prompts
+    cut = []
+    for item, prompt in zip(texts, tokens, strict=True):
+        ids = prompt.sequence(1)
+        if isinstance(item.read, str):
+            place = len(prompt.prefix) + _token_of(hooked.tokenizer, item)
+        else:
+            place = item.read + len(ids) if item.read < 0 else item.read
+        if not 0 <= place < len(ids):
+            raise InvalidInputError(
+                f"read={item.read} of {item.text!r:.60}: it has {len(ids)} tokens; "
+                f"-{len(ids)} to {len(ids) - 1} can be read"
+            )
+        cut.append(ids[: place + 1])
+    return cut
+
+
+def _cpu_batch_size(population: TokenPopulation) -> int:
+    """About as many texts as fill :data:`_CPU_TOKENS`; batches are of similar length already."""
+    lengths = sorted(len(prompt.sequence(1)) for prompt in population.prompts)
+    return max(1, _CPU_TOKENS // lengths[len(lengths) // 2])
+
+
+def _token_of(tokenizer: Any, item: Text) -> int:
+    """Index, without special tokens, of the last token of the last place where the part stands."""
+    assert isinstance(item.read, str)
+    start = item.text.rfind(item.read)
+    if start < 0 or not item.read:
+        raise InvalidInputError(f"read={item.read!r} does not stand in the text {item.text!r:.80}")
+    if not getattr(tokenizer, "is_fast", False):
+        raise InvalidInputError(
+            f"read={item.read!r}: {type(tokenizer).__name__} does not say where its tokens stand; "
+            "give an index"
+        )
+    last = start + len(item.read) - 1
+    spans = tokenizer(item.text, add_special_tokens=False, return_offsets_mapping=True)
+    inside = [n for n, (low, high) in enumerate(spans["offset_mapping"]) if low <= last < high]
+    if not inside:
+        raise InvalidInputError(f"read={item.read!r}: no token of {item.text!r:.60} covers its end")
+    return inside[-1]
+
+
+def _population(name: str, rows: Sequence[Ids]) -> TokenPopulation:
+    """Whole texts as populations have them: one demonstration, read where it ends."""
+    shown = tuple(Prompt(("",)) for _ in rows)
+    population = Population(name, "text", shown, (1,), None, None, None, {})
+    return TokenPopulation(population, tuple(ShotTokens((), (ids,)) for ids in rows), "whole")
