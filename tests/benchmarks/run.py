@@ -1,4 +1,4 @@
-"""Benchmarks: ``python tests/benchmarks/run.py [capture|packing|emergence|all] [--quick]``.
+"""Benchmarks: ``python tests/benchmarks/run.py [NAME|all] [--quick]``; names are in NAMES.
 
 Tables on stdout, progress on stderr. The exit status is 0 whether or not the targets are met,
 unless ``--strict`` is given (then 1).
@@ -16,7 +16,18 @@ import time
 import warnings
 from pathlib import Path
 
-NAMES = ("capture", "packing", "emergence")
+NAMES = (
+    "capture",
+    "packing",
+    "emergence",
+    "injection",
+    "directions",
+    "estimators",
+    "adapter",
+    "dictionaries",
+    "features",
+    "compare",
+)
 
 
 def main() -> int:

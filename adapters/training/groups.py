@@ -1,0 +1,56 @@
+"""Which weights of an adapter share a learning rate: low-rank matrices, nodes, time constants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from torch import Tensor
+
+from ed_interp.adapters.training.options import TrainingOptions
+
+Group = Literal["lora", "nodes", "taus"]
+
+_PREFIX = "bias_injection_"
+_LOW_RANK = ("A", "B")
+
+
+def group_of(name: str) -> Group:
+    """The group of a trained parameter, by its name.
+
+    Bias injection names its weights ``bias_injection_A`` and ``_B`` (the low-rank update), one with
+    ``tau`` (the time constants) and others (the nodes and the bias). Any other method's weights
+    are one group, ``lora``.
+    """
+    part = next((part for part in name.split(".") if part.startswith(_PREFIX)), None)
+    if part is None:
+        return "lora"
+    kind = part.removeprefix(_PREFIX)
+    if "tau" in kind or "decay" in kind:
+        return "taus"
+    return "lora" if kind in _LOW_RANK else "nodes"
+
+
+def parameter_groups(
+    named: Iterable[tuple[str, Tensor]], options: TrainingOptions
+) -> list[dict[str, Any]]:
+    """Groups for an optimizer, each with its ``name``, ``lr`` and ``weight_decay``.
+
+    Weight decay is for matrices only: pulling a bias or a time constant to 0 has no meaning.
+    """
+    rates = {"lora": options.lr_lora, "nodes": options.lr_nodes, "taus": options.lr_tau}
+    members: dict[tuple[Group, bool], list[Tensor]] = {}
+    for name, parameter in named:
+        if parameter.requires_grad:
+            group = group_of(name)
+            decays = parameter.ndim > 1 and group != "taus"
+            members.setdefault((group, decays), []).append(parameter)
+    return [
+        {
+            "name": group if decays else f"{group}, no decay",
+            "params": parameters,
+            "lr": rates[group],
+            "weight_decay": options.weight_decay if decays else 0.0,
+        }
+        for (group, decays), parameters in sorted(members.items(), key=lambda item: item[0])
+    ]

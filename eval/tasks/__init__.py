@@ -1,0 +1,1 @@
+"""Tasks that are made to tell one kind of adapter from another."""

@@ -1,0 +1,142 @@
+"""A rule announced early governs later answers, beyond what the model can see.
+
+How it is made. Three relations over the same countries (to capital, continent, language) are the
+rules. A session draws a rule and distinct countries. The first is shown with its answer by the
+rule (``France -> Paris``), which announces the rule; for the others the model is to answer by the
+same rule. No query says which rule is meant, and no country occurs twice, so without a memory of
+the announcement the best answer is right one time in three.
+
+- **turns**: the announcement and every query are calls of their own. Nothing of a call is in the
+  context of the next; only a state that outlives the call can tell. Queries before the last are
+  asked and not answered, so no answer of a query tells the rule again: with k queries it must
+  survive k calls.
+- **distance**: announcement, filler and one query are one sequence, read by a model of which every
+  layer attends to the last ``window`` tokens only. Through L layers a position can be reached from
+  at most ``L (window - 1)`` tokens back (:func:`reach`); the filler is longer. It is phrases of the
+  task ``sentiment``, which name no country.
+
+Rules come in turn, so every rule is equally frequent. :func:`split_words` keeps the countries of
+training, validation and test apart: what is tested is the rule, not the country. Use::
+
+    words = split_words(seed=0)
+    sessions = draw_sessions(64, words=words["test"], queries=3, seed=1)
+    examples = [turns_of(session) for session in sessions]      # for training with carry=True
+
+Cost: microseconds a session.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+
+from ed_interp.adapters.training.data import Example, Part, Turn, examples_of_pairs
+from ed_interp.errors import InvalidInputError
+from ed_interp.prompts.tasks import LabelledTask, builtin_task
+
+RULES = ("country-capital", "country-continent", "country-language")
+CHANCE = 1 / len(RULES)
+SPLITS = ("training", "validation", "test")
+
+Pair = tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Session:
+    """One announcement and the queries that it governs."""
+
+    rule: str
+    announcement: Pair
+    """A country and its answer by the rule."""
+    queries: tuple[Pair, ...]
+    """Countries with the right answers."""
+
+
+def rule_answers() -> dict[str, dict[str, str]]:
+    """Rule -> country -> answer, for the countries whose answers differ between all rules."""
+    tables: dict[str, dict[str, str]] = {}
+    for rule in RULES:
+        task = builtin_task(rule)
+        assert isinstance(task, LabelledTask)
+        tables[rule] = dict(task.pairs)
+    words = [word for word in tables[RULES[0]] if all(word in table for table in tables.values())]
+    clear = [w for w in words if len({table[w] for table in tables.values()}) == len(RULES)]
+    return {rule: {word: table[word] for word in clear} for rule, table in tables.items()}
+
+
+def split_words(*, seed: int) -> dict[str, tuple[str, ...]]:
+    """Countries for training (half), validation (a quarter) and test (the rest), disjoint."""
+    words = sorted(rule_answers()[RULES[0]])
+    random.Random(seed).shuffle(words)
+    half, quarter = len(words) // 2, len(words) // 4
+    parts = (words[:half], words[half : half + quarter], words[half + quarter :])
+    return {name: tuple(part) for name, part in zip(SPLITS, parts, strict=True)}
+
+
+def draw_sessions(
+    count: int, *, words: Sequence[str], queries: int, seed: int
+) -> tuple[Session, ...]:
+    """Sessions over ``words``, the rules in turn.
+
+    Raises:
+        InvalidInputError: fewer than one query, or fewer words than a session needs.
+    """
+    if queries < 1 or len(words) < queries + 1:
+        raise InvalidInputError(
+            f"{queries} queries and {len(words)} words: at least 1 query is expected, and a word "
+            "for each beside the announcement's"
+        )
+    tables, rng = rule_answers(), random.Random(seed)
+    found = []
+    for number in range(count):
+        rule = RULES[number % len(RULES)]
+        first, *rest = rng.sample(list(words), queries + 1)
+        table = tables[rule]
+        asked = tuple((word, table[word]) for word in rest)
+        found.append(Session(rule, (first, table[first]), asked))
+    return tuple(found)
+
+
+def turns_of(session: Session) -> Example:
+    """The announcement and every query, each a turn; only the last query has an answer (and loss).
+
+    A query without answer is its text up to the answer (``Spain ->``).
+    """
+    told, *asked = _written(session)
+    questions = tuple((turn[0],) for turn in asked[:-1])
+    return Example((_without_loss(told), *questions, asked[-1]))
+
+
+def context_of(session: Session, query: int) -> Example:
+    """Announcement and one query in one sequence, nothing between: what a memory is measured by."""
+    told, *asked = _written(session)
+    return Example(((*_without_loss(told), *asked[query]),))
+
+
+def distance_of(session: Session, *, phrases: int, seed: int) -> Example:
+    """Announcement, so many phrases of filler, and the first query, in one sequence."""
+    told, asked, *_ = _written(session)
+    task = builtin_task("sentiment")
+    assert isinstance(task, LabelledTask)
+    rng = random.Random(seed)
+    texts = [rng.choice(task.pairs)[0] for _ in range(phrases)]
+    filler = tuple(Part(f"{text}\n", False) for text in texts)
+    return Example(((*_without_loss(told), *filler, *asked),))
+
+
+def reach(layers: int, window: int) -> int:
+    """Tokens back from which a position can be reached through sliding windows.
+
+    A window holds the position itself and ``window - 1`` before it, in each layer.
+    """
+    return layers * (window - 1)
+
+
+def _written(session: Session) -> tuple[Turn, ...]:
+    made = examples_of_pairs([session.announcement, *session.queries])
+    return tuple(example.turns[0] for example in made)
+
+
+def _without_loss(turn: Turn) -> Turn:
+    return tuple(Part(part.text, False) for part in turn)
