@@ -14,7 +14,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def test_all_is_what_is_exported():
-    assert set(ed_interp.__all__) == {*ed_interp._PUBLIC, "__version__"}
+    assert set(ed_interp.__all__) == {*ed_interp._PUBLIC, *ed_interp._ROOMS, "__version__"}
     for name in ed_interp.__all__:
         assert getattr(ed_interp, name) is not None
     assert set(ed_interp.__all__) <= set(dir(ed_interp))

@@ -15,7 +15,17 @@ from typing import Annotated, NoReturn
 import typer
 
 from ed_interp import __version__
-from ed_interp.cli import emergence, models, tasks
+from ed_interp.cli import (
+    adapter,
+    calibrate,
+    compare,
+    emergence,
+    features,
+    models,
+    paper,
+    steer,
+    tasks,
+)
 from ed_interp.errors import EdInterpError, InvalidInputError, ModelLoadError, UnknownNameError
 
 app = typer.Typer(
@@ -26,6 +36,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("emergence", help=emergence.HELP)(emergence.command)
+app.add_typer(adapter.app, name="adapter")
+app.add_typer(features.app, name="features")
+app.add_typer(steer.app, name="steer")
+app.command("compare", help=compare.HELP)(compare.command)
+app.command("paper", help=paper.HELP)(paper.command)
+app.command("calibrate", help=calibrate.HELP)(calibrate.command)
 app.command("models")(models.command)
 app.command("tasks")(tasks.command)
 

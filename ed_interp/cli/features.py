@@ -11,6 +11,7 @@ import typer
 
 from ed_interp.cli import features_follow, features_show, options
 from ed_interp.cli import features_options as common
+from ed_interp.cli.features_model import dictionary_and_model
 from ed_interp.errors import InvalidInputError
 
 app = typer.Typer(
@@ -91,12 +92,7 @@ def train(
     seed: common.Seed = 0,
     device: common.Device = None,
     dtype: common.Dtype = "float32",
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite", help="Replace what is at --out.", metavar="", rich_help_panel=common.OUT
-        ),
-    ] = False,
+    overwrite: common.Overwrite = False,
     as_json: common.Json = False,
     quiet: common.Quiet = False,
     debug: common.Debug = False,
@@ -142,15 +138,10 @@ def train(
 
 @app.command("measure")
 def measure(
-    sae: Annotated[str, typer.Argument(help="Folder of a dictionary, or a release of SAELens.")],
-    sae_id: Annotated[
-        str | None, typer.Option("--id", help="Which one of a release of SAELens.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Bundled model, hub id or folder.", show_default="the one it is of"),
-    ] = None,
-    site: Annotated[str | None, typer.Option(help="Hook point.", show_default="its own")] = None,
+    sae: common.Sae,
+    sae_id: common.SaeId = None,
+    model: common.Model = None,
+    site: common.SiteName = None,
     tokens: Annotated[
         int,
         typer.Option(
@@ -181,12 +172,7 @@ def measure(
             help="Folder for run.json and the table of features.", rich_help_panel=common.OUT
         ),
     ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite", help="Replace what is at --out.", metavar="", rich_help_panel=common.OUT
-        ),
-    ] = False,
+    overwrite: common.Overwrite = False,
     as_json: common.Json = False,
     quiet: common.Quiet = False,
     debug: common.Debug = False,
@@ -196,19 +182,10 @@ def measure(
     L0, fraction of variance unexplained, cross-entropy recovered, dead features, monosemanticity,
     sparse probing, splitting and absorption.
     """
-    common.calm_libraries()
     source = common.source_of(text, task, dataset, column, split, config)
-    from ed_interp.models.load import load as load_model
-    from ed_interp.probes.dictionaries import load
+    dictionary, hooked = dictionary_and_model(sae, sae_id, model, site, device, dtype)
     from ed_interp.probes.dictionaries import measure as measure_dictionary
 
-    dictionary = load(sae, sae_id, site=site)
-    name = dictionary.model_name if model is None else model
-    if name is None:
-        raise InvalidInputError(f"{sae} names no model; name one with --model")
-    hooked = load_model(name, device=device, dtype=dtype)
-    if str(hooked.device) != "cpu":
-        dictionary.sae.to(hooked.device)
     measured = measure_dictionary(
         dictionary,
         hooked,

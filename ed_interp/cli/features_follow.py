@@ -14,26 +14,12 @@ from ed_interp.cli import options
 from ed_interp.cli.features_model import dictionary_and_model, refuse_existing
 from ed_interp.prompts.tasks import DEFAULT_TASK
 
-Sae = Annotated[str, typer.Argument(help="Folder of a dictionary, or a release of SAELens.")]
-SaeId = Annotated[str | None, typer.Option("--id", help="Which one of a release of SAELens.")]
-Model = Annotated[
-    str | None,
-    typer.Option(help="Bundled model, hub id or folder.", show_default="the one it is of"),
-]
-SiteName = Annotated[str | None, typer.Option(help="Hook point.", show_default="its own")]
-Overwrite = Annotated[
-    bool,
-    typer.Option(
-        "--overwrite", help="Replace what is at --out.", metavar="", rich_help_panel=common.OUT
-    ),
-]
-
 
 def emergence(
-    sae: Sae,
-    sae_id: SaeId = None,
-    model: Model = None,
-    site: SiteName = None,
+    sae: common.Sae,
+    sae_id: common.SaeId = None,
+    model: common.Model = None,
+    site: common.SiteName = None,
     task: Annotated[str, typer.Option(help="Built-in labelled or mixed task.")] = DEFAULT_TASK,
     shots: Annotated[
         str | None,
@@ -59,7 +45,7 @@ def emergence(
         Path | None,
         typer.Option(help="Folder for run.json, PNG and page.", rich_help_panel=common.OUT),
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: common.Overwrite = False,
     as_json: common.Json = False,
     quiet: common.Quiet = False,
     debug: common.Debug = False,
@@ -102,10 +88,10 @@ def emergence(
 
 
 def explain(
-    sae: Sae,
-    sae_id: SaeId = None,
-    model: Model = None,
-    site: SiteName = None,
+    sae: common.Sae,
+    sae_id: common.SaeId = None,
+    model: common.Model = None,
+    site: common.SiteName = None,
     feature: Annotated[
         list[int] | None,
         typer.Option(help="Number of a feature; repeatable.", show_default="all", min=0),
@@ -135,7 +121,7 @@ def explain(
     out: Annotated[
         Path | None, typer.Option(help="JSON file to write.", rich_help_panel=common.OUT)
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: common.Overwrite = False,
     as_json: common.Json = False,
     quiet: common.Quiet = False,
     debug: common.Debug = False,

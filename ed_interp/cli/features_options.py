@@ -18,6 +18,17 @@ TRAINING = "Training"
 RUN = "Running"
 OUT = "Output"
 
+Sae = Annotated[str, typer.Argument(help="Folder of a dictionary, or a release of SAELens.")]
+SaeId = Annotated[str | None, typer.Option("--id", help="Which one of a release of SAELens.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Bundled model, hub id or folder.", show_default="the one it is of"),
+]
+SiteName = Annotated[str | None, typer.Option(help="Hook point.", show_default="its own")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace what is at --out.", metavar="", rich_help_panel=OUT),
+]
 Text = Annotated[
     Path | None,
     typer.Option(

@@ -21,10 +21,8 @@ _READING = "What to read"
 
 
 def show(
-    sae: Annotated[str, typer.Argument(help="Folder of a dictionary, or a release of SAELens.")],
-    sae_id: Annotated[
-        str | None, typer.Option("--id", help="Which one of a release of SAELens.")
-    ] = None,
+    sae: common.Sae,
+    sae_id: common.SaeId = None,
     feature: Annotated[
         list[int] | None,
         typer.Option(help="Number of a feature to print; repeatable.", min=0),
@@ -43,11 +41,8 @@ def show(
             rich_help_panel=common.OUT,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Bundled model, hub id or folder.", show_default="the one it is of"),
-    ] = None,
-    site: Annotated[str | None, typer.Option(help="Hook point.", show_default="its own")] = None,
+    model: common.Model = None,
+    site: common.SiteName = None,
     tokens: Annotated[
         int,
         typer.Option(

@@ -100,7 +100,8 @@ class TopContexts:
         first = np.sort(first)
         token, latent, value = token[first], latent[first], value[first]
         rank = np.arange(len(latent)) - np.searchsorted(latent, latent)
-        token, latent, value = (column[rank < self._keep] for column in (token, latent, value))
+        first = rank < self._keep
+        token, latent, value = token[first], latent[first], value[first]
         new_ids, new_values = self._around(dense, ids, window, token, latent)
         for one in np.unique(latent):
             chosen = slice(*np.searchsorted(latent, [one, one + 1]))

@@ -232,7 +232,7 @@ def _nearest(decoder: Tensor, neighbours: int) -> Columns:
     ids: list[NDArray[np.int32]] = []
     values: list[NDArray[np.float32]] = []
     start = 0
-    for rows in unit.split(max(1, _CELLS // latents)):
+    for rows in torch.split(unit, max(1, _CELLS // latents)):
         cosine = rows @ unit.T
         own = torch.arange(len(rows), device=rows.device)
         cosine[own, own + start] = -2.0

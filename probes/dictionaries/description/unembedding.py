@@ -52,7 +52,7 @@ def direct_effects(
         rows = rows * scale.to(rows.device)
     top = min(top, unembedding.shape[0])
     found: list[list[NDArray[Any]]] = [[], [], [], []]
-    for part in rows.split(max(1, _CELLS // unembedding.shape[0])):
+    for part in torch.split(rows, max(1, _CELLS // unembedding.shape[0])):
         effect = part @ unembedding.T
         effect -= effect.mean(-1, keepdim=True)
         for sign, columns in ((1, found[:2]), (-1, found[2:])):

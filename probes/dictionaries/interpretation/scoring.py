@@ -291,7 +291,7 @@ class _Half:
             contexts=tuple(tuple(tokens) for tokens, _ in found),
             activations=tuple(tuple(map(float, dense)) for _, dense in found),
             occurrences=seen,
-            mass=mass,
+            mass=mass.astype(np.float64),
             token_texts=self._texts,
             categories=categories,
         )

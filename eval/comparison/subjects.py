@@ -1,0 +1,198 @@
+"""Subjects: anything that can stand on one side of a comparison.
+
+Use: ``open_subject("icl-gpt2")``, ``open_subject("path/of/an/adapter")``, a live model of
+``transformers``, PEFT or TransformerLens, a steered model, or ``PromptOnly(model, "Answer with a
+capital:")``, which changes nothing but the text before the prompt. Cost: that of loading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.models.hooked import HookedModel, tokenizer_fingerprint
+from ed_interp.models.load import load
+from ed_interp.prompts.tokens import Ids, TokenPopulation
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptOnly:
+    """A model that is given a text before every prompt, and is otherwise left alone."""
+
+    model: Any
+    """Anything :func:`ed_interp.load` takes."""
+    text: str
+    """Put before the prompt; end it with a line break or a space where one is wanted."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """One side of a comparison, ready to run."""
+
+    name: str
+    kind: str
+    """``frozen``, ``adapter``, ``prompt`` or ``steered``."""
+    hooked: HookedModel
+    before: Ids = ()
+    """Tokens put before every prompt (prompt-only), after the tokenizer's own first tokens."""
+    scope: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+    """Entered around every forward pass: what steers."""
+    folder: Path | None = None
+    """Where the adapter was loaded from; its record of the training is there."""
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """More for the record: the adapter's configuration, the prompt, the direction."""
+
+    @property
+    def model(self) -> Any:
+        """The live model."""
+        return self.hooked.model
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the live model carries PEFT adapters."""
+        return bool(getattr(self.model, "peft_config", None))
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data for the record."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "model": self.hooked.describe(),
+            **self.details,
+        }
+
+    def told(self, population: TokenPopulation) -> TokenPopulation:
+        """The population with this subject's text before every prompt."""
+        if not self.before:
+            return population
+        prompts = tuple(
+            dataclasses.replace(prompt, prefix=prompt.prefix + self.before)
+            for prompt in population.prompts
+        )
+        return dataclasses.replace(population, prompts=prompts)
+
+
+def open_subject(model: Any, *, name: str | None = None, **options: Any) -> Subject:
+    """Anything that can be compared, as a :class:`Subject`.
+
+    Args:
+        model: A :class:`Subject` (returned as it is), :class:`PromptOnly`, a steered model, or
+            anything :func:`ed_interp.load` takes.
+        name: Instead of the model's own.
+        **options: Passed to ``load`` for models given by name (tokenizer, device, dtype, ...).
+
+    Raises:
+        ModelLoadError: it cannot be loaded.
+        InvalidInputError: a prompt without text, or options that do not apply.
+    """
+    if isinstance(model, Subject):
+        return model
+    if isinstance(model, PromptOnly):
+        return _told(model, name, options)
+    if _is_steered(model):
+        return _steered(model, name)
+    folder = Path(os.fspath(model)) if isinstance(model, (str, os.PathLike)) else None
+    if folder is None:
+        options = {key: value for key, value in options.items() if key == "tokenizer"}
+    hooked = load(model, **options)
+    subject = Subject(name or hooked.name, "frozen", hooked)
+    if not subject.is_adapter:
+        return subject
+    config = _adapter_config(subject.model)
+    return dataclasses.replace(subject, kind="adapter", folder=folder, details={"adapter": config})
+
+
+def check_alike(control: Subject, treated: Subject) -> None:
+    """Refuse two models that cannot be given the same tokens.
+
+    Raises:
+        InvalidInputError: tokenizers, vocabularies or precisions differ.
+    """
+    first, second = control.hooked, treated.hooked
+    prints = [tokenizer_fingerprint(hooked.tokenizer) for hooked in (first, second)]
+    if None not in prints and prints[0] != prints[1]:
+        raise InvalidInputError(
+            f"{control.name} and {treated.name} have different tokenizers ({prints[0]} and "
+            f"{prints[1]}), so no prompt is the same for both; compare models of one tokenizer"
+        )
+    sizes = [vocabulary_size(hooked) for hooked in (first, second)]
+    if sizes[0] != sizes[1]:
+        raise InvalidInputError(
+            f"{control.name} has {sizes[0]} output tokens and {treated.name} {sizes[1]}: their "
+            "next-token distributions cannot be compared; compare models of one vocabulary"
+        )
+    if first.dtype != second.dtype:
+        raise InvalidInputError(
+            f"{control.name} runs in {first.dtype} and {treated.name} in {second.dtype}: the "
+            "difference would be that of the precision; load both with the same dtype"
+        )
+
+
+def vocabulary_size(hooked: HookedModel) -> int:
+    """Number of tokens the model gives logits for."""
+    for name in ("vocab_size", "d_vocab"):
+        value = getattr(hooked.config, name, None)
+        if value:
+            return int(value)
+    raise InvalidInputError(f"{hooked.name} does not say how many tokens it knows (vocab_size)")
+
+
+@contextlib.contextmanager
+def adapter_off(model: Any) -> Iterator[None]:
+    """The PEFT model without its adapters, for a while."""
+    with model.disable_adapter():
+        yield
+
+
+def _told(asked: PromptOnly, name: str | None, options: dict[str, Any]) -> Subject:
+    base = open_subject(asked.model, **options)
+    if base.hooked.tokenizer is None:
+        raise InvalidInputError(f"a prompt needs a tokenizer, and {base.name} has none")
+    ids = tuple(base.hooked.tokenizer(asked.text, add_special_tokens=False)["input_ids"])
+    if not ids:
+        raise InvalidInputError(
+            "a prompt-only subject needs a text, found none; pass PromptOnly(model, 'text')"
+        )
+    details = {**base.details, "prompt": asked.text, "prompt_tokens": len(ids)}
+    title = name or f"{base.name} + prompt"
+    return dataclasses.replace(base, name=title, kind="prompt", before=ids, details=details)
+
+
+def _is_steered(model: Any) -> bool:
+    # By name, so that steering is not imported for models that are not steered.
+    return type(model).__name__ == "SteeredModel" and hasattr(model, "applied")
+
+
+def _steered(model: Any, name: str | None) -> Subject:
+    hooked: HookedModel = model.hooked
+    written = [
+        {
+            "kind": type(each).__name__,
+            "sites": [site.name for site in each.sites(hooked)],
+            "coefficient": str(getattr(each, "coefficient", "")),
+        }
+        for each in model.interventions
+    ]
+    title = name or f"{hooked.name} + steering"
+    return Subject(
+        title, "steered", hooked, scope=model.applied, details={"interventions": written}
+    )
+
+
+def _adapter_config(model: Any) -> dict[str, Any]:
+    """The active adapter's configuration, as far as it is plain data."""
+    import json
+
+    active = model.active_adapters[0] if hasattr(model, "active_adapters") else "default"
+    config = model.peft_config.get(active) or next(iter(model.peft_config.values()))
+    found: dict[str, Any] = json.loads(json.dumps(config.to_dict(), default=_listed))
+    return {key: value for key, value in sorted(found.items()) if value is not None}
+
+
+def _listed(value: Any) -> Any:
+    return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)

@@ -1,0 +1,88 @@
+"""``ed-interp compare`` as a person would run it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def quick(tiny_folder, tmp_path, monkeypatch):
+    """Arguments of a run of seconds."""
+    monkeypatch.chdir(tmp_path)
+    sizes = {
+        "--model": tiny_folder, "--seeds": 1, "--rates": "0.001", "--steps": 2, "--batch-size": 2,
+        "--prompts": 8, "--watch-prompts": 14, "--texts": 2, "--shots": "0,1",
+    }  # fmt: skip
+    return [
+        "compare",
+        "--quiet",
+        "--no-emergence",
+        *(str(p) for item in sizes.items() for p in item),
+    ]
+
+
+def test_json_and_exit_status(cli, quick, tmp_path):
+    done = cli(*quick, "--treated", "random", "--controls", "none", "--json", "--out", "RUN")
+    assert done.status == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["format"] == "ed-interp/comparison-run"
+    assert record == json.loads((tmp_path / "RUN" / "run.json").read_text("utf-8"))
+    assert record["command"].startswith("ed-interp compare")
+    assert "written to RUN" in done.stderr
+
+    again = cli(*quick, "--treated", "random", "--controls", "none", "--out", "RUN")
+    assert again.status == 1
+    assert "exists" in again.error
+
+
+def test_forgetting_fails_the_command(cli, quick, tmp_path):
+    asked = [*quick, "--treated", "random", "--controls", "none"]
+    done = cli(*asked, "--fail-on-forgetting", "1000", "--out", "A")
+    assert done.status == 0
+    assert "random against its controls" in done.stdout
+    failed = cli(*asked, "--fail-on-forgetting", "1e-9", "--out", "B")
+    record = json.loads((tmp_path / "B" / "run.json").read_text("utf-8"))
+    rise = next(row for row in record["summary"] if row["metric"] == "forgetting")["mean"]
+    assert rise > 1e-9
+    assert failed.status == 1
+    assert "random forgets" in failed.stderr
+    assert f"{rise:.4f}" in failed.stderr
+
+
+def test_a_checkpoint_is_compared_with_the_frozen_model(cli, quick, tiny_folder, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    config = LoraConfig(r=2, target_modules=["c_attn"], task_type="CAUSAL_LM", fan_in_fan_out=True)
+    get_peft_model(base, config).save_pretrained("adapter")
+    done = cli(*quick, "--treated", "adapter", "--controls", "none", "--json", "--out", "RUN")
+    assert done.status == 0, done.stderr
+    (treated,) = [row for row in json.loads(done.stdout)["trials"] if row["arm"] == "treated"]
+    assert treated["neutral"] is True
+    assert treated["forgetting"] == 0
+    assert treated["harmed"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--treated", "nowhere"], "does not exist, and no arm is called so"),
+        (["--treated", "."], "has no adapter_config.json"),
+        (["--controls", "lore"], "did you mean lora"),
+        (["--controls", ","], "--controls is empty"),
+        (["--task", "mixed-country"], "would have to be trained"),
+        (["--task", "country-capitol"], "country-capital"),
+        (["--rates", "fast"], "--rates 'fast'"),
+        (["--shots", "many"], "--shots 'many'"),
+        (["--fail-on-forgetting", "-1"], "above 0"),
+        (["--seeds", "0"], "below 1"),
+    ],
+)
+def test_bad_input_is_one_line(cli, quick, arguments, reason, tmp_path):
+    done = cli(*quick, *arguments)
+    assert done.status == 2
+    assert reason in done.error
+    assert not (tmp_path / "ed-interp-runs").exists()
