@@ -324,7 +324,6 @@ def plotly_script() -> str:
 
 @cache
 def templates() -> jinja2.Environment:
-    """The templates of the pages."""
     """The pages of the house, by file name."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),

@@ -18,6 +18,7 @@ from ed_interp.eval.paper.document import (
     Quote,
     Section,
     gap,
+    key_of,
     listed,
     paragraph,
 )
@@ -222,7 +223,7 @@ def _row_of(record: Record, place: Place) -> Parts:
     row = record.place(*place.path[:-2])
     if row["layer"].there and row["shots"].there:
         return ("block ", row["layer"].show(), " and shot count ", row["shots"].show())
-    return (Code(".".join(str(step) for step in place.path[:-1])),)
+    return (Code(key_of(place.path[:-1])),)
 
 
 def _flag_places(place: Place) -> Iterator[Place]:

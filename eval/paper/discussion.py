@@ -133,14 +133,14 @@ def _metric(head: Place, metric: str) -> Parts:
 def _comparison(record: Record) -> list[Block]:
     head = record.place()
     alpha = record.loaded.alpha
-    found: dict[str, list[Parts]] = {"better": [], "worse": [], "changed": []}
+    found: dict[str, list[Place]] = {"better": [], "worse": [], "changed": []}
     rest: dict[str, set[str]] = {}
     for place, effect in zip(head["effects"], record.loaded.effects, strict=True):
         verdict = _verdict(place, effect, alpha)
         if verdict is None:
             rest.setdefault(effect.family, set()).add(effect.metric)
         elif effect.family != "relation" or effect.metric == "logprob":
-            found[verdict].append(effect_in_words(place))
+            found[verdict].append(place)
     title = (head["treated"]["name"].show(), " against ", head["control"]["name"].show(), " on ")
     blocks: list[Block] = [Heading((*title, head["task"].show(), ", by prompt"))]
     leads = {
@@ -148,10 +148,10 @@ def _comparison(record: Record) -> list[Block]:
         "worse": "Worse at the corrected level: ",
         "changed": "Changed at the corrected level, neither direction being the better one: ",
     }
-    items = [
-        (leads[verdict], *listed(effects[:12]), *_more(effects, 12), ".")
-        for verdict, effects in found.items()
-        if effects
+    items: list[Parts] = [
+        (leads[verdict], *_first(sorted(places, key=importance), 12), ".")
+        for verdict, places in found.items()
+        if places
     ]
     if not items:
         items.append(("No difference is supported in any effect that was tested.",))
@@ -161,7 +161,30 @@ def _comparison(record: Record) -> list[Block]:
             for family, metrics in rest.items()
         )
         items.append((f"For some or all effects of these families it is not supported: {names}.",))
+    items += _learning(head["adaptivity"])
     return [*blocks, Bullets(tuple(items))]
+
+
+def _learning(place: Place) -> list[Parts]:
+    """What a session of interactions with feedback brought, by its interval."""
+    turns = list(place["turns"]) if place.there else []
+    if not turns:
+        return []
+    last = max(turns, key=lambda row: row["turn"].raw)
+    low, high = last["gain_ci_low"].raw, last["gain_ci_high"].raw
+    verb = "a gain" if low > 0 else "a loss" if high < 0 else "no supported change"
+    return [
+        (
+            "Interactions with feedback brought ",
+            f"{verb} of log-probability against before the first: ",
+            last["gain"].show("+.3g"),
+            " nats after turn ",
+            last["turn"].show(),
+            " (",
+            *between(last, "gain_ci_low", "gain_ci_high", "+.3g"),
+            "; an interval over sessions, without a corrected test).",
+        )
+    ]
 
 
 def _verdict(place: Place, effect: Effect, alpha: float) -> str | None:
@@ -191,8 +214,17 @@ def effect_in_words(row: Place) -> Parts:
     )
 
 
-def _more(items: Sequence[Parts], shown: int) -> Parts:
-    return (", and more in the tables of appendix D",) if len(items) > shown else ()
+def importance(row: Place) -> tuple[int, float]:
+    """Order of effects: the task, neutral text, then relations; the largest first."""
+    families = ("behaviour", "forgetting", "relation")
+    family = row["family"].raw
+    return families.index(family) if family in families else 9, -abs(row["difference"].raw)
+
+
+def _first(places: Sequence[Place], most: int) -> Parts:
+    """The first effects in words, and whether there are more."""
+    told = [effect_in_words(place) for place in places[:most]]
+    return (*listed(told), ", and more in appendix D" if len(places) > most else "")
 
 
 def _curve(record: Record) -> list[Block]:

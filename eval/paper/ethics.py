@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ed_interp.eval.comparison.summary import LEVEL
-from ed_interp.eval.paper.discussion import STUDY, effect_in_words, supported
+from ed_interp.eval.paper.discussion import STUDY, effect_in_words, importance, supported
 from ed_interp.eval.paper.document import (
     Block,
     Bullets,
@@ -80,7 +80,8 @@ def _data(records: Sequence[Record]) -> list[Parts]:
             known = [key for key in ("trained", "asked", "examples", "held_out") if
                      problem[key].there]  # fmt: skip
             numbers = listed([(f"{key.replace('_', ' ')} ", problem[key].show()) for key in known])
-            found.append(("The pairs of ", problem["name"].show(), ": ", *numbers,
+            found.append(("The pairs of ", problem["name"].show(), ", for ",
+                          head["model"]["name"].show(), ": ", *numbers,
                           "; what was asked was not trained on."
                           if problem["trained"].there else "."))  # fmt: skip
         elif record.kind == "trained adapter":
@@ -122,16 +123,22 @@ def _of_study(head: Place) -> list[Parts]:
     row = next(iter(chosen(head["summary"], arm=tested.raw, metric="forgetting")), None)
     if row is None:
         return found
-    low, high = row["ci_low"].raw, row["ci_high"].raw
-    ends: Parts
-    if low is None:
-        verb, ends = "was measured once, so no interval supports it", ()
-    else:
-        changed = low > 0 or high < 0
-        verb = "is supported by its interval" if changed else "is not supported by its interval"
-        ends = (" (", *between(row, "ci_low", "ci_high", "+.3g"), ")")
-    return [*found, ("A change of the cross-entropy on neutral text ", f"{verb}: ",
-                     row["mean"].show("+.3g"), " nats per token", *ends, *where, ".")]  # fmt: skip
+    return [*found, (*_forgetting(head, row), *where, ".")]
+
+
+def _forgetting(head: Place, row: Place) -> Parts:
+    """The rise of the cross-entropy over seeds, and whether it holds after the correction."""
+    rise: Parts = (row["mean"].show("+.3g"), " nats per token")
+    if row["ci_low"].there:
+        rise = (*rise, " (", *between(row, "ci_low", "ci_high", "+.3g"), ")")
+    what = "The cross-entropy on neutral text changed over seeds by "
+    frozen = next(iter(chosen(head["summary"], arm="frozen", metric="forgetting")), None)
+    if frozen is None or not frozen["p_holm"].there:
+        return (what, *rise, ", which was not tested against the frozen model,")
+    held = supported(frozen, "difference_low", "difference_high", 1 - LEVEL)
+    verb = "is supported" if held else "is not supported"
+    told = f", which {verb} against the frozen model after the correction (corrected p "
+    return (what, *rise, told, frozen["p_holm"].show(".2g"), ")")
 
 
 def _of_comparison(record: Record) -> Parts:
@@ -142,6 +149,7 @@ def _of_comparison(record: Record) -> Parts:
         for place, effect in zip(head["effects"], record.loaded.effects, strict=True)
         if effect.verdict(alpha) == "worse" and supported(place, "ci_low", "ci_high", alpha)
     ]
+    worse.sort(key=importance)
     who: Parts = ("By prompt, ", head["treated"]["name"].show(), " on ", head["task"].show())
     if not worse:
         return (*who, ": no effect became worse at the corrected level.")
@@ -168,12 +176,13 @@ def _undo(records: Sequence[Record]) -> list[Block]:
             )  # fmt: skip
         if record.kind == "comparison" and head["identity"].there:
             items.append(
-                ("With ", head["treated"]["name"].show(), " switched off the model equals the "
-                 "control bit for bit: ", head["identity"]["base_is_control"].show(), ".")
+                ("On ", head["task"].show(), ", with ", head["treated"]["name"].show(),
+                 " switched off, the model ", head["control"]["name"].show(),
+                 " is as before, bit for bit: ", head["identity"]["base_is_control"].show(), ".")
             )  # fmt: skip
         if record.kind == "comparison" and head["adaptivity"].there:
             items.append(
-                ("After a reset of its experience it is as before the first turn: ",
+                ("There, after a reset of its experience it is as before the first turn: ",
                  head["adaptivity"]["reset_is_neutral"].show(), ".")
             )  # fmt: skip
     found: list[Block] = [Bullets(tuple(items))]

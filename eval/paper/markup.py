@@ -43,7 +43,7 @@ def _html(part: Part) -> Markup:
     if isinstance(part, Code):
         return Markup("<code>{}</code>").format(part.text)
     if isinstance(part, Quote):
-        return Markup('<q cite="" data-source="{}">{}</q>').format(part.source, part.text)
+        return Markup('<q data-source="{}">{}</q>').format(part.source, part.text)
     if isinstance(part, Citation):
         return Markup('<cite id="work-{}">{}</cite>').format(part.work, work_text(part.work))
     where = f"{part.record} {part.file} {part.key}"

@@ -108,7 +108,7 @@ def _comparison(record: Record) -> list[Block]:
             column("metric", words=True), column("shots"), column("control", form=".3g"),
             column("treated", form=".3g"), column("difference", form="+.3g"),
             interval_column("interval", "ci_low", "ci_high", "+.3g"),
-            column("corrected p", "p_holm", form=".2g"), column("prompts", "n"),
+            column("corrected p", "p_holm", form=".2g"), column("samples", "n"),
         ]  # fmt: skip
         found += table(("Behaviour on the task, paired by prompt",), rows, columns)
     else:
