@@ -19,7 +19,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from ed_interp.probes.dictionaries.probing import f_ratio, logistic
+from ed_interp.probes.dictionaries.probing import f_ratio, logistic, predict
 
 GAIN = 0.03
 """Least gain in F1 for another feature to count as part of the concept."""
@@ -98,15 +98,16 @@ def _concept(
     half = len(labels) // 2
     train, test = slice(None, half), slice(half, None)
     probe = logistic(states[train], labels[train])
-    predicted = probe.predict(states[test])
+    predicted = predict(probe, states[test])
     order = np.argsort(-f_ratio(activations[train], labels[train]), kind="stable")
     # Only features that speak for the concept can be its features.
     speaks = activations[train][labels[train]].mean(0) > activations[train][~labels[train]].mean(0)
     order = order[speaks[order]][:MOST_FEATURES]
     scores = [
         _f1(
-            logistic(activations[train][:, order[:count]], labels[train]).predict(
-                activations[test][:, order[:count]]
+            predict(
+                logistic(activations[train][:, order[:count]], labels[train]),
+                activations[test][:, order[:count]],
             ),
             labels[test],
         )

@@ -145,7 +145,7 @@ def _probe(
         for count in right:
             table = states if count is None else activations[:, order[:count]]
             fitted = logistic(table[train], coded[train])
-            right[count] += int((fitted.predict(table[test]) == coded[test]).sum())
+            right[count] += int((predict(fitted, table[test]) == coded[test]).sum())
     n = len(coded)
     chance = float(np.bincount(coded).max() / n)
     return [
@@ -161,7 +161,16 @@ def logistic(table: NDArray[Any], labels: NDArray[Any]) -> Any:
     from sklearn.preprocessing import MaxAbsScaler
 
     fitted = make_pipeline(MaxAbsScaler(), LogisticRegression(C=10.0, max_iter=2000))
-    return fitted.fit(table, labels)
+    # Some BLAS raise the flag of an invalid operation on lanes they do not use; scikit-learn itself
+    # refuses tables with NaN.
+    with np.errstate(invalid="ignore"):
+        return fitted.fit(table.astype(np.float64), labels)
+
+
+def predict(fitted: Any, table: NDArray[Any]) -> NDArray[Any]:
+    """The labels that :func:`logistic`'s result gives to the rows of ``table``."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(fitted.predict(table.astype(np.float64)))
 
 
 def f_ratio(table: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:

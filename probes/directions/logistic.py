@@ -42,6 +42,8 @@ def logistic_probe(
         table, labels = class_table(states, place)
         table = table - table.mean(0)
         size = float(np.sqrt((table**2).mean())) or 1.0
-        probe = LogisticRegression(C=penalty_c, max_iter=max_iter).fit(table / size, labels)
+        # Some BLAS raise the flag of an invalid operation on lanes they do not use.
+        with np.errstate(invalid="ignore"):
+            probe = LogisticRegression(C=penalty_c, max_iter=max_iter).fit(table / size, labels)
         found.append(torch.from_numpy(np.asarray(probe.coef_[0], dtype=np.float64)))
     return along_gap(torch.stack(found), states, "the logistic probe")
