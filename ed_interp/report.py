@@ -150,12 +150,16 @@ def _accuracy_clause(first: Behaviour, last: Behaviour) -> str:
 
 
 def cautions(curve: Curve) -> str:
-    """How many rows are flagged, in one sentence; empty where none is."""
+    """How many rows are flagged, and where the estimator is right; empty without either."""
     flagged = sum(bool(row.flags) for row in curve.rows)
-    if not flagged:
-        return ""
-    names = ", ".join(occurring_flags(curve))
-    return f"{flagged} of {plural(len(curve.rows), 'value')} carry a flag ({names})."
+    found = []
+    if flagged:
+        names = ", ".join(occurring_flags(curve))
+        found.append(f"{flagged} of {plural(len(curve.rows), 'value')} carry a flag ({names}).")
+    calibration = getattr(curve, "calibration", None)
+    if calibration is not None:
+        found.append(f"At this size the estimator is {calibration.says()}.")
+    return " ".join(found)
 
 
 def occurring_flags(curve: Curve) -> list[str]:
@@ -262,8 +266,8 @@ def _figures(curve: Curve, meanings: Mapping[str, str]) -> list[dict[str, Any]]:
                 "comparison",
                 "Estimators side by side",
                 "The same activations, other estimators of information. Their bits differ in "
-                "meaning; a finding should not depend on which of them is asked: compare shape "
-                "and order, and the rank correlations in the table.",
+                "meaning: compare shape and order. What rests on an order on which their rank "
+                "correlations in the table do not agree rests on the choice of the estimator.",
                 lambda theme: figures.comparison_figure(comparison, theme=theme),
             )
         )

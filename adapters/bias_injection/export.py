@@ -46,7 +46,8 @@ def export_lora(
     if live and not drop_feedback:
         raise InvalidInputError(
             f"adapter {name!r} has live feedback nodes in {len(live)} layers ({live[0]}, ...), "
-            "which LoRA has no place for; pass drop_feedback=True to export the rest without them"
+            "which LoRA has no place for; pass drop_feedback=True "
+            "(--drop-feedback) to export the rest without them"
         )
     target = Path(folder)
     if (target / "adapter_config.json").exists():

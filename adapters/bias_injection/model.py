@@ -81,7 +81,7 @@ class BiasInjectionModel(BaseTuner):  # type: ignore[misc]
                             f"cannot merge adapter {name!r} and unload it: its feedback nodes "
                             f"({layer.key} and others) depend on the sequence and fit into no "
                             "weight; use merge_adapter(), which merges the rest and keeps them, or "
-                            "export the rest with ed_interp.adapters.bias_injection.export_lora"
+                            "export the rest (ed-interp adapter export --drop-feedback)"
                         )
         model: Any = super()._unload_and_optionally_merge(
             merge=merge, progressbar=progressbar, safe_merge=safe_merge, adapter_names=adapter_names

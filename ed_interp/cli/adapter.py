@@ -250,6 +250,7 @@ def show(folder: Folder, as_json: AsJson = False, debug: Debug = False) -> None:
     groups = found.pop("groups")
     taus = found.pop("taus")
     config = found.pop("config")
+    found["tensors"] = len(found.pop("layers"))  # --json has the norm of each
     _table({key: value for key, value in found.items() if value is not None})
     _table({f"{name}": f"{g['parameters']:,} parameters, norm {g['norm']:.4g}"
             for name, g in groups.items()})  # fmt: skip

@@ -154,9 +154,11 @@ def explain(
         f"{means['detection']:.3f} (another's explanation {means['detection_control']:.3f}), "
         f"fuzzing {means['fuzzing']:.3f} ({means['fuzzing_control']:.3f}); 0.5 is chance"
     )
+    typer.echo("feature  detection  fuzzing  explanation")
     best = sorted(found.rows, key=lambda row: -row.detection)[: 20 if not feature else None]
     for row in best:
-        typer.echo(f"{row.feature:6d}  {row.detection:.2f}  {row.fuzzing:.2f}  {row.text}")
+        scores = f"{row.detection:9.2f}  {row.fuzzing:7.2f}"
+        typer.echo(f"{row.feature:7d}  {scores}  {row.text}")
 
 
 def _steps(asked: str | None) -> list[int] | str:

@@ -110,6 +110,7 @@ def show(
         tokens=tokens,
         contexts=contexts,
         clamp_contexts=clamp_contexts,
+        clamp_features=feature if feature and html is None and out is None else None,
         window=window,
         seed=seed,
         progress=not quiet,
@@ -177,7 +178,9 @@ def _print(cards: list[FeatureCard]) -> None:
                 zip(context.tokens, context.values, strict=True)
             ):
                 style = "bold reverse" if place == context.peak else "underline" if value else ""
-                line.append(_shown(token), style=f"not dim {style}")
+                marked = place == context.peak and not console.is_terminal
+                shown = f"[{_shown(token)}]" if marked else _shown(token)
+                line.append(shown, style=f"not dim {style}")
             console.print(line)
         console.print()
 

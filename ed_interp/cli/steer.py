@@ -113,6 +113,13 @@ def find(
         steer_options.print_direction(direction)
         if looked is not None:
             typer.echo(looked.verdict)
+        elif pairs is not None:
+            typer.echo(f"too few pairs to say whether it will steer: at least {FEWEST} are needed")
+        if len(direction.vectors) > 1:
+            typer.echo(
+                f"it holds vectors at {len(direction.vectors)} sites, and apply adds at all of "
+                "them; --site chooses"
+            )
     print(f"written to {shown(Path(written))}", file=sys.stderr)
 
 
@@ -161,6 +168,8 @@ def apply(
         head = {"model": hooked.name, "sites": list(chosen.vectors), **settings}
         typer.echo(json.dumps({**head, "prompts": [item.to_dict() for item in found]}))
         return
+    sites = ", ".join(chosen.vectors)
+    typer.echo(f"{coefficient:g} times {loaded.provenance.method} at {sites}; tokens: {where}")
     steer_options.print_side_by_side(found)
 
 

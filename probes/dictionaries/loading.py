@@ -183,7 +183,7 @@ def _missing(folder: Path) -> ModelLoadError | RunFolderError:
         return ModelLoadError(f"{folder} is a file; pass the folder that holds {CONFIG}")
     return ModelLoadError(
         f"there is no folder {folder}; for a release of SAELens give its id too: "
-        f"load({str(folder)!r}, 'ID')"
+        f"load({str(folder)!r}, 'ID') (--id ID)"
     )
 
 

@@ -52,7 +52,9 @@ TOKENS = 1_000_000
 LATENTS = 1024
 _BLOCK_BYTES = 2**27
 _SCALE_TOKENS = 8192
-_CHECKPOINT_SECONDS = 60.0
+_CHECKPOINT_SECONDS = 10.0
+_CHECKPOINT_SHARE = 0.05
+"""Of the time that may go into writing checkpoints."""
 _LOGGED = 100
 
 
@@ -138,7 +140,8 @@ def train(
         options: Fields of SAELens's configuration of the architecture, such as
             ``{"l1_coefficient": 5.0}``.
         overwrite: Replace the dictionary at ``out``, once the new one is complete.
-        checkpoint_every: Steps between checkpoints; default about a minute.
+        checkpoint_every: Steps between checkpoints; default every ten seconds, less often where
+            writing takes long.
         progress: True for a bar on stderr, or a callable ``(done, total, what)``.
 
     Raises:
@@ -223,7 +226,7 @@ def _fit(
             history = read_checkpoint(folder, trainer, batches)
         else:
             _begin(plan, trainer)
-        written = time.monotonic()
+        written, wait = time.monotonic(), _CHECKPOINT_SECONDS
         done = trainer.n_training_steps
         every = max(1, plan.steps // _LOGGED)
         with track(progress, "training the dictionary", plan.steps) as advance:
@@ -240,10 +243,12 @@ def _fit(
                 if checkpoint_every is not None:
                     due = (step + 1) % checkpoint_every == 0
                 else:
-                    due = time.monotonic() - written > _CHECKPOINT_SECONDS
+                    due = time.monotonic() - written > wait
                 if due:
+                    start = time.monotonic()
                     write_checkpoint(folder, trainer, batches, history)
                     written = time.monotonic()
+                    wait = max(_CHECKPOINT_SECONDS, (written - start) / _CHECKPOINT_SHARE)
         return _finished(plan, trainer), history
 
 

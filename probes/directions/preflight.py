@@ -217,27 +217,29 @@ def agreement_of(differences: Tensor) -> float:
 def _separation(
     positive: Tensor, negative: Tensor, paired: bool, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """AUC and d' of each fold along the difference of the others; folds weighed by their size."""
+    """AUC and d' of every sample along the difference of the other folds.
+
+    Projections on different directions have no common scale: each fold is measured from the middle
+    of the other folds' classes, in units of their distance, and then all are pooled.
+    """
     folds = [_folds(len(positive), rng)]
     folds.append(folds[0] if paired else _folds(len(negative), rng))
-    aucs, primes, weights = [], [], []
+    pooled: list[list[Tensor]] = [[], []]
     for fold in range(FOLDS):
         held = [torch.from_numpy(numbers == fold) for numbers in folds]
         if not (held[0].any() and held[1].any()):
             continue
-        direction = positive[~held[0]].mean(0) - negative[~held[1]].mean(0)
-        # Fold by fold, as projections on different directions have no common scale.
-        along = [
-            (side[part] @ direction) for side, part in zip((positive, negative), held, strict=True)
-        ]
-        all_along = [side @ direction for side in (positive, negative)]
-        spread = float(sum(side.var(unbiased=True) for side in all_along) / 2) ** 0.5
-        higher = (along[0][:, None] > along[1][None]).double()
-        higher = higher + 0.5 * (along[0][:, None] == along[1][None]).double()
-        aucs.append(float(higher.mean()))
-        primes.append(float(along[0].mean() - along[1].mean()) / max(spread, 1e-300))
-        weights.append(along[0].numel() * along[1].numel())
-    return float(np.average(aucs, weights=weights)), float(np.average(primes, weights=weights))
+        means = positive[~held[0]].mean(0), negative[~held[1]].mean(0)
+        direction = means[0] - means[1]
+        unit = max(float(direction @ direction), 1e-300)
+        for found, side, part in zip(pooled, (positive, negative), held, strict=True):
+            found.append((side[part] - (means[0] + means[1]) / 2) @ direction / unit)
+    above, below = (torch.cat(found) for found in pooled)
+    higher = (above[:, None] > below[None]).double()
+    higher = higher + 0.5 * (above[:, None] == below[None]).double()
+    spread = float((above.var(unbiased=True) + below.var(unbiased=True)) / 2) ** 0.5
+    prime = float(above.mean() - below.mean()) / max(spread, 1e-300)
+    return float(higher.mean()), prime
 
 
 def _folds(count: int, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -38,8 +38,8 @@ def test_show_prints_features_and_writes_the_page(cli, where, tmp_path):
     assert (told["latents"], told["features"][0]["index"]) == (32, 3)
     assert page.read_text("utf-8").startswith("<!doctype html>")
     again = cli("features", "show", *where, *text, "--html", page)
-    assert again.status == 2
-    assert "exists; choose another, or pass --overwrite" in again.error
+    assert again.status == 1
+    assert "exists; pass another, or --overwrite" in again.error
     plain = cli("features", "show", *where, *text, "--feature", "3")
     assert plain.stdout.startswith("Feature 3")
     best = cli("features", "show", *where, *text)

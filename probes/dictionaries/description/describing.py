@@ -57,6 +57,7 @@ def describe(
     top_tokens: int = 8,
     neighbours: int = 5,
     clamp_contexts: int = CLAMP_CONTEXTS,
+    clamp_features: Sequence[int] | None = None,
     window: int | None = None,
     site: str | Site | None = None,
     seed: int = 0,
@@ -73,6 +74,7 @@ def describe(
         top_tokens: To list as promoted, suppressed, and raised by clamping.
         neighbours: Features with similar decoder rows to list.
         clamp_contexts: Contexts in which each feature is clamped; 0 leaves it out.
+        clamp_features: Clamp these features only; default all.
         window: Longest window of text in tokens; default 128, or the model's context.
         site: If not the dictionary's own.
         seed: Of the text and of the score's control.
@@ -112,7 +114,7 @@ def describe(
             found,
             hooked,
             place,
-            columns["largest"],
+            _only(columns["largest"], clamp_features),
             _clamp_windows(held, skip, clamp_contexts),
             top=top_tokens,
             progress=progress,
@@ -140,6 +142,7 @@ def describe(
             "top_tokens": top_tokens,
             "neighbours": neighbours,
             "clamp_contexts": clamp_contexts,
+            "clamp_features": None if clamp_features is None else list(clamp_features),
             "window": size,
             "seed": seed,
             "scored_tokens": observed.tokens,
@@ -241,6 +244,15 @@ def _nearest(decoder: Tensor, neighbours: int) -> Columns:
         values.append(found.cpu().numpy())
         start += len(rows)
     return {"nearest": np.concatenate(ids), "cosine": np.concatenate(values)}
+
+
+def _only(largest: NDArray[np.float32], features: Sequence[int] | None) -> NDArray[np.float32]:
+    """The largest activations of the features asked for, 0 for all others."""
+    if features is None:
+        return largest
+    kept = np.zeros_like(largest)
+    kept[list(features)] = largest[list(features)]
+    return kept
 
 
 def _clamp_windows(windows: Sequence[Ids], skip: int, count: int) -> list[Ids]:
