@@ -139,7 +139,8 @@ def run_experiment(
         rows = (*swept, *final)
         tested = [row for row in final if row.arm == plan.tested and row.status == "done"]
         if not tested:
-            reason = next((row.error for row in rows if row.arm == plan.tested), "it was not run")
+            own = [row.error for row in rows if row.arm == plan.tested and row.error]
+            reason = own[0] if own else "it was not run"
             raise InvalidInputError(f"{plan.tested}: {reason}; what is finished is kept")
         summary = summarise(final, plan.tested)
         record = _record(bench, best, rows, summary, extra)
