@@ -128,9 +128,13 @@ def test_it_is_an_architecture_of_sae_lens(dictionary, tmp_path, states):
 
 
 def test_registering_twice_changes_nothing():
+    from sae_lens.registry import get_sae_class, get_sae_training_class
+
     from ed_interp.probes.dictionaries.spike_slab.register import register
 
+    before = get_sae_class("spike_slab"), get_sae_training_class("spike_slab")
     register()
+    assert (get_sae_class("spike_slab"), get_sae_training_class("spike_slab")) == before
 
 
 def training_sae(**options):
