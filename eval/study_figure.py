@@ -67,19 +67,20 @@ def study_figure(records: Path, path: Path) -> Path:
     folders = sorted(file.parent for file in records.glob("*/run.json"))
     if not folders:
         raise InvalidInputError(
-            f"{records} holds no study; python -m ed_interp.eval.study makes one"
+            f"{records} holds no study; python -m ed_interp.eval.study --out {records} makes one"
         )
     colours = THEMES["light"]
-    columns = min(4, len(folders))
+    columns = min(2, len(folders))
     rows = -(-len(folders) // columns)
-    figure = Figure(figsize=(4.0 * columns, 3.6 * rows + 1.1), dpi=110, facecolor="white")
+    figure = Figure(figsize=(5.6 * columns, 3.5 * rows + 0.9), dpi=125, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     for axis, folder in zip(axes, folders, strict=False):
         _panel(axis, Experiment.load(folder), folder.name)
-    for axis in list(axes)[len(folders) :]:
+    for axis in axes[len(folders) :]:
         axis.set_visible(False)
-    axes[0].set_ylabel("accuracy at 0 shots", color=colours.text)
+    for axis in axes[::columns]:
+        axis.set_ylabel("accuracy at 0 shots", color=colours.text)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, fontsize=10)
     figure.tight_layout(rect=(0, 0.62 / figure.get_figheight(), 1, 1))
