@@ -133,6 +133,8 @@ def run_experiment(
         if count > 1:
             wait_for_all()
         bench = Bench(plan, run.folder, keep=keep)
+        # Read before anything is trained: what cannot be asked or tested is refused at once.
+        bench.panel  # noqa: B018
         swept = _run(bench, plan.sweep(), progress, "learning-rate sweep")
         best = best_rates(swept)
         final = _run(bench, plan.final(best), progress, "comparing arms")
