@@ -92,7 +92,7 @@ def find(
         direction = function_vector(
             hooked, task, heads=heads, shots=shots or 8, seed=seed, progress=not quiet
         )
-        looked = None
+        looked, said = None, ""
     else:
         from ed_interp.probes.directions.find import find_direction
         from ed_interp.probes.directions.pairs import Contrast
@@ -105,6 +105,7 @@ def find(
         direction = find_direction(hooked, states, method=method)
         enough = len(contrast.positive) >= FEWEST
         looked = preflight(hooked, states, seed=seed) if enough else None
+        said = f"too few pairs to say whether it will steer: at least {FEWEST} are needed"
     written = direction.save(out, overwrite=overwrite)
     if as_json:
         found = {"file": str(written), **steer_options.described(direction)}
@@ -113,8 +114,8 @@ def find(
         steer_options.print_direction(direction)
         if looked is not None:
             typer.echo(looked.verdict)
-        elif pairs is not None:
-            typer.echo(f"too few pairs to say whether it will steer: at least {FEWEST} are needed")
+        elif said:  # a contrast of too few
+            typer.echo(said)
         if len(direction.vectors) > 1:
             typer.echo(
                 f"it holds vectors at {len(direction.vectors)} sites, and apply adds at all of "
