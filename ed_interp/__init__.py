@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ed_interp.adapters.bias_injection import BiasInjectionConfig as BiasInjectionConfig
     from ed_interp.adapters.bias_injection.experience import experience as experience
     from ed_interp.errors import EdInterpError as EdInterpError
-    from ed_interp.eval.comparison import Comparison as Comparison
-    from ed_interp.eval.comparison import compare as compare
+    from ed_interp.eval.compare import Comparison as Comparison
+    from ed_interp.eval.compare import compare as compare
     from ed_interp.models.hooked import HookedModel as HookedModel
     from ed_interp.models.load import load as load
     from ed_interp.models.registry import bundled_names as bundled_names
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ed_interp.probes import directions as directions
     from ed_interp.probes.emergence.calibration.calibrate import calibrate as calibrate
     from ed_interp.probes.emergence.curve import EmergenceCurve as EmergenceCurve
-    from ed_interp.probes.emergence.definition import emergence as emergence
+    from ed_interp.probes.emergence.emergence import emergence as emergence
     from ed_interp.probes.emergence.estimators import mutual_information as mutual_information
     from ed_interp.prompts.files import from_dataset as from_dataset
     from ed_interp.prompts.files import from_file as from_file
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ed_interp.streams.injection import Replace as Replace
     from ed_interp.streams.injection import Where as Where
     from ed_interp.streams.injection import inject as inject
-    from ed_interp.streams.sites import Site as Site
+    from ed_interp.models.sites import Site as Site
 
 __version__ = "0.1.0"
 
@@ -55,7 +55,7 @@ _PUBLIC = {
     "Add": "ed_interp.streams.injection",
     "BiasInjectionConfig": "ed_interp.adapters.bias_injection",
     "Clamp": "ed_interp.streams.injection",
-    "Comparison": "ed_interp.eval.comparison",
+    "Comparison": "ed_interp.eval.compare",
     "Direction": "ed_interp.streams.direction",
     "EdInterpError": "ed_interp.errors",
     "EmergenceCurve": "ed_interp.probes.emergence.curve",
@@ -65,14 +65,14 @@ _PUBLIC = {
     "MixedTask": "ed_interp.prompts.tasks",
     "Population": "ed_interp.prompts.population",
     "Replace": "ed_interp.streams.injection",
-    "Site": "ed_interp.streams.sites",
+    "Site": "ed_interp.models.sites",
     "TextTask": "ed_interp.prompts.tasks",
     "Where": "ed_interp.streams.injection",
     "bundled_names": "ed_interp.models.registry",
     "calibrate": "ed_interp.probes.emergence.calibration.calibrate",
     "capture": "ed_interp.streams.capture",
-    "compare": "ed_interp.eval.comparison",
-    "emergence": "ed_interp.probes.emergence.definition",
+    "compare": "ed_interp.eval.compare",
+    "emergence": "ed_interp.probes.emergence.emergence",
     "experience": "ed_interp.adapters.bias_injection.experience",
     "from_dataset": "ed_interp.prompts.files",
     "from_file": "ed_interp.prompts.files",

@@ -15,7 +15,7 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.models.runners import TransformersRunner
 from ed_interp.streams.direction import Direction
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 _KINDS = {"decoder_block": "resid_post", "self_attn": "attn_out", "mlp": "mlp_out"}
 

@@ -13,8 +13,8 @@ from ed_interp.cli.running import calm_libraries, command_line, shown
 from ed_interp.errors import EdInterpError, InvalidInputError
 
 if TYPE_CHECKING:
-    from ed_interp.eval.comparison.experiment import Experiment
-    from ed_interp.eval.comparison.plan import Plan
+    from ed_interp.eval.study.experiment import Experiment
+    from ed_interp.eval.study.plan import Plan
 
 _WHAT = "What to compare"
 _ASK = "What to ask"
@@ -185,9 +185,9 @@ def command(
     counts = options.parse_shots(shots)
     chosen = _rates(rates)
     calm_libraries()
-    from ed_interp.eval.comparison.arms import CONTROLS, arms_of
-    from ed_interp.eval.comparison.experiment import run_experiment
-    from ed_interp.eval.comparison.plan import Plan
+    from ed_interp.eval.study.arms import CONTROLS, arms_of
+    from ed_interp.eval.study.experiment import run_experiment
+    from ed_interp.eval.study.plan import Plan
     from ed_interp.processes import process
     from ed_interp.records import next_run_path
 
@@ -260,7 +260,7 @@ def _checkpoint(treated: str) -> Path | None:
     Raises:
         InvalidInputError: a folder without an adapter, or neither a folder nor an arm.
     """
-    from ed_interp.eval.comparison.arms import ARMS
+    from ed_interp.eval.study.arms import ARMS
 
     if treated in ARMS:
         return None

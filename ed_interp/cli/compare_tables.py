@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from ed_interp.eval.comparison.experiment import Experiment
-    from ed_interp.eval.comparison.summary import ArmRow
+    from ed_interp.eval.study.experiment import Experiment
+    from ed_interp.eval.study.summary import ArmRow
 
 _HEADS = {
     "accuracy": ("accuracy", 2, True),

@@ -322,7 +322,7 @@ def command(
 
     calm_libraries()
     from ed_interp.models.load import load
-    from ed_interp.probes.emergence.definition import emergence
+    from ed_interp.probes.emergence.emergence import emergence
     from ed_interp.processes import gather, process, wait_for_all
     from ed_interp.records import RunFolder, next_run_path
 

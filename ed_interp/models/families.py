@@ -13,7 +13,7 @@ from typing import Any, Literal
 from torch import nn
 
 from ed_interp.errors import CaptureError
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 Side = Literal["input", "output"]
 

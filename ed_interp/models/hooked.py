@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ed_interp.models.runners import LensRunner, Runner, TransformersRunner
-from ed_interp.streams.sites import KINDS, Site
+from ed_interp.models.sites import KINDS, Site
 
 Norm = Literal["layernorm", "rms"]
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ed_interp.errors import CaptureError
 from ed_interp.models.families import blocks_of, module_of
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 
 @dataclasses.dataclass(frozen=True)

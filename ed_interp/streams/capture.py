@@ -24,7 +24,7 @@ from ed_interp.streams.activations import Activations, FolderStore, Store
 from ed_interp.streams.finite import check_finite
 from ed_interp.streams.packing import packed_length
 from ed_interp.streams.paths import PATHS
-from ed_interp.streams.sites import Site, stream_sites
+from ed_interp.models.sites import Site, stream_sites
 
 # Relative to the root mean square of the separate passes' states; far above rounding in a correct
 # path, far below what one wrongly visible token does.

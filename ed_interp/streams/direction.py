@@ -30,7 +30,7 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.streams.provenance import BEFORE_FINAL_NORM, ModelStamp, Provenance
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ed_interp.errors import CaptureError
 from ed_interp.models.hooked import HookedModel
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 
 def check_finite(

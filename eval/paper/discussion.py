@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ed_interp.eval.comparison.result import HIGHER_IS_BETTER, Effect
-from ed_interp.eval.comparison.summary import COMPARED, LEVEL
+from ed_interp.eval.compare.result import HIGHER_IS_BETTER, Effect
+from ed_interp.eval.study.summary import COMPARED, LEVEL
 from ed_interp.eval.paper.document import (
     Block,
     Bullets,
@@ -45,7 +45,7 @@ def discussion(records: Sequence[Record]) -> Section:
         paragraph(
             "A difference is stated below only where its interval excludes no difference and its "
             "corrected test agrees, at the level of the record or, for arms over seeds, of ",
-            Code("ed_interp.eval.comparison.summary.LEVEL"),
+            Code("ed_interp.eval.study.summary.LEVEL"),
             ". Where either does not, the difference is listed as not supported: that is no "
             "finding of equality.",
         )

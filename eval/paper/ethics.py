@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ed_interp.eval.comparison.summary import LEVEL
+from ed_interp.eval.study.summary import LEVEL
 from ed_interp.eval.paper.discussion import STUDY, effect_in_words, importance, supported
 from ed_interp.eval.paper.document import (
     Block,

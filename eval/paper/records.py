@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ed_interp.errors import EdInterpError, InvalidInputError, RunFolderError
-from ed_interp.eval.comparison.files import read_record
+from ed_interp.eval.compare.files import read_record
 from ed_interp.eval.paper.document import Value, key_of
 
 RUN, COMPARISON, TRAINING, CONFIG = (
@@ -119,13 +119,13 @@ class Kind:
 
 
 def _study(folder: Path) -> Any:
-    from ed_interp.eval.comparison.experiment import Experiment
+    from ed_interp.eval.study.experiment import Experiment
 
     return Experiment.load(folder)
 
 
 def _comparison(folder: Path) -> Any:
-    from ed_interp.eval.comparison.result import Comparison
+    from ed_interp.eval.compare.result import Comparison
 
     return Comparison.load(folder)
 
@@ -300,7 +300,7 @@ def _parts(record: Record) -> list[Path]:
     """The comparison and the adapter of the arm under test at its first seed, where kept."""
     if record.kind != "controlled study":
         return []
-    from ed_interp.eval.comparison.plan import Trial
+    from ed_interp.eval.study.plan import Trial
 
     study, folder = record.loaded, Path(record.folder)
     plan, best = study.plan, study.best.get(study.plan.tested, 0.0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ed_interp.eval.comparison.result import Effect
+from ed_interp.eval.compare.result import Effect
 from ed_interp.eval.paper.discussion import STUDY
 from ed_interp.eval.paper.document import (
     Block,

@@ -113,7 +113,7 @@ def _comparison(record: Record) -> list[Block]:
         found += table(("Features that changed most",), list(head["features"]), features)
     else:
         found.append(gap("changed features in this comparison",
-                         "ed_interp.eval.comparison.compare(..., dictionary=...)"))  # fmt: skip
+                         "ed_interp.eval.compare.compare(..., dictionary=...)"))  # fmt: skip
     if head["cost"].there:
         found += pairs(("Cost",), head["cost"])
     else:

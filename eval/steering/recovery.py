@@ -40,7 +40,7 @@ from ed_interp.prompts.tasks import LabelledTask
 from ed_interp.prompts.template import Template
 from ed_interp.streams.direction import Direction
 from ed_interp.streams.injection import Add, Intervention, Where
-from ed_interp.streams.sites import resid_post
+from ed_interp.models.sites import resid_post
 
 if TYPE_CHECKING:
     import pandas as pd

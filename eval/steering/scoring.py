@@ -23,7 +23,7 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
 from ed_interp.prompts.tokens import Ids
 from ed_interp.streams.injection import Intervention, inject
-from ed_interp.streams.sites import resid_pre
+from ed_interp.models.sites import resid_pre
 
 T = TypeVar("T")
 _BATCH_TOKENS = 4096

@@ -24,7 +24,7 @@ from ed_interp.probes.dictionaries.readme import readme_of
 from ed_interp.records import RunFolder, write_bytes, write_json, write_text
 from ed_interp.streams.direction import Direction
 from ed_interp.streams.provenance import ModelStamp
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 if TYPE_CHECKING:
     from sae_lens import SAE

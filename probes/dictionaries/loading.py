@@ -24,7 +24,7 @@ from ed_interp.probes.dictionaries.dictionary import (
 )
 from ed_interp.probes.dictionaries.formats import dictionary_learning, sparsify
 from ed_interp.probes.dictionaries.formats.parts import check_shapes, read_json, read_safetensors
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 if TYPE_CHECKING:
     from sae_lens import SAE

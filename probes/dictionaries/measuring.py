@@ -35,7 +35,7 @@ from ed_interp.probes.dictionaries.text import (
 )
 from ed_interp.progress import Progress
 from ed_interp.prompts.tasks import LabelledTask, MixedTask
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 TOKENS = 100_000
 CE_TOKENS = 20_000

@@ -22,7 +22,7 @@ from ed_interp.probes.dictionaries.dictionary import Dictionary
 from ed_interp.probes.dictionaries.states import stream_states
 from ed_interp.probes.dictionaries.text import Ids
 from ed_interp.progress import Progress, track
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 _CELLS = 2**24
 """Of dense activations at a time (64 MB)."""

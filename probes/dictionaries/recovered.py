@@ -25,7 +25,7 @@ from ed_interp.probes.dictionaries.states import padded
 from ed_interp.probes.dictionaries.text import Ids
 from ed_interp.progress import Progress, track
 from ed_interp.streams.injection import Replace, Selector, Where, inject
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 _BATCH_TOKENS = 4096
 _RESAMPLES = 1000

@@ -42,7 +42,7 @@ from ed_interp.probes.dictionaries.text import TextSource, Windows, default_wind
 from ed_interp.progress import Progress, track
 from ed_interp.records import RunFolder, environment
 from ed_interp.streams.provenance import ModelStamp
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 if TYPE_CHECKING:
     from sae_lens import SAETrainer, TrainingSAE

@@ -24,7 +24,7 @@ from ed_interp.prompts.tokens import Ids
 from ed_interp.streams.direction import Direction
 from ed_interp.streams.finite import check_finite
 from ed_interp.streams.injection import Add, Where
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.load import load
 from ed_interp.streams.direction import Direction
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 
 def decoder_direction(

@@ -27,7 +27,7 @@ from ed_interp.probes.directions.states import ContrastStates, read_states
 from ed_interp.probes.directions.whitened import whitened_difference
 from ed_interp.progress import Progress
 from ed_interp.streams.direction import Direction
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 Method = Callable[..., Float[Tensor, "site d_model"]]
 

@@ -45,7 +45,7 @@ from ed_interp.prompts.tasks import LabelledTask
 from ed_interp.prompts.tokens import ShotTokens
 from ed_interp.streams.direction import Direction
 from ed_interp.streams.paths import read_separate
-from ed_interp.streams.sites import Site, resid_pre
+from ed_interp.models.sites import Site, resid_pre
 
 if TYPE_CHECKING:
     import pandas as pd

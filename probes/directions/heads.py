@@ -24,7 +24,7 @@ from ed_interp.models.families import module_of
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs, TransformersRunner
 from ed_interp.prompts.tokens import Ids
-from ed_interp.streams.sites import Site, resid_post
+from ed_interp.models.sites import Site, resid_post
 
 _PROJECTIONS = ("c_proj", "o_proj", "out_proj", "dense")
 _ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")

@@ -31,7 +31,7 @@ from ed_interp.probes.directions.find import check_gap
 from ed_interp.probes.directions.pairs import Contrast
 from ed_interp.probes.directions.states import ContrastStates, read_states
 from ed_interp.progress import Progress
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 if TYPE_CHECKING:
     import pandas as pd

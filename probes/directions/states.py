@@ -24,7 +24,7 @@ from ed_interp.progress import Progress
 from ed_interp.prompts.population import Population, Prompt
 from ed_interp.prompts.tokens import Ids, ShotTokens, TokenPopulation, tokenize
 from ed_interp.streams.capture import capture
-from ed_interp.streams.sites import Site, resid_post
+from ed_interp.models.sites import Site, resid_post
 
 _CPU_TOKENS = 256
 """Of a batch: enough for matrix products at full speed, few enough that little is padding."""

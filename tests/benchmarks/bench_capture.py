@@ -21,7 +21,7 @@ from subjects import gpt2, hooked, tokenizer
 from torch import Tensor
 
 from ed_interp.models.runners import Inputs
-from ed_interp.streams.sites import stream_sites
+from ed_interp.models.sites import stream_sites
 
 BATCH, LENGTH = 4, 256
 WITH_LOGITS, WITHOUT_LOGITS = Target("at most", 1.03), Target("at most", 0.80)

@@ -30,14 +30,14 @@ import torch
 from harness import Options, Result, Row, Target, base_row, paired, row_of
 from subjects import gpt2, relation
 
-from ed_interp.eval.comparison.control import Panel
-from ed_interp.eval.comparison.questions import neutral_texts
-from ed_interp.eval.comparison.subjects import Subject, open_subject
+from ed_interp.eval.compare.control import Panel
+from ed_interp.eval.compare.questions import neutral_texts
+from ed_interp.eval.compare.subjects import Subject, open_subject
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
 from ed_interp.probes.emergence.measure import read
 from ed_interp.streams.injection import Transform, inject
-from ed_interp.streams.sites import resid_post
+from ed_interp.models.sites import resid_post
 
 SHOTS = range(9)
 NOISE = 0.1

@@ -19,7 +19,7 @@ from ed_interp.streams.injection.calls import Call, View
 from ed_interp.streams.injection.interventions import Intervention
 from ed_interp.streams.injection.places import Place, place_of
 from ed_interp.streams.injection.registry import Registry
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 
 @contextlib.contextmanager

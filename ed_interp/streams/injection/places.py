@@ -23,7 +23,7 @@ from ed_interp.errors import CaptureError, InvalidInputError
 from ed_interp.models.families import Side, module_of
 from ed_interp.models.hooked import HookedModel, is_transformer_lens
 from ed_interp.models.runners import TransformersRunner
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 Write = Callable[[Site, Tensor], Tensor]
 

@@ -25,7 +25,7 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import TransformersRunner
 from ed_interp.streams.injection.calls import Call, Generation
 from ed_interp.streams.injection.places import stay_last
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 if TYPE_CHECKING:
     from ed_interp.streams.injection.inject import Injection

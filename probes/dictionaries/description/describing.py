@@ -39,7 +39,7 @@ from ed_interp.probes.dictionaries.text import (
     text_source,
 )
 from ed_interp.progress import Progress, track
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 TOKENS = 200_000
 SCORED_TOKENS = 50_000

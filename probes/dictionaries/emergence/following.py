@@ -33,7 +33,7 @@ from ed_interp.prompts.tasks import (
 )
 from ed_interp.prompts.tokens import tokenize
 from ed_interp.streams.capture import capture
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 ACTIVE_SHARE = 0.01
 """Of prompts, from which on a feature counts as active."""

@@ -44,7 +44,7 @@ from ed_interp.probes.dictionaries.text import (
     text_source,
 )
 from ed_interp.progress import Progress, track
-from ed_interp.streams.sites import Site
+from ed_interp.models.sites import Site
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,7 +20,7 @@ MODEL = {
 
 def comparison() -> Any:
     """An adapter that helps one task and harms another relation, both beyond doubt."""
-    from ed_interp.eval.comparison.result import (
+    from ed_interp.eval.compare.result import (
         Adaptivity,
         Comparison,
         Context,
@@ -78,7 +78,7 @@ def comparison() -> Any:
 
 
 def plan(**changes: Any) -> Any:
-    from ed_interp.eval.comparison.plan import Plan
+    from ed_interp.eval.study.plan import Plan
 
     problem = {"kind": "relation", "task": "country-capital", "shots": [0, 2]}
     arms = ("bias-injection", "frozen", "lora", "random")
@@ -88,7 +88,7 @@ def plan(**changes: Any) -> Any:
 
 def trials() -> list[Any]:
     """The arm under test beats the random direction beyond doubt, and LoRA not."""
-    from ed_interp.eval.comparison.trials import TrialRow
+    from ed_interp.eval.study.trials import TrialRow
 
     levels = {"bias-injection": 0.75, "frozen": 0.3125, "lora": 0.71875, "random": 0.28125}
     rows = [
@@ -131,9 +131,9 @@ def trials() -> list[Any]:
 
 def write_study(folder: Path, *, rows: list[Any] | None = None, **changes: Any) -> Path:
     """A controlled study with the comparison and the adapter of the arm under test."""
-    from ed_interp.eval.comparison import experiment
-    from ed_interp.eval.comparison.files import write_comparison
-    from ed_interp.eval.comparison.summary import summarise
+    from ed_interp.eval.compare import experiment
+    from ed_interp.eval.compare.files import write_comparison
+    from ed_interp.eval.study.summary import summarise
     from ed_interp.records import write_json
 
     asked, found = plan(**changes), trials() if rows is None else rows

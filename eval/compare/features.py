@@ -1,0 +1,115 @@
+"""Which features of a dictionary changed most on neutral text.
+
+The states at the dictionary's site are read in the very passes that score the text, encoded under
+both models, and summed per text, so that a feature's change is paired by text. Cost: encoding, and
+two numbers per text and feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.eval.compare.result import FeatureChange
+from ed_interp.statistics import bootstrap_interval
+from ed_interp.models.sites import Site
+
+Array = NDArray[np.float64]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What a dictionary needs to have: its site, and features of states."""
+
+    @property
+    def site(self) -> Any: ...
+
+    def encode(self, states: Any) -> Any: ...
+
+
+class FeatureSums:
+    """Sums of activations per text and feature, filled batch by batch."""
+
+    def __init__(self, dictionary: Encoder, texts: int) -> None:
+        """Empty sums.
+
+        Raises:
+            InvalidInputError: a dictionary without a site, or no text to read.
+        """
+        if dictionary.site is None:
+            raise InvalidInputError(
+                "the dictionary does not say where in the model it reads; load it with site="
+            )
+        if not texts:
+            raise InvalidInputError(
+                "features are compared on neutral text; give texts, or no dictionary"
+            )
+        self.dictionary = dictionary
+        self.site = Site.parse(dictionary.site)
+        self._texts = texts
+        self._sums: list[Tensor] = []
+        self._active: list[Tensor] = []
+        self._tokens = torch.zeros(texts, dtype=torch.float64)
+
+    def add(
+        self,
+        control: Float[Tensor, "token d_model"],
+        treated: Float[Tensor, "token d_model"],
+        owners: Sequence[int],
+    ) -> None:
+        """Encode the states of both models; ``owners`` is the text of each token."""
+        rows = torch.tensor(owners)
+        self._tokens.index_add_(0, rows, torch.ones(len(rows), dtype=torch.float64))
+        for side, states in enumerate((control, treated)):
+            with torch.no_grad():
+                found = self.dictionary.encode(states).detach().cpu().float()
+            if len(self._sums) <= side:
+                self._sums.append(torch.zeros(self._texts, found.shape[1]))
+                self._active.append(torch.zeros(found.shape[1], dtype=torch.float64))
+            self._sums[side].index_add_(0, rows, found)
+            self._active[side] += (found > 0).sum(0)
+
+    def changes(
+        self, *, top: int, level: float, resamples: int, seed: int
+    ) -> tuple[FeatureChange, ...]:
+        """The features whose mean activation changed most, against its spread between texts."""
+        tokens = self._tokens.numpy()
+        control, treated = (side.double().numpy() / tokens[:, None] for side in self._sums)
+        change = treated - control
+        weights = tokens / tokens.sum()
+        mean = weights @ change
+        spread = np.sqrt(weights @ (change - mean) ** 2 / max(1, self._texts - 1))
+        score = np.divide(mean, spread, out=np.zeros_like(mean), where=spread > 0)
+        # Activity that changed without its mean does not count; a dead feature has score 0.
+        chosen = [
+            int(index)
+            for index in np.argsort(-np.abs(score), kind="stable")[:top]
+            if mean[index] != 0
+        ]
+        if not chosen:
+            return ()
+        ends = bootstrap_interval(
+            change[:, chosen], weights=tokens, level=level, resamples=resamples, seed=seed
+        )
+        density = [side.numpy() / tokens.sum() for side in self._active]
+        return tuple(
+            FeatureChange(
+                feature=index,
+                control=float(weights @ control[:, index]),
+                treated=float(weights @ treated[:, index]),
+                difference=float(mean[index]),
+                ci_low=float(ends.low[place]),
+                ci_high=float(ends.high[place]),
+                control_density=float(density[0][index]),
+                treated_density=float(density[1][index]),
+                standardised=float(score[index]),
+            )
+            for place, index in enumerate(chosen)
+        )

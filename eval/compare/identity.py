@@ -1,0 +1,138 @@
+"""Is the adapter's before-state the identity? Checked on logits, bit for bit, never assumed.
+
+Two things are looked at on prompts of the task: an adapter of the same configuration, freshly
+initialised on a copy of the base, gives the base's logits; and the treated model with its adapter
+off gives the control's. If either fails, a difference found later could not be put down to
+training. Cost: a copy of the base model in memory, and a few forward passes of one prompt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.eval.compare.result import Identity
+from ed_interp.eval.compare.subjects import Subject, adapter_off
+from ed_interp.models.hooked import HookedModel
+from ed_interp.models.runners import Inputs
+from ed_interp.prompts.tokens import Ids
+from ed_interp.models.sites import resid_post
+
+_PROMPTS = 3
+
+
+def check_identity(
+    control: Subject, treated: Subject, prompts: Sequence[Ids], *, required: bool = True
+) -> Identity:
+    """Look at the before-state of ``treated``'s adapter.
+
+    Args:
+        control: What it is compared with.
+        treated: Not an adapter: nothing to check, and the result says so.
+        prompts: Token ids; the first few distinct ones are used.
+        required: Raise if it is not the identity; otherwise only report.
+
+    Raises:
+        InvalidInputError: the adapter is merged; or (``required``) it is not neutral at the start,
+            or its base is not the control.
+    """
+    if not treated.is_adapter:
+        return Identity(False, None, None, None, f"{treated.name} has no adapter")
+    if any(getattr(module, "merged", False) is True for module in treated.model.modules()):
+        raise InvalidInputError(
+            f"{treated.name} is merged into its base, so what it was before cannot be checked; "
+            "call unmerge_adapter() first"
+        )
+    asked = list(dict.fromkeys(prompts))[:_PROMPTS]
+    with _off(treated):
+        off = _logits(treated.hooked, asked)
+    base_is_control: bool | None = None
+    if control.kind in ("frozen", "prompt", "adapter"):
+        with _off(control):
+            base_is_control = _equal(off, _logits(control.hooked, asked))
+    if base_is_control is False and required:
+        raise InvalidInputError(
+            f"with its adapter off, {treated.name} does not give the logits of {control.name}: "
+            "it was trained on another base; compare it with that one"
+        )
+    fresh = _fresh(treated)
+    found = _logits(fresh, asked)
+    neutral = _equal(found, off)
+    largest = max(float((a - b).abs().max()) for a, b in zip(found, off, strict=True))
+    if not neutral and required:
+        raise InvalidInputError(
+            f"the adapter of {treated.name} is not neutral at the start: freshly initialised, it "
+            f"moves the logits by up to {largest:.3g}, so its effect is not that of training; use "
+            "an initialisation that changes nothing, or allow it (require_identity=False, "
+            "--allow-non-neutral)"
+        )
+    return Identity(True, neutral, largest, base_is_control)
+
+
+def _fresh(treated: Subject) -> HookedModel:
+    """The treated model's configuration, newly initialised on a copy of its base."""
+    from peft import get_peft_model
+
+    model: Any = treated.model
+    active = (
+        model.active_adapter if isinstance(model.active_adapter, str) else model.active_adapter[0]
+    )
+    config = copy.deepcopy(model.peft_config[active])
+    config.inference_mode = False
+    config.base_model_name_or_path = None
+    base = clean_base(model)
+    with torch.random.fork_rng(devices=_cuda(treated)):
+        torch.manual_seed(0)
+        adapted = get_peft_model(base, config)
+    return HookedModel.wrap(adapted.eval(), treated.hooked.tokenizer, name=treated.name)
+
+
+def clean_base(model: Any) -> Any:
+    """A copy of the base of a PEFT model, without any trace of its adapters."""
+    copied = copy.deepcopy(model)
+    if getattr(copied.active_peft_config, "is_prompt_learning", False):
+        base = copied.get_base_model()
+    else:
+        for module in copied.modules():
+            # `unload` would put the trained copies of modules_to_save into the base.
+            if hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
+                module.modules_to_save = torch.nn.ModuleDict(
+                    dict.fromkeys(module.modules_to_save, module.original_module)
+                )
+        base = copied.unload()
+    base.__dict__.pop("peft_config", None)
+    return base
+
+
+def _cuda(subject: Subject) -> list[torch.device]:
+    device = subject.hooked.device
+    return [device] if device.type == "cuda" else []
+
+
+def _off(subject: Subject) -> contextlib.AbstractContextManager[None]:
+    return adapter_off(subject.model) if subject.is_adapter else contextlib.nullcontext()
+
+
+def _logits(hooked: HookedModel, prompts: Sequence[Ids]) -> list[Float[Tensor, "1 pos d_vocab"]]:
+    """Of every position of every prompt, one prompt at a time: nothing is padded."""
+    found = []
+    for ids in prompts:
+        reads = torch.arange(len(ids))[None]
+        last = [resid_post(hooked.n_layers - 1)]
+        run = hooked.runner.run(
+            Inputs(torch.tensor([ids])), sites=last, reads=reads[:, :1], logit_reads=reads
+        )
+        assert run.logits is not None
+        found.append(run.logits.cpu())
+    return found
+
+
+def _equal(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

@@ -1,0 +1,1 @@
+"""Controlled studies: several arms, swept over rates, trained with several seeds, compared."""
