@@ -1,10 +1,10 @@
 """What single attention heads write to the stream at the last token, and replacing it.
 
 A head's output is its slice of the input of attention's output projection; what it adds to the
-stream is that slice through the projection, without the bias. Families that normalise what
-attention gives before adding it (Gemma 2 and 3) are handled by carrying each prompt's own scale of
-that norm along, so the parts still add up to what arrives in the stream. The projection is called
-as it is, so adapters on it count. Cost of reading: the forward passes; memory one
+stream is that slice through the projection, without the bias. Families that normalise attention's
+output before adding it (Gemma 2 and 3) are handled by carrying each prompt's own scale of that norm
+along, so the parts still add up to what arrives in the stream. The projection module itself is
+called, so adapters on it count. Cost of reading: the forward passes; memory one
 ``layer head d_head`` table.
 """
 
@@ -23,8 +23,8 @@ from ed_interp.errors import CaptureError
 from ed_interp.models.families import module_of
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs, TransformersRunner
-from ed_interp.prompts.tokens import Ids
 from ed_interp.models.sites import Site, resid_post
+from ed_interp.prompts.tokens import Ids
 
 _PROJECTIONS = ("c_proj", "o_proj", "out_proj", "dense")
 _ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
@@ -38,7 +38,7 @@ class HeadMeans:
     outputs: Float[Tensor, "layer head d_head"]
     """Input of the output projection."""
     scaled: Float[Tensor, "layer head d_head"]
-    """The same with each prompt's scale of a norm behind the projection; equal where none is."""
+    """The same times each prompt's scale of the norm after the projection; equal without one."""
 
 
 def attn_out(layer: int) -> Site:
@@ -53,7 +53,7 @@ class Heads:
     hooked: HookedModel
     projections: tuple[nn.Module, ...] = dataclasses.field(repr=False)
     norms: tuple[nn.Module | None, ...] = dataclasses.field(repr=False)
-    """The norm between projection and stream of every block, where there is one."""
+    """The norm between projection and stream of every block; None without one."""
     count: int
     """Heads per block."""
 
@@ -74,6 +74,7 @@ class Heads:
         for layer, block in enumerate(runner.blocks):
             projections.append(_projection_of(block, layer))
             writer, _ = module_of(runner.base, runner.blocks, attn_out(layer))
+            # What writes to the stream is attention itself, or a norm after it.
             inside = any(module is projections[-1] for module in writer.modules())
             norms.append(None if inside else writer)
         return cls(hooked, tuple(projections), tuple(norms), runner.config.num_attention_heads)
@@ -102,6 +103,7 @@ class Heads:
     def _read(self, batch: Sequence[Ids]) -> tuple[list[Tensor], list[Tensor]]:
         """Per block: outputs ``row head d_head`` and scale ``row``, in float64."""
         width = max(len(ids) for ids in batch)
+        # Padded on the right: in a causal model no token before the padding sees it.
         ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in batch])
         last = torch.tensor([len(row) - 1 for row in batch])
         inputs: dict[int, Tensor] = {}
@@ -109,6 +111,7 @@ class Heads:
         normed: dict[int, Tensor] = {}
 
         def at_last(hidden: Tensor) -> Tensor:
+            # OPT flattens rows and positions inside its blocks.
             hidden = hidden.view(len(batch), -1, hidden.shape[-1])
             return hidden[torch.arange(len(batch)), last].double()
 
@@ -142,14 +145,17 @@ class Heads:
         return outputs, scales
 
     def _scale(self, layer: int, before: Tensor, after: Tensor | None) -> Tensor:
-        """By how much the norm behind the projection scaled each row; 1 without a norm."""
+        """By how much the norm after the projection scaled each row; 1 without a norm."""
         if after is None:
             return torch.ones(len(before), dtype=before.dtype, device=before.device)
+        # The norm returns scale * gain * before; the least-squares scale is exact up to rounding,
+        # and unlike a division of single channels it is safe where a channel is 0.
         direction = before * self._gain(layer).double()
         return (after * direction).sum(-1) / direction.pow(2).sum(-1)
 
     def _gain(self, layer: int) -> Tensor:
-        """Per-channel weight of the norm behind the projection; its epsilon vanishes at 1,000."""
+        """Per-channel weight of the norm after the projection."""
+        # An RMS norm maps a constant vector to its weight; at 1,000 its epsilon vanishes.
         norm = self.norms[layer]
         weight = next(self.projections[layer].parameters())
         ones = torch.ones(self.hooked.d_model, dtype=weight.dtype, device=weight.device)
@@ -160,17 +166,18 @@ class Heads:
         self, means: HeadMeans, heads: Sequence[tuple[int, int]]
     ) -> dict[int, Float[Tensor, " d_model"]]:
         """By block: what the chosen (layer, head) add to the stream together, without bias."""
-        found = {}
+        written = {}
         for layer in sorted({layer for layer, _ in heads}):
             projection = self.projections[layer]
             weight = next(projection.parameters())
             kept = torch.zeros_like(means.scaled[layer])
             chosen = [head for block, head in heads if block == layer]
             kept[chosen] = means.scaled[layer][chosen]
+            # Projected together with zeros, whose image is the bias, and subtracted.
             both = torch.stack([kept.flatten(), torch.zeros_like(kept).flatten()])[:, None]
             out = projection(both.to(weight.device, weight.dtype))[:, 0]
-            found[layer] = ((out[0] - out[1]) * self._gain(layer)).float().cpu()
-        return found
+            written[layer] = ((out[0] - out[1]) * self._gain(layer)).float().cpu()
+        return written
 
     @contextlib.contextmanager
     def replaced(self, layer: int, head: int, output: Float[Tensor, " d_head"]) -> Iterator[None]:
@@ -196,20 +203,18 @@ def _projection_of(block: nn.Module, layer: int) -> nn.Module:
     attentions = [
         child for name in _ATTENTIONS if isinstance(child := getattr(block, name, None), nn.Module)
     ]
-    found = [
+    matches = [
         module
         for attention in attentions[:1]
         for name, module in attention.named_modules()
         if name.rsplit(".", 1)[-1] in _PROJECTIONS
     ]
-    if len(found) != 1:
+    if len(matches) != 1:
         raise CaptureError(
-            f"cannot find the output projection of attention in block {layer} "
-            f"({type(block).__name__}): asked for one of {', '.join(_PROJECTIONS)}, found "
-            f"{len(found)}; function vectors need one"
+            f"attention in block {layer} ({type(block).__name__}) must have one output projection "
+            f"named {', '.join(_PROJECTIONS)}, got {len(matches)}; function vectors need one"
         )
-    projection: nn.Module = found[0]
-    return projection
+    return matches[0]
 
 
 def _batches(rows: Sequence[Ids]) -> Iterator[list[Ids]]:

@@ -21,13 +21,13 @@ def labelled(task: Any) -> LabelledTask:
         InvalidInputError: it is a list, text, or a mixture of tasks.
         UnknownNameError: no such built-in task.
     """
-    found = as_task(task)
-    if not isinstance(found, LabelledTask):
+    named = as_task(task)
+    if not isinstance(named, LabelledTask):
         raise InvalidInputError(
-            f"{found.name!r} is a {type(found).__name__}; a function vector belongs to one task "
+            f"{named.name!r} is a {type(named).__name__}; a function vector belongs to one task "
             "with inputs and outputs"
         )
-    return found
+    return named
 
 
 def demonstrated(
@@ -44,28 +44,29 @@ def demonstrated(
 def corrupted_prompts(
     task: LabelledTask, tokenizer: Any, *, kind: Corrupted, shots: int, prompts: int, seed: int
 ) -> list[ShotTokens]:
-    """Prompts from which the task cannot be known, with the right answers.
+    """Prompts from which the task cannot be inferred, with the right answers.
 
     ``zero_shot``: the query alone. ``shuffled`` (Todd et al. 2024): demonstrations whose outputs
-    were dealt out anew among the inputs.
+    were redistributed among the inputs.
     """
     if kind == "zero_shot":
         return demonstrated(task, tokenizer, shots=0, prompts=prompts, seed=seed)
     if kind != "shuffled":
-        raise InvalidInputError(f"corrupted={kind!r}; there are: zero_shot, shuffled")
+        raise InvalidInputError(f"corrupted must be zero_shot or shuffled, got {kind!r}")
     outputs = [output for _, output in task.pairs]
     random.Random(seed).shuffle(outputs)
     inputs = [input for input, _ in task.pairs]
     dealt = dataclasses.replace(task, pairs=tuple(zip(inputs, outputs, strict=True)))
     population = draw(dealt, prompts=prompts, shots=(shots,), seed=seed)
+    # The prompts are drawn from the shuffled pairs, so their own answers are shuffled too.
     right = {
         task.template.query(input): task.template.answer(output) for input, output in task.pairs
     }
-    asked = tuple(
+    answered = tuple(
         dataclasses.replace(prompt, answer=right[prompt.query or ""])
         for prompt in population.prompts
     )
-    return _tokens(dataclasses.replace(population, prompts=asked), tokenizer)
+    return _tokens(dataclasses.replace(population, prompts=answered), tokenizer)
 
 
 def _tokens(population: Population, tokenizer: Any) -> list[ShotTokens]:

@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, TypeVar
 
 import numpy as np
@@ -101,6 +102,27 @@ def get_method(method: str | Method, **settings: Any) -> Method:
             f"{', '.join(known) or 'none'}"
         )
     return kind(**settings)
+
+
+def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """Settings of a method from ``name=value`` texts; values are read as JSON where they are.
+
+    >>> parse_settings(["penalty_c=0.1"])
+    {'penalty_c': 0.1}
+
+    Raises:
+        InvalidInputError: a text without ``=``.
+    """
+    settings: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidInputError(f"a setting must be name=value, got {text!r}")
+        try:
+            settings[name.strip()] = json.loads(value)
+        except ValueError:
+            settings[name.strip()] = value
+    return settings
 
 
 def along_gap(

@@ -3,11 +3,11 @@
 In code, or from a file with a pair a row::
 
     Contrast.of([("I love it", "I hate it"), ...])
-    Contrast.from_file("pairs.jsonl")            # columns: positive, negative, and if wanted read
+    Contrast.from_file("pairs.jsonl")        # columns: positive, negative and, optionally, read
 
-Each text is read at one token: its last one unless told otherwise, by index (negative from the
-end, special tokens that come first included) or as the last token of a part of the text. Imports
-nothing heavy; cost: none to speak of.
+Each text is read at one token: by default its last one, or at an index (negative from the end;
+special tokens at the start count) or the last token of a part of the text. Imports nothing heavy;
+cost: negligible.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Contrast:
     """Texts of a positive and of a negative class; a direction points from the second to the first.
 
     Raises:
-        InvalidInputError: an empty class, an empty text, a pair of two equal readings, or classes
-            of different sizes that are said to be pairs.
+        InvalidInputError: an empty class, an empty text, a pair of two equal readings, or pairs
+            with classes of different sizes.
     """
 
     positive: tuple[Text, ...]
@@ -57,26 +57,26 @@ class Contrast:
                     f"the {side} class of {self.name!r} is empty and the other holds {other}; a "
                     "direction needs texts of both"
                 )
-            for row, text in enumerate(texts, 1):
-                if not text.text.strip():
-                    raise InvalidInputError(f"{self.name!r}, row {row}: the {side} text is empty")
+            blank = [row for row, text in enumerate(texts, 1) if not text.text.strip()]
+            if blank:
+                raise InvalidInputError(f"{self.name!r}, row {blank[0]}: the {side} text is empty")
         if self.paired and len(self.positive) != len(self.negative):
             raise InvalidInputError(
-                f"{self.name!r} has {len(self.positive)} positive and {len(self.negative)} "
-                "negative texts: pairs need as many of both; use Contrast.unpaired(...)"
+                f"pairs must be as many positive as negative texts, got {len(self.positive)} "
+                f"positive and {len(self.negative)} negative in {self.name!r}; use "
+                "Contrast.unpaired(...)"
             )
-        equal = [row for row, pair in enumerate(self.pairs, 1) if pair[0] == pair[1]]
+        equal = [row for row, pair in enumerate(self.pairs) if pair[0] == pair[1]]
         if equal:
             raise InvalidInputError(
-                f"{self.name!r}, row {equal[0]}: both texts are "
-                f"{self.positive[equal[0] - 1].text!r:.60}, "
-                f"so their difference is zero ({len(equal)} of {len(self.positive)} pairs are like "
-                "that); remove such rows"
+                f"{self.name!r}, row {equal[0] + 1}: both texts are "
+                f"{self.positive[equal[0]].text!r:.60}, so their difference is zero "
+                f"({len(equal)} of {len(self.positive)} pairs are like that); remove such rows"
             )
 
     @property
     def pairs(self) -> list[tuple[Text, Text]]:
-        """The pairs; none where the classes are not paired."""
+        """The pairs; empty if the classes are not paired."""
         return list(zip(self.positive, self.negative, strict=True)) if self.paired else []
 
     @property
@@ -95,11 +95,11 @@ class Contrast:
         read: Read = -1,
         name: str = "pairs",
     ) -> Contrast:
-        """From (positive, negative) pairs of strings, or of :class:`Text` for a read of their own.
+        """From (positive, negative) pairs of strings, or of :class:`Text` to read each elsewhere.
 
         Args:
             pairs: The pairs.
-            read: Where strings are read.
+            read: Which token of strings is read.
             name: For messages and records.
 
         Raises:
@@ -140,20 +140,20 @@ class Contrast:
         negative: str = "negative",
         read: Read = -1,
     ) -> Contrast:
-        """From a file with one pair a row: ``.jsonl``, ``.json``, ``.csv`` or ``.parquet``.
+        """From a file with one pair per row: ``.jsonl``, ``.json``, ``.csv`` or ``.parquet``.
 
-        Columns ``positive_read``, ``negative_read`` or, for both, ``read`` may say where a row is
-        read: a whole number is an index, anything else a part of the text.
+        Columns ``positive_read``, ``negative_read`` or, for both, ``read`` may give the token that
+        is read: a whole number is an index, anything else a part of the text.
 
         Args:
             path: The file, in UTF-8.
             positive: Name of the column of positive texts.
             negative: Name of the column of negative texts.
-            read: Where rows without a column of their own are read.
+            read: Which token is read in rows that do not say.
 
         Raises:
-            InvalidInputError: no such file, damaged, a column missing, an empty cell, and see the
-                class.
+            InvalidInputError: no such file, damaged, a column missing, an empty cell, or one of
+                the reasons of the class.
         """
         file = Path(path)
         sides: dict[str, list[Text]] = {positive: [], negative: []}
@@ -162,7 +162,7 @@ class Contrast:
             missing = [column for column in sides if column not in row]
             if missing:
                 raise InvalidInputError(
-                    f"{where}: no {' and no '.join(map(repr, missing))}; found columns "
+                    f"{where}: no {' and no '.join(map(repr, missing))}; the columns are "
                     f"{', '.join(map(repr, row)) or 'none'}; pairs need a positive and a negative"
                 )
             for column, texts in sides.items():
@@ -177,7 +177,7 @@ class Contrast:
             InvalidInputError: the classes are not paired, or no row is left.
         """
         if not self.paired:
-            raise InvalidInputError("subset() of classes that are not paired has no meaning")
+            raise InvalidInputError("subset() must be of pairs, got classes that are not paired")
         positive, negative = (
             tuple(side[row] for row in rows) for side in (self.positive, self.negative)
         )
@@ -188,17 +188,19 @@ def _text(item: Any, read: Read) -> Text:
     if isinstance(item, Text):
         return item
     if not isinstance(item, str):
-        raise InvalidInputError(f"a text is expected, found a {type(item).__name__}: {item!r:.60}")
+        raise InvalidInputError(f"a text must be a string, got {item!r:.60}")
     return Text(item, read)
 
 
 def _read_of(row: Mapping[str, Any], column: str, default: Read, where: str) -> Read:
     for name in (f"{column}_read", "read"):
         value = row.get(name)
+        # An empty cell of a table is None, NaN (the one value unlike itself) or "".
         if value is None or value != value or value == "":
             continue
+        # A column with empty cells holds its whole numbers as floats.
         if isinstance(value, bool) or (isinstance(value, float) and value != int(value)):
-            raise InvalidInputError(f"{where}: {name!r} is {value!r}; an index or text is expected")
+            raise InvalidInputError(f"{where}: {name!r} must be an index or text, got {value!r}")
         try:
             return int(value)
         except ValueError:

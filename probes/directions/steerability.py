@@ -1,4 +1,4 @@
-"""`preflight`: will steering along this difference work? Looked at before anything is steered.
+"""`preflight`: will steering along this difference work? Measured before anything is steered.
 
 Four numbers per site, from the states that a direction is found from:
 
@@ -10,69 +10,48 @@ Four numbers per site, from the states that a direction is found from:
 - *stability*: mean cosine between the mean differences of two random halves.
 - *size*: length of the mean difference over the root mean square length of the states.
 
-Thresholds are rules of thumb, not laws; they are arguments of :meth:`Preflight.warnings`. Low
-numbers predict failure; high ones do not promise success (only a sweep with controls does). Cost:
-the forward passes, then milliseconds a site.
+The thresholds are rules of thumb and arguments of :meth:`Preflight.warnings`. Low numbers predict
+failure; high ones do not promise success (only a sweep with controls does). Cost: the forward
+passes, then milliseconds per site.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ed_interp.charts.spec import Chart
 from ed_interp.errors import InvalidInputError
-from ed_interp.probes.directions.find import check_gap
+from ed_interp.options import takes_options
+from ed_interp.probes.directions.charts import preflight_chart
+from ed_interp.probes.directions.options import ContrastOptions, PreflightOptions
 from ed_interp.probes.directions.pairs import Contrast
-from ed_interp.probes.directions.states import ContrastStates, read_states
+from ed_interp.probes.directions.rows import PreflightRow
+from ed_interp.probes.directions.states import ContrastStates, check_gap, read_states
 from ed_interp.progress import Progress
-from ed_interp.models.sites import Site
-
-if TYPE_CHECKING:
-    import pandas as pd
+from ed_interp.results import Result
+from ed_interp.tables import Table
 
 FOLDS = 5
 FEWEST = 4
-"""Texts a class below which nothing can be said."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PreflightRow:
-    """One site."""
-
-    site: str
-    auc: float
-    """Held out: probability that a positive text lies further along than a negative one."""
-    d_prime: float
-    """Held out: distance of the class means along the direction, in pooled standard deviations."""
-    agreement: float | None
-    """Mean cosine between the differences of two pairs, -1 to 1; None without pairs."""
-    stability: float
-    """Mean cosine between mean differences of random halves, -1 to 1."""
-    size: float
-    """Length of the mean difference, relative to that of the states."""
+"""Texts per class below which nothing can be said."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Preflight:
+class Preflight(Result):
     """How steerable two classes look, per site."""
 
+    KIND = "preflight"
     rows: tuple[PreflightRow, ...]
     model: str
     texts: str
     count: tuple[int, int]
     """Positive and negative texts."""
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per site, columns as in :class:`PreflightRow`."""
-        import pandas as pd
-
-        return pd.DataFrame([dataclasses.asdict(row) for row in self.rows])
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def best(self) -> PreflightRow:
@@ -94,20 +73,20 @@ class Preflight:
             agreement: Cosine below which pairs point in unrelated directions.
             stability: Cosine below which half the data gives another direction.
         """
-        row, found = self.best, []
+        row, problems = self.best, []
         if row.auc < auc:
-            found.append(f"the classes overlap (held-out AUC {row.auc:.2f}, below {auc:g})")
+            problems.append(f"the classes overlap (held-out AUC {row.auc:.2f}, below {auc:g})")
         if row.agreement is not None and row.agreement < agreement:
-            found.append(
+            problems.append(
                 f"the pairs disagree (mean cosine {row.agreement:.2f}, below {agreement:g}): some "
                 "samples will be steered the wrong way"
             )
         if row.stability < stability:
-            found.append(
-                f"half of the texts gives another direction (cosine {row.stability:.2f}, below "
+            problems.append(
+                f"half of the texts yields another direction (cosine {row.stability:.2f}, below "
                 f"{stability:g}): use more texts"
             )
-        return tuple(found)
+        return tuple(problems)
 
     @property
     def verdict(self) -> str:
@@ -116,76 +95,107 @@ class Preflight:
         numbers = f"AUC {row.auc:.2f}, d' {row.d_prime:.1f}, stability {row.stability:.2f}"
         if row.agreement is not None:
             numbers += f", agreement {row.agreement:.2f}"
-        found = self.warnings()
-        if found:
-            return f"steering is likely to fail, even at {row.site} ({numbers}): {'; '.join(found)}"
-        return f"nothing speaks against steering at {row.site} ({numbers})"
+        if problems := self.warnings():
+            reasons = "; ".join(problems)
+            return f"steering is likely to fail, even at {row.site} ({numbers}): {reasons}"
+        return f"no warning signs for steering at {row.site} ({numbers})"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "model": self.model,
-            "texts": self.texts,
-            "count": list(self.count),
-            "verdict": self.verdict,
-            "warnings": list(self.warnings()),
-            "rows": [dataclasses.asdict(row) for row in self.rows],
-        }
+    def title(self) -> str:
+        return f"Preflight of {self.texts} in {self.model}"
 
-    def save(self, path: str | Path) -> Path:
-        """Write :meth:`to_dict` as JSON, whole or not at all."""
-        from ed_interp.records import write_json
+    def headline(self) -> str:
+        return self.verdict
 
-        return write_json(Path(path), self.to_dict())
+    def how(self) -> str:
+        return (
+            f"{self.count[0]} positive and {self.count[1]} negative texts. AUC and d' are of "
+            f"held-out texts along the mean difference of the others ({FOLDS} folds). Agreement "
+            "is the mean cosine between the differences of two pairs, stability that between the "
+            "mean differences of two random halves. Low numbers predict failure; high ones do not "
+            "promise success: sweep the direction against controls."
+        )
 
-    def _repr_html_(self) -> str:
-        import html
+    def tables(self) -> list[Table]:
+        rows = [
+            (
+                row.site,
+                f"{row.auc:.2f}",
+                f"{row.d_prime:.1f}",
+                "" if row.agreement is None else f"{row.agreement:.2f}",
+                f"{row.stability:.2f}",
+                f"{row.size:.2f}",
+            )
+            for row in self.rows
+        ]
+        heads = ("site", "AUC", "d'", "agreement", "stability", "size")
+        return [Table(name="preflight", caption="Will it steer?", heads=heads, rows=rows)]
 
-        table = self.to_frame().to_html(index=False, float_format=lambda value: f"{value:.3g}")
-        return f"<p>{html.escape(self.verdict)}</p>{table}"
+    def charts(self) -> list[Chart]:
+        return [preflight_chart(self.rows, self.title(), self.verdict)]
 
 
+@takes_options(PreflightOptions)
 def preflight(
-    model: Any,
-    contrast: Contrast | ContrastStates,
+    model: Any = None,
+    pairs: Contrast | ContrastStates | str | None = None,
     *,
-    sites: Sequence[str | Site] | None = None,
-    halves: int = 50,
-    seed: int = 0,
-    batch_size: int | None = None,
+    options: PreflightOptions,
     progress: Progress = None,
 ) -> Preflight:
     """Measure separation, agreement and stability at every site.
 
     Args:
         model: Anything :func:`ed_interp.load` takes.
-        contrast: The texts, or their states.
-        sites: Hook points; default the output of every block.
-        halves: Random halvings for the stability.
-        seed: Of folds and halvings.
-        batch_size: Texts a batch.
+        pairs: The texts, a file of them, or their states.
+        options: All settings at once.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
-        InvalidInputError: fewer than four texts a class, or classes with the same mean.
+        InvalidInputError: fewer than four texts per class, or classes with the same mean.
     """
-    if isinstance(contrast, ContrastStates):
-        states = contrast
-    else:
-        states = read_states(model, contrast, sites=sites, batch_size=batch_size, progress=progress)
+    states = states_of(model, pairs, options, progress)
     count = (len(states.positive), len(states.negative))
     if min(count) < FEWEST:
         raise InvalidInputError(
-            f"{states.name!r} has {count[0]} positive and {count[1]} negative texts: at least "
-            f"{FEWEST} of each are needed to say how steerable they are"
+            f"{states.name!r} must hold {FEWEST} or more texts of each class to say how steerable "
+            f"they are, got {count[0]} positive and {count[1]} negative"
         )
-    if halves < 1:
-        raise InvalidInputError(f"halves={halves}: at least 1 is expected")
     check_gap(states)
+    # Each site draws the same folds and halves, so sites compare on the same texts.
     rows = tuple(
-        _row(states.at(site), np.random.default_rng(seed), halves) for site in states.sites
+        _row(states.at(site), np.random.default_rng(options.seed), options.halves)
+        for site in states.sites
     )
-    return Preflight(rows, states.model.name, states.name, count)
+    settings = {"options": options.to_dict(), "data": states.data}
+    return Preflight(rows, states.model.name, states.name, count, settings)
+
+
+def states_of(
+    model: Any, pairs: Any, options: ContrastOptions, progress: Progress
+) -> ContrastStates:
+    """The states that options describe; ``pairs`` is a contrast, a file of one, or its states.
+
+    Raises:
+        InvalidInputError: a file that cannot be used, an option that does not apply, or see
+            :func:`~ed_interp.probes.directions.states.read_states`.
+    """
+    if isinstance(pairs, ContrastStates):
+        if options.sites is not None or options.batch_size is not None:
+            raise InvalidInputError("sites and batch_size do not apply to states already read")
+        return pairs
+    if pairs is None:
+        raise InvalidInputError("pairs must be a contrast, its states or a file, got none")
+    if not isinstance(pairs, Contrast):
+        pairs = Contrast.from_file(pairs, read=options.read_at)
+    elif options.read is not None:
+        raise InvalidInputError("read does not apply to a Contrast, whose texts say where")
+    return read_states(
+        options.load(model),
+        pairs,
+        sites=options.sites,
+        batch_size=options.batch_size,
+        progress=progress,
+    )
 
 
 def _row(states: ContrastStates, rng: np.random.Generator, halves: int) -> PreflightRow:
@@ -223,8 +233,9 @@ def _separation(
     of the other folds' classes, in units of their distance, and then all are pooled.
     """
     folds = [_folds(len(positive), rng)]
+    # Both texts of a pair are held out together: they share most of their words.
     folds.append(folds[0] if paired else _folds(len(negative), rng))
-    pooled: list[list[Tensor]] = [[], []]
+    sides: list[list[Tensor]] = [[], []]
     for fold in range(FOLDS):
         held = [torch.from_numpy(numbers == fold) for numbers in folds]
         if not (held[0].any() and held[1].any()):
@@ -232,9 +243,10 @@ def _separation(
         means = positive[~held[0]].mean(0), negative[~held[1]].mean(0)
         direction = means[0] - means[1]
         unit = max(float(direction @ direction), 1e-300)
-        for found, side, part in zip(pooled, (positive, negative), held, strict=True):
-            found.append((side[part] - (means[0] + means[1]) / 2) @ direction / unit)
-    above, below = (torch.cat(found) for found in pooled)
+        for pooled, side, part in zip(sides, (positive, negative), held, strict=True):
+            pooled.append((side[part] - (means[0] + means[1]) / 2) @ direction / unit)
+    above, below = (torch.cat(pooled) for pooled in sides)
+    # Ties count half, as in the Mann-Whitney statistic, which the AUC is.
     higher = (above[:, None] > below[None]).double()
     higher = higher + 0.5 * (above[:, None] == below[None]).double()
     spread = float((above.var(unbiased=True) + below.var(unbiased=True)) / 2) ** 0.5
@@ -250,7 +262,7 @@ def _stability(
     positive: Tensor, negative: Tensor, paired: bool, rng: np.random.Generator, halves: int
 ) -> float:
     """Mean cosine between the mean differences of two halves of the texts."""
-    found = []
+    cosines = []
     for _ in range(halves):
         first = _half(len(positive), rng)
         second = first if paired else _half(len(negative), rng)
@@ -258,8 +270,8 @@ def _stability(
             positive[part].mean(0) - negative[its].mean(0)
             for part, its in ((first, second), (~first, ~second))
         )
-        found.append(float(torch.nn.functional.cosine_similarity(one, other, dim=0)))
-    return float(np.mean(found))
+        cosines.append(float(torch.nn.functional.cosine_similarity(one, other, dim=0)))
+    return float(np.mean(cosines))
 
 
 def _half(count: int, rng: np.random.Generator) -> Tensor:

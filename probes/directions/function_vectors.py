@@ -1,19 +1,19 @@
-"""Function vectors: what a few attention heads say after demonstrations, given without them.
+"""Function vectors: what a few attention heads write after demonstrations, added without them.
 
 Todd, Li, Sharma, Mueller, Wallace and Bau (2024, arXiv 2310.15213): the mean output of some heads
-at the last token of in-context prompts, heads chosen by their average indirect effect: how much
+at the last token of in-context prompts. Heads are chosen by their average indirect effect: how much
 the right answer gains when one head's output in a prompt without the task is replaced by its mean
 over prompts with it.
 
 What differs here, each an option:
 
 - *corrupted prompts* are queries without demonstrations (``corrupted="zero_shot"``). Todd et al.
-  shuffle the labels (``"shuffled"``); a model that reads the task off the answers alone loses
-  nothing by that, and then no head has an effect.
+  shuffle the labels (``"shuffled"``); a model that recognises the task from the answers alone
+  loses nothing by that, and then no head has an effect.
 - *placement*: every head's mean is added in its own block, where attention is added to the stream
-  (``placement="own"``). Todd et al. add the sum at one block (``placement="blocks.2..."``), before
-  which a head of an early block comes too late for the blocks it fed. In a model of few blocks
-  this matters; ``eval.steering.recovery`` measures both.
+  (``placement="own"``). Todd et al. add the sum at one block (``placement="blocks.2..."``), which
+  is too late for the blocks before it that a head of an early block feeds. In a model of few
+  blocks this matters; :mod:`ed_interp.eval.steering.recovery` measures both.
 - *number of heads*: those with at least a tenth of the greatest effect, rather than a fixed number.
 
 Cost: forward passes over ``prompts`` for the means; for choosing heads one more pass over
@@ -33,6 +33,7 @@ from torch import Tensor
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
+from ed_interp.models.sites import Site, resid_pre
 from ed_interp.probes.directions.heads import HeadMeans, Heads, attn_out
 from ed_interp.probes.directions.icl_prompts import (
     Corrupted,
@@ -45,7 +46,6 @@ from ed_interp.prompts.tasks import LabelledTask
 from ed_interp.prompts.tokens import ShotTokens
 from ed_interp.streams.direction import Direction
 from ed_interp.streams.paths import read_separate
-from ed_interp.models.sites import Site, resid_pre
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ SHARE_OF_GREATEST = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class HeadEffects:
-    """Average indirect effect of every head, with what :func:`function_vector` needs of it."""
+    """Average indirect effect of every head; :func:`function_vector` chooses heads by it."""
 
     effects: Float[Tensor, "layer head"]
     """Mean gain in probability of the right answer's first token, each task weighing the same."""
@@ -67,7 +67,7 @@ class HeadEffects:
         """The ``heads`` heads of greatest effect; None: all with a tenth of the greatest or more.
 
         Raises:
-            InvalidInputError: no head has a positive effect, or there are not so many.
+            InvalidInputError: no head has a positive effect, or the model has fewer heads.
         """
         flat = self.effects.flatten()
         order = flat.argsort(descending=True).tolist()
@@ -80,9 +80,12 @@ class HeadEffects:
         if heads is None:
             order = [place for place in order if float(flat[place]) >= SHARE_OF_GREATEST * top]
         elif not 1 <= heads <= len(order):
-            raise InvalidInputError(f"heads={heads}: {self.model} has 1 to {len(order)}")
+            raise InvalidInputError(
+                f"heads must be 1 to {len(order)}, the heads of {self.model}, got {heads}"
+            )
         else:
             order = order[:heads]
+        # Places in the flattened table are layer * width + head.
         width = self.effects.shape[1]
         return tuple(sorted((place // width, place % width) for place in order))
 
@@ -117,34 +120,35 @@ def head_effects(
         tasks: Labelled tasks: names, objects or sequences of pairs.
         shots: Demonstrations in the prompts that are averaged.
         prompts: Prompts per task, with and without the task in them.
-        corrupted: How the task is taken out of a prompt; see the module.
-        seed: Of the draws.
+        corrupted: How the task is removed from a prompt; see the module.
+        seed: Random seed of the prompts.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
         InvalidInputError: no task, or one without inputs and outputs.
-        CaptureError: an architecture whose heads cannot be told apart.
+        CaptureError: an architecture whose heads cannot be read one by one.
     """
     hooked = load(model)
     heads = Heads.of(hooked)
-    found = [labelled(task) for task in tasks]
-    if not found:
+    subjects = [labelled(task) for task in tasks]
+    if not subjects:
         raise InvalidInputError("tasks=[]: name at least one task to choose heads by")
     total = torch.zeros(hooked.n_layers, heads.count)
-    with track(progress, "effect of heads", len(found) * total.numel()) as advance:
-        for task in found:
+    with track(progress, "effect of heads", len(subjects) * total.numel()) as advance:
+        for task in subjects:
             means = task_means(heads, task, shots=shots, prompts=prompts, seed=seed)
-            asked = corrupted_prompts(
+            # Another seed than that of the means: a head must help on queries it was not read on.
+            queries = corrupted_prompts(
                 task, hooked.tokenizer, kind=corrupted, shots=shots, prompts=prompts, seed=seed + 1
             )
             count = 0 if corrupted == "zero_shot" else shots
-            plain = _probability(hooked, asked, count)
+            plain = _probability(hooked, queries, count)
             for layer in range(hooked.n_layers):
                 for head in range(heads.count):
                     with heads.replaced(layer, head, means.outputs[layer, head]):
-                        total[layer, head] += _probability(hooked, asked, count) - plain
+                        total[layer, head] += _probability(hooked, queries, count) - plain
                     advance(1)
-    return HeadEffects(total / len(found), hooked.name, tuple(task.name for task in found))
+    return HeadEffects(total / len(subjects), hooked.name, tuple(task.name for task in subjects))
 
 
 def function_vector(
@@ -166,15 +170,15 @@ def function_vector(
         heads: (layer, head) to sum over, or the effects to choose them by; a number or None
             chooses by effects on this task.
         shots: Demonstrations in the prompts that are averaged.
-        prompts: How many of these.
+        prompts: Number of these prompts.
         placement: ``own`` for every head in its own block, or one site for the sum.
-        seed: Of the draws.
+        seed: Random seed of the prompts.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
-        InvalidInputError: a task without inputs and outputs, or heads that the model has not.
+        InvalidInputError: a task without inputs and outputs, or heads that the model lacks.
         UnknownNameError: no such site.
-        CaptureError: an architecture whose heads cannot be told apart.
+        CaptureError: an architecture whose heads cannot be read one by one.
     """
     hooked = load(model)
     reader = Heads.of(hooked)
@@ -215,12 +219,12 @@ def task_means(
 
 def _check_heads(hooked: HookedModel, heads: Sequence[Head], count: int) -> None:
     if not heads or len(set(heads)) < len(heads):
-        raise InvalidInputError(f"heads={list(heads)}: name each (layer, head) once")
+        raise InvalidInputError(f"heads must name each (layer, head) once, got {list(heads)}")
     for layer, head in heads:
         if not (0 <= layer < hooked.n_layers and 0 <= head < count):
             raise InvalidInputError(
-                f"head {(layer, head)}: {hooked.name} has blocks 0 to {hooked.n_layers - 1} of "
-                f"{count} heads"
+                f"head {(layer, head)} must be in {hooked.name}, which has blocks 0 to "
+                f"{hooked.n_layers - 1} of {count} heads"
             )
 
 

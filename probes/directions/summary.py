@@ -1,0 +1,79 @@
+"""`DirectionSummary`: a direction without its numbers, and how likely it is to steer."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ed_interp.charts.spec import Chart
+from ed_interp.probes.directions.steerability import FEWEST, Preflight
+from ed_interp.results import Result
+from ed_interp.streams.direction import Direction
+from ed_interp.tables import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectionSummary(Result):
+    """What ``steer find`` reports, and ``steer show`` of a direction's file."""
+
+    KIND = "direction-summary"
+    method: str
+    model: str
+    d_model: int
+    norms: dict[str, float]
+    """Euclidean length of the vector at each site."""
+    provenance: dict[str, Any]
+    preflight: Preflight | None = None
+    """None for a direction from a file, a function vector, or too few texts."""
+    note: str = ""
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, direction: Direction, look: Preflight | None = None, *, too_few: bool = False
+    ) -> DirectionSummary:
+        """The summary of a direction, with its preflight if there is one."""
+        origin = direction.provenance
+        note = f"too few pairs to say whether it will steer: at least {FEWEST} are needed"
+        return cls(
+            method=origin.method,
+            model=origin.model.name,
+            d_model=direction.d_model,
+            norms=direction.norm(),
+            provenance=origin.to_dict(),
+            preflight=look,
+            note=note if too_few else "",
+        )
+
+    def title(self) -> str:
+        return f"{self.method} in {self.model}"
+
+    def headline(self) -> str:
+        stamp = self.provenance["model"]
+        basis = f"{self.title()} (d_model {self.d_model}, {stamp['basis']}, "
+        verdict = self.preflight.verdict if self.preflight else self.note
+        return f"{basis}{self.provenance['stream']})" + (f"; {verdict}" if verdict else "")
+
+    def facts(self) -> dict[str, str]:
+        origin = self.provenance
+        facts = {"model": origin["model"]["fingerprint"], "data": origin["data"]}
+        return {name: str(value) for name, value in {**facts, **origin["settings"]}.items()}
+
+    def tables(self) -> list[Table]:
+        notes = [", ".join(f"{name} {value}" for name, value in self.facts().items())]
+        if len(self.norms) > 1:
+            notes.append(
+                f"It holds vectors at {len(self.norms)} sites, and apply adds at all of them; "
+                "--site chooses."
+            )
+        table = Table(
+            name="sites",
+            caption="Vectors",
+            heads=("site", "length"),
+            rows=[(site, f"{length:.3g}") for site, length in self.norms.items()],
+            notes=notes,
+        )
+        return [table, *(self.preflight.tables() if self.preflight else [])]
+
+    def charts(self) -> list[Chart]:
+        return self.preflight.charts() if self.preflight else []
