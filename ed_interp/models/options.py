@@ -1,0 +1,59 @@
+"""Which model an operation runs, and how it is loaded: the same options in every verb."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal
+
+from ed_interp.options import MODEL, RUNNING, Options, option
+
+if TYPE_CHECKING:
+    from ed_interp.models.hooked import HookedModel
+
+DEFAULT_MODEL = "icl-gpt2"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelOptions(Options):
+    """A model by name, and how to load it."""
+
+    model: str = option(
+        DEFAULT_MODEL,
+        help="Bundled model (see `ed-interp models`), hub id, local folder or adapter folder.",
+        panel=MODEL,
+    )
+    tokenizer: str | None = option(
+        None, help="Tokenizer to use instead of the model's.", panel=MODEL
+    )
+    revision: str | None = option(None, help="Branch, tag or commit of a hub id.", panel=MODEL)
+    trust_remote_code: bool = option(
+        False, help="Run the code that a hub model ships.", panel=MODEL
+    )
+    device: str | None = option(
+        None, help="Device: cpu, cuda, cuda:1 or mps.", panel=RUNNING, shown="the best available"
+    )
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = option(
+        "float32", help="Precision of the model; auto keeps that of its files.", panel=RUNNING
+    )
+
+    def load(self, model: Any = None) -> HookedModel:
+        """The model that the options name, or ``model`` if it is a live object.
+
+        Raises:
+            ModelLoadError: it cannot be loaded.
+            InvalidInputError: loading options given for a live object, which is never changed.
+        """
+        from ed_interp.models.load import load
+
+        if model is None or isinstance(model, str):
+            return load(
+                self.model,
+                tokenizer=self.tokenizer,
+                device=self.device,
+                dtype=self.dtype,
+                revision=self.revision,
+                trust_remote_code=self.trust_remote_code,
+            )
+        # A live object is where and what it is; options that say otherwise are refused by load.
+        other = None if self.dtype == "float32" else self.dtype
+        return load(model, tokenizer=self.tokenizer, device=self.device, dtype=other)
