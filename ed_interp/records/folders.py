@@ -11,14 +11,18 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ed_interp.errors import RunFolderError
 from ed_interp.records.files import explained, is_full, strict_json, write_json
-from ed_interp.records.locks import drop_lock, is_locked, take_lock
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 SETTINGS_FORMAT = "ed-interp/run-settings"
 _SETTINGS = "settings.json"
+# What network file systems without locks answer.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 class RunFolder:
@@ -31,7 +35,7 @@ class RunFolder:
     resumed: bool
     """True if :attr:`folder` holds what an interrupted run with equal settings left there."""
 
-    def __init__(self, path: Path, *, overwrite: bool, resumable: bool, lock: int) -> None:
+    def __init__(self, path: Path, *, overwrite: bool, resumable: bool, lock: BaseFileLock | None) -> None:
         self.path = path
         self.folder = _partial(path)
         self.resumed = False
@@ -68,7 +72,7 @@ class RunFolder:
             final = Path(path).expanduser().resolve()
             _check_free(final, overwrite)
             final.parent.mkdir(parents=True, exist_ok=True)
-            lock = take_lock(_lock_file(final), final)
+            lock = _take_lock(final)
         except RunFolderError:
             raise
         except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, no home folder
@@ -151,9 +155,9 @@ class RunFolder:
             shutil.rmtree(old, ignore_errors=True)
 
     def _release(self) -> None:
-        if self._lock >= 0:
-            drop_lock(self._lock, _lock_file(self.path))
-            self._lock = -1
+        if self._lock is not None:
+            _drop_lock(self._lock)
+            self._lock = None
 
 
 def next_run_path(base: Path, name: str, settings: Mapping[str, Any]) -> Path:
@@ -169,7 +173,7 @@ def next_run_path(base: Path, name: str, settings: Mapping[str, Any]) -> Path:
     while True:
         path = base / f"{name}-{number:03d}"
         partial = _partial(path)
-        taken = path.exists() or is_locked(_lock_file(path))
+        taken = path.exists() or _is_locked(path)
         if not taken and partial.exists() and not _holds_nothing(partial):
             if _settings_of(partial) == text:
                 return path
@@ -198,8 +202,70 @@ def _replaced(path: Path) -> Path:
     return path.with_name(f".{path.name}.replaced")
 
 
-def _lock_file(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
+def _lock_of(path: Path) -> BaseFileLock:
+    """The lock of the run at ``path``, not held yet.
+
+    The operating system drops it when the process dies, however it dies, so there is no stale
+    lock to detect.
+    """
+    from filelock import FileLock
+
+    file = path.with_name(f".{path.name}.lock")
+    # Not by thread: a run may be closed by another thread than the one that opened it.
+    return FileLock(file, timeout=0, thread_local=False, fallback_to_soft=False)
+
+
+def _take_lock(path: Path) -> BaseFileLock | None:
+    from filelock import Timeout
+
+    lock = _lock_of(path)
+    file = Path(lock.lock_file)
+    try:
+        lock.acquire()
+    except Timeout:
+        holder = ""
+        with contextlib.suppress(OSError):
+            holder = file.read_text(encoding="utf-8", errors="replace")
+        raise RunFolderError(
+            f"{path} is being written by another run (process {holder or '?'}); wait for it, or "
+            f"pass another --out"
+        ) from None
+    except OSError as error:
+        # A run without a lock is better than none.
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    # The number is for the message only. Windows lets nobody write to a locked file.
+    with contextlib.suppress(OSError):
+        file.write_text(str(os.getpid()), encoding="utf-8")
+    return lock
+
+
+def _drop_lock(lock: BaseFileLock) -> None:
+    # Removed while it is held, when nobody else can have taken it; whoever waits for the removed
+    # file notices that and opens a new one. Windows does not remove open files.
+    file = Path(lock.lock_file)
+    with contextlib.suppress(OSError):
+        file.unlink()
+    lock.release()
+    if os.name == "nt":
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+
+def _is_locked(path: Path) -> bool:
+    from filelock import Timeout
+
+    lock = _lock_of(path)
+    if not os.path.exists(lock.lock_file):  # taking it would make the file
+        return False
+    try:
+        with lock:
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
