@@ -23,7 +23,7 @@ from ed_interp.cli import (
     features,
     models,  # noqa: F401 - it adds itself
     paper,
-    steer,
+    steer,  # noqa: F401
     tasks,  # noqa: F401
 )
 from ed_interp.cli.app import app
@@ -33,7 +33,6 @@ from ed_interp.errors import EdInterpError, InvalidInputError, ModelLoadError, U
 app.command("emergence", help=emergence.HELP)(emergence.command)
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(features.app, name="features")
-app.add_typer(steer.app, name="steer")
 app.command("compare", help=compare.HELP)(compare.command)
 app.command("paper", help=paper.HELP)(paper.command)
 app.command("calibrate", help=calibrate.HELP)(calibrate.command)

@@ -1,7 +1,7 @@
 """The same prompt continued with and without interventions, with the log-probability of each token.
 
 Greedy unless a temperature is given; with one, both continuations draw from the same seed. Cost:
-two runs of ``generate``.
+two runs of ``generate`` per prompt.
 """
 
 from __future__ import annotations
@@ -13,35 +13,103 @@ from typing import Any
 import torch
 
 from ed_interp.errors import InvalidInputError
+from ed_interp.eval.steering.options import ApplyOptions
+from ed_interp.eval.steering.plan import direction_of, selector_of
+from ed_interp.eval.steering.rows import Continuation, SideBySide
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.models.runners import TransformersRunner, evaluation_mode
-from ed_interp.streams.injection import Intervention, inject
+from ed_interp.options import takes_options
+from ed_interp.progress import Progress, track
+from ed_interp.results import Result
+from ed_interp.streams.direction import Direction
+from ed_interp.streams.injection import Add, Intervention, inject
+from ed_interp.streams.injection.where import Selector
+from ed_interp.tables import Table
 
 
 @dataclasses.dataclass(frozen=True)
-class Continuation:
-    """What the model wrote behind a prompt."""
+class SteeredTexts(Result):
+    """Prompts, each continued without and with a direction. Made by :func:`continued`."""
 
-    text: str
-    tokens: tuple[str, ...]
-    """Each on its own, as the tokenizer shows it."""
-    logprobs: tuple[float, ...]
-    """Log-probability of each in nats, given everything before it, under the interventions that it
-    was written with and before temperature."""
+    KIND = "steered-texts"
+    model: str
+    method: str
+    """How the direction was found."""
+    sites: tuple[str, ...]
+    coefficient: float
+    where: str
+    """Tokens that were steered."""
+    seed: int
+    prompts: tuple[SideBySide, ...]
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def title(self) -> str:
+        return f"{self.coefficient:g} times {self.method} in {self.model}"
+
+    def headline(self) -> str:
+        return f"Added at {', '.join(self.sites)}; tokens: {self.where}."
+
+    def tables(self) -> list[Table]:
+        rows = [(item.prompt, item.unsteered.text, item.steered.text) for item in self.prompts]
+        heads = ("prompt", "unsteered", "steered")
+        words = frozenset(range(3))
+        return [Table(name="prompts", caption="", heads=heads, rows=rows, text=words)]
 
 
-@dataclasses.dataclass(frozen=True)
-class SideBySide:
-    """One prompt, continued twice."""
+@takes_options(ApplyOptions)
+def continued(
+    model: Any = None,
+    direction: Direction | str | None = None,
+    prompts: Sequence[str] | None = None,
+    *,
+    where: Selector | str | None = None,
+    options: ApplyOptions,
+    progress: Progress = None,
+) -> SteeredTexts:
+    """Continue prompts without and with a direction.
 
-    prompt: str
-    unsteered: Continuation
-    steered: Continuation
+    Args:
+        model: Anything :func:`ed_interp.load` takes, on ``transformers``.
+        direction: A direction, or a file of one.
+        prompts: Texts.
+        where: Tokens to steer: a selector, or a name.
+        options: All settings at once.
+        progress: See :mod:`ed_interp.progress`.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return dataclasses.asdict(self)
+    Raises:
+        InvalidInputError: see :func:`side_by_side`.
+    """
+    added = Add(
+        direction_of(direction, options),
+        coefficient=options.coefficient,
+        where=selector_of(where),
+    )
+    hooked = options.load(model)
+    rows = []
+    with track(progress, "continuing", len(options.prompts)) as advance:
+        for prompt in options.prompts:
+            rows.append(
+                side_by_side(
+                    hooked,
+                    prompt,
+                    [added],
+                    max_new_tokens=options.max_new_tokens,
+                    temperature=options.temperature,
+                    seed=options.seed,
+                )
+            )
+            advance(1)
+    return SteeredTexts(
+        model=hooked.name,
+        method=added.direction.provenance.method,
+        sites=tuple(added.direction.vectors),
+        coefficient=options.coefficient,
+        where=options.where,
+        seed=options.seed,
+        prompts=tuple(rows),
+        settings={"options": options.to_dict()},
+    )
 
 
 def side_by_side(
@@ -59,9 +127,9 @@ def side_by_side(
         model: Anything :func:`ed_interp.load` takes, on ``transformers``.
         prompt: Text.
         interventions: See :func:`ed_interp.streams.injection.inject`.
-        max_new_tokens: At most so many.
+        max_new_tokens: Most tokens to generate.
         temperature: 0 is greedy.
-        seed: Of the sampling.
+        seed: Random seed of the sampling, the same for both.
 
     Raises:
         InvalidInputError: an empty prompt, a prompt that leaves no room, no tokenizer, a
@@ -70,7 +138,7 @@ def side_by_side(
     hooked = load(model)
     ids = _prompt_ids(hooked, prompt, max_new_tokens)
     if not temperature >= 0:
-        raise InvalidInputError(f"temperature={temperature}: 0 (greedy) or above is expected")
+        raise InvalidInputError(f"temperature must be 0 (greedy) or greater, got {temperature}")
     plain, steered = (
         _continued(hooked, ids, some, max_new_tokens, temperature, seed)
         for some in ((), tuple(interventions))
@@ -81,7 +149,7 @@ def side_by_side(
 def _prompt_ids(hooked: HookedModel, prompt: str, max_new_tokens: int) -> torch.Tensor:
     if not isinstance(hooked.runner, TransformersRunner):
         raise InvalidInputError(
-            f"a {type(hooked.model).__name__} is not continued here; load the transformers model"
+            f"generation needs a transformers model, got a {type(hooked.model).__name__}"
         )
     if hooked.tokenizer is None:
         raise InvalidInputError(
@@ -89,12 +157,12 @@ def _prompt_ids(hooked: HookedModel, prompt: str, max_new_tokens: int) -> torch.
         )
     ids: list[int] = hooked.tokenizer(prompt)["input_ids"]
     if not ids:
-        raise InvalidInputError(f"prompt={prompt!r} gives no tokens")
+        raise InvalidInputError(f"prompt must hold at least one token, got {prompt!r}")
     window = hooked.context_window
     if max_new_tokens < 1 or (window is not None and len(ids) + max_new_tokens > window):
         raise InvalidInputError(
-            f"{len(ids)} prompt tokens and {max_new_tokens} new ones: {hooked.name} has a context "
-            f"window of {window}; at least 1 new token"
+            f"{len(ids)} prompt tokens and {max_new_tokens} new ones (1 or more) must fit into the "
+            f"context window of {hooked.name}, which is {window}"
         )
     return torch.tensor([ids], device=hooked.device)
 
@@ -116,6 +184,7 @@ def _continued(
         evaluation_mode(hooked.model),
         inject(hooked, *interventions),
     ):
+        # Both continuations of a prompt draw the same numbers: they differ by the steering alone.
         torch.manual_seed(seed)
         output = hooked.model.generate(
             input_ids=ids,
@@ -127,6 +196,7 @@ def _continued(
             **(sampling or {"do_sample": False}),
         )
     new = output.sequences[0, ids.shape[1] :]
+    # The logits are those of the model; `scores` would be those after temperature.
     logits = torch.stack(output.logits)[: len(new), 0].float()
     along = logits.log_softmax(-1).gather(-1, new[:, None])[:, 0]
     return Continuation(

@@ -5,13 +5,12 @@ demonstrations, with eight, and without but with a vector added at the last toke
 
     recovered = (accuracy with vector - accuracy at 0 shots) / (accuracy at 8 - accuracy at 0)
 
-The vectors are found on prompts of the other pairs, heads chosen there too; a strength or a site,
-where one is chosen, is chosen on zero-shot queries of the pairs that vectors are found on. The way
-heads are placed by default was itself chosen on `icl-gpt2` (``tests/benchmarks/directions.md``).
-Accuracies weigh every relation the same. A seed draws the
-prompts that vectors are found on, the eight-shot prompts and the random vectors.
+Vectors and heads, and for the peers a strength and a site, come from prompts of the other pairs.
+The default placement of heads was itself chosen on `icl-gpt2` (``tests/benchmarks/directions.md``).
+Accuracies weigh every relation the same. A seed draws the prompts that vectors are found on, the
+eight-shot prompts and the random vectors.
 
-Cost: about a minute a seed and model on one CPU core, half of it for the peers.
+Cost: about a minute per seed and model on one CPU core, half of it for the peers.
 """
 
 from __future__ import annotations
@@ -22,25 +21,24 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ed_interp.eval.steering.plan import Cell
+from ed_interp.eval.steering.rows import RecoveryRow, RelationRow
 from ed_interp.eval.steering.samples import Question, questions
 from ed_interp.eval.steering.scoring import answer
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.models.recipe.tables import held_out, relations, trained
+from ed_interp.models.sites import resid_post
 from ed_interp.probes.directions.find import find_direction
-from ed_interp.probes.directions.function_vector import (
-    HeadEffects,
-    function_vector,
-    head_effects,
-)
+from ed_interp.probes.directions.function_vectors import HeadEffects, function_vector, head_effects
 from ed_interp.probes.directions.pairs import Contrast
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.population import draw
 from ed_interp.prompts.tasks import LabelledTask
 from ed_interp.prompts.template import Template
+from ed_interp.results import Result
 from ed_interp.streams.direction import Direction
 from ed_interp.streams.injection import Add, Intervention, Where
-from ed_interp.models.sites import resid_post
+from ed_interp.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,44 +54,52 @@ _TUNED_ON = 12
 """Pairs per relation that strengths and sites of the peers are chosen on."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RecoveryRow:
-    """One kind of vector and one seed; accuracies are means over relations."""
-
-    vector: str
-    seed: int
-    zero_shot: float
-    eight_shot: float
-    accuracy: float
-    """Without demonstrations, with the vector."""
-    recovered: float
-    """Share of the gap between zero and eight shots."""
-    site: str
-    coefficient: float
-
-
 @dataclasses.dataclass(frozen=True)
-class Recovery:
-    """What :func:`recovery` gives."""
+class Recovery(Result):
+    """Shares of in-context learning that vectors restore. Made by :func:`recovery`."""
 
+    KIND = "steering-recovery"
     model: str
     rows: tuple[RecoveryRow, ...]
-    by_relation: tuple[dict[str, Any], ...]
+    by_relation: tuple[RelationRow, ...]
     """Accuracies of :data:`OWN` per relation and seed."""
     heads: tuple[tuple[tuple[int, int], ...], ...]
     """Chosen heads by seed."""
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per kind of vector and seed, columns as in :class:`RecoveryRow`."""
-        import pandas as pd
-
-        return pd.DataFrame([dataclasses.asdict(row) for row in self.rows])
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def relation_frame(self) -> pd.DataFrame:
         """Per relation, mean over seeds: ``zero_shot``, ``accuracy``, ``eight_shot``."""
-        import pandas as pd
+        frame = self.to_frame("by_relation").drop(columns="seed")
+        return frame.groupby("relation", sort=False).mean()
 
-        return pd.DataFrame(self.by_relation).groupby("relation", sort=False).mean()
+    def title(self) -> str:
+        return f"In-context learning restored in {self.model}"
+
+    def headline(self) -> str:
+        shares = [row.recovered for row in self.rows if row.vector == OWN]
+        return (
+            f"Function vectors restore {sum(shares) / len(shares):.0%} of the accuracy gap between "
+            f"0 and {SHOTS} shots (mean of {len(shares)} seeds)."
+        )
+
+    def tables(self) -> list[Table]:
+        rows = [
+            (row.vector, str(row.seed), f"{row.zero_shot:.3f}", f"{row.accuracy:.3f}",
+             f"{row.eight_shot:.3f}", f"{row.recovered:+.0%}", row.site, f"{row.coefficient:g}")
+            for row in self.rows
+        ]  # fmt: skip
+        heads = (
+            "vector",
+            "seed",
+            "0 shots",
+            "steered",
+            f"{SHOTS} shots",
+            "recovered",
+            "site",
+            "strength",
+        )
+        words = frozenset({0, 6})
+        return [Table(name="recovery", caption="Accuracy", heads=heads, rows=rows, text=words)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +107,13 @@ class _Relation:
     """A relation's queries under the model's tokenizer."""
 
     task: LabelledTask
-    """The pairs vectors are found on."""
+    """The pairs that vectors are found on."""
     tuning: list[Question]
     """Zero-shot queries of some of these."""
     held: list[Question]
     """Zero-shot queries of the pairs that no training prompt held."""
     shown: list[Question]
-    """The same behind eight demonstrations, four draws each."""
+    """The same after eight demonstrations, four draws each."""
 
 
 def recovery(
@@ -123,8 +129,8 @@ def recovery(
 
     Args:
         model: ``icl-gpt2`` or ``icl-gemma2`` (or another model made by the recipe with seed 0).
-        seeds: Each a measurement of its own.
-        names: Relations; default all of them.
+        seeds: Each is a measurement of its own.
+        names: Relations; by default all of them.
         prompts: In-context prompts per relation that vectors are found on.
         peers: Also measure the sum at one block and the difference of mean states.
         progress: See :mod:`ed_interp.progress`.
@@ -132,7 +138,7 @@ def recovery(
     hooked = load(model)
     chosen = list(relations()) if names is None else list(names)
     rows: list[RecoveryRow] = []
-    by_relation: list[dict[str, Any]] = []
+    by_relation: list[RelationRow] = []
     heads = []
     with track(progress, "recovery", len(seeds)) as advance:
         for seed in seeds:
@@ -156,7 +162,8 @@ def recovery(
                 rows.append(measured.tuned(SUM, sums))
                 rows.append(measured.tuned(STATE, _states(hooked, tasks, prompts, seed)))
             advance(1)
-    return Recovery(hooked.name, tuple(rows), tuple(by_relation), tuple(heads))
+    settings = {"seeds": list(seeds), "names": chosen, "prompts": prompts, "peers": peers}
+    return Recovery(hooked.name, tuple(rows), tuple(by_relation), tuple(heads), settings)
 
 
 class _Measured:
@@ -188,15 +195,16 @@ class _Measured:
         )
         return self.row(kind, by_site[site], strength, site)
 
-    def by_relation(self, vectors: Sequence[Direction]) -> list[dict[str, Any]]:
+    def by_relation(self, vectors: Sequence[Direction]) -> list[RelationRow]:
         """Accuracies of each relation without, with the vector, and at eight shots."""
         return [
-            {
-                "relation": subject.task.name,
-                "zero_shot": self._one(subject.held),
-                "accuracy": self._one(subject.held, (Add(vector, where=_LAST),)),
-                "eight_shot": self._one(subject.shown),
-            }
+            RelationRow(
+                subject.task.name,
+                self.seed,
+                self._one(subject.held),
+                self._one(subject.held, (Add(vector, where=_LAST),)),
+                self._one(subject.shown),
+            )
             for subject, vector in zip(self.subjects, vectors, strict=True)
         ]
 
@@ -211,8 +219,8 @@ class _Measured:
             ]
         )
 
-    def _one(self, asked: list[Question], interventions: Sequence[Intervention] = ()) -> float:
-        return float(answer(self.hooked, asked, interventions).correct.double().mean())
+    def _one(self, queries: list[Question], interventions: Sequence[Intervention] = ()) -> float:
+        return float(answer(self.hooked, queries, interventions).correct.double().mean())
 
     @staticmethod
     def _mean(values: list[float]) -> float:
@@ -254,8 +262,8 @@ def _vectors(
 def _states(
     hooked: HookedModel, tasks: Sequence[LabelledTask], prompts: int, seed: int
 ) -> dict[str, list[Direction]]:
-    """By site: mean state behind demonstrations less mean state of the query alone, per task."""
-    found: dict[str, list[Direction]] = {}
+    """By site: mean state after demonstrations minus mean state of the query alone, per task."""
+    by_site: dict[str, list[Direction]] = {}
     for task in tasks:
         drawn = draw(task, prompts=prompts, shots=(0, SHOTS), seed=seed).prompts
         contrast = Contrast.unpaired(
@@ -265,5 +273,5 @@ def _states(
         )
         direction = find_direction(hooked, contrast)
         for site in direction.sites:
-            found.setdefault(site.name, []).append(direction.restricted(site))
-    return found
+            by_site.setdefault(site.name, []).append(direction.restricted(site))
+    return by_site

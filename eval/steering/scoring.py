@@ -1,8 +1,8 @@
 """Log-probabilities of continuations, and perplexity, with and without interventions.
 
-Rows of a pass have one length, so nothing is padded; where a prompt ends is told to the injection,
-so "the last token of the prompt" is the same whatever the continuation. Equal sequences are run
-once. Cost: one forward pass over the distinct sequences.
+Rows of a pass have one length, so nothing is padded. The injection is given the length of the
+prompt, so that its last token is the same whatever the continuation. Equal sequences are run once.
+Cost: one forward pass over the distinct sequences.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ed_interp.errors import CaptureError, InvalidInputError
 from ed_interp.eval.steering.samples import Question
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
+from ed_interp.models.sites import resid_pre
 from ed_interp.prompts.tokens import Ids
 from ed_interp.streams.injection import Intervention, inject
-from ed_interp.models.sites import resid_pre
 
 T = TypeVar("T")
 _BATCH_TOKENS = 4096
@@ -40,21 +40,22 @@ class Answers:
 
 
 def answer(
-    hooked: HookedModel, asked: Sequence[Question], interventions: Sequence[Intervention] = ()
+    hooked: HookedModel, questions: Sequence[Question], interventions: Sequence[Intervention] = ()
 ) -> Answers:
     """Score every continuation under ``interventions``.
 
     Raises:
-        CaptureError: the model gives NaN under them.
+        CaptureError: the model returns NaN under them.
         InvalidInputError: an intervention that does not fit.
     """
     groups: dict[tuple[int, int], dict[Ids, list[int]]] = collections.defaultdict(dict)
-    for number, question in enumerate(asked):
+    for number, question in enumerate(questions):
+        # The last token of an answer is only predicted, so it is not fed.
         ids = question.prompt + question.answer[:-1]
         key = (len(question.prompt), len(ids))
         groups[key].setdefault(ids, []).append(number)
-    logprob = torch.zeros(len(asked))
-    correct = torch.zeros(len(asked), dtype=torch.bool)
+    logprob = torch.zeros(len(questions))
+    correct = torch.zeros(len(questions), dtype=torch.bool)
     for (prompt, length), sequences in groups.items():
         for batch in _chunks(list(sequences.items()), max(1, _BATCH_TOKENS // length)):
             logits = _logits(
@@ -62,13 +63,13 @@ def answer(
             )
             for row, (_, numbers) in enumerate(batch):
                 for number in numbers:
-                    target = torch.tensor(asked[number].answer)
+                    target = torch.tensor(questions[number].answer)
                     along = logits[row].log_softmax(-1)
                     logprob[number] = along.gather(-1, target[:, None]).sum()
                     correct[number] = bool((logits[row].argmax(-1) == target).all())
     if bool(logprob.isnan().any()):
         raise CaptureError(
-            f"{hooked.name} gives NaN under this intervention; use a smaller coefficient"
+            f"{hooked.name} returns NaN under this intervention; use a smaller coefficient"
         )
     return Answers(logprob, correct)
 
@@ -77,7 +78,7 @@ def neutral_rows(hooked: HookedModel, texts: Sequence[str]) -> list[Ids]:
     """Neutral texts as token ids, cut to the context window.
 
     Raises:
-        InvalidInputError: no text of at least two tokens, or no tokenizer.
+        InvalidInputError: no text of two or more tokens, or no tokenizer.
     """
     if hooked.tokenizer is None:
         raise InvalidInputError("neutral text needs a tokenizer; pass load(model, tokenizer=...)")
@@ -86,7 +87,8 @@ def neutral_rows(hooked: HookedModel, texts: Sequence[str]) -> list[Ids]:
     rows = [row for row in rows if len(row) > 1]
     if not rows:
         raise InvalidInputError(
-            f"{len(texts)} neutral text(s), none of at least 2 tokens: perplexity needs some text"
+            f"neutral must hold a text of 2 or more tokens, got {len(texts)} text(s), none of them "
+            "long enough for a perplexity"
         )
     return rows
 
@@ -106,6 +108,7 @@ def perplexity(
             total -= float(along.double().sum())
             count += along.numel()
     mean = total / count
+    # exp overflows above 709; a strong intervention gets there.
     return math.exp(mean) if mean < 700 else math.inf
 
 

@@ -1,4 +1,4 @@
-"""`sweep`: how strongly, and where, to steer: chosen on one half of the samples, told on the other.
+"""`sweep`: how strongly and where to steer, chosen on one half of the samples, tested on the other.
 
     result = sweep(model, direction, samples, neutral=texts, instruction="Answer happily. ")
     result.verdict; result.plot(); result.save("RUN")
@@ -9,13 +9,14 @@ budget is chosen. On the second half it is compared, sample by sample, with no s
 directions of the same length at the same place, and with an instruction in the prompt.
 
 Cost: per cell one pass over half of the samples (two where continuations have several tokens) and
-one over the neutral text; then a few passes over the other half. With ``folder`` every cell is
-kept as it is measured, and an interrupted sweep goes on where it stopped.
+one over the neutral text; then a few passes over the other half. With ``out`` every cell is kept as
+it is measured, and an interrupted sweep goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import random
@@ -28,151 +29,178 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ed_interp.errors import InvalidInputError, RunFolderError
-from ed_interp.eval.steering.plan import Cell, grid_of
-from ed_interp.eval.steering.result import SweepCell, SweepComparison, SweepResult
-from ed_interp.eval.steering.samples import Sample, check_samples, fingerprint_of, questions
+from ed_interp.errors import RunFolderError
+from ed_interp.eval.steering.options import SweepOptions
+from ed_interp.eval.steering.plan import Cell, direction_of, grid_of, selector_of
+from ed_interp.eval.steering.result import SweepResult
+from ed_interp.eval.steering.rows import SweepCell, SweepComparison
+from ed_interp.eval.steering.samples import (
+    Sample,
+    check_samples,
+    fingerprint_of,
+    questions,
+    samples_from_file,
+)
 from ed_interp.eval.steering.scoring import answer, neutral_rows, perplexity
 from ed_interp.models.hooked import HookedModel
-from ed_interp.models.load import load
+from ed_interp.options import takes_options
 from ed_interp.progress import Progress, track
-from ed_interp.records import write_json
+from ed_interp.prompts.files import text_from_file
+from ed_interp.prompts.tokens import Ids
+from ed_interp.records.files import write_json
+from ed_interp.results import keep
 from ed_interp.statistics import bootstrap_interval, holm, paired_difference, wilson_interval
 from ed_interp.streams.direction import Direction
 from ed_interp.streams.injection import Intervention
 from ed_interp.streams.injection.where import Selector
 
-COEFFICIENTS = (-2.0, -1.0, 0.5, 1.0, 2.0, 4.0)
 
-
+@takes_options(SweepOptions)
 def sweep(
-    model: Any,
-    direction: Direction,
-    samples: Sequence[Sample],
+    model: Any = None,
+    direction: Direction | str | None = None,
+    samples: Sequence[Sample] | str | None = None,
     *,
-    neutral: Sequence[str],
-    instruction: str,
-    coefficients: Sequence[float] = COEFFICIENTS,
-    together: bool = False,
-    where: Selector | None = None,
-    budget: float = 1.1,
-    random_directions: int = 5,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-    folder: str | Path | None = None,
+    neutral: Sequence[str] | str | None = None,
+    where: Selector | str | None = None,
+    options: SweepOptions,
+    out: str | Path | None = None,
+    overwrite: bool = False,
     progress: Progress = None,
 ) -> SweepResult:
     """Sweep a direction over places and strengths, against controls.
 
     Args:
         model: Anything :func:`ed_interp.load` takes.
-        direction: Its sites are the places tried.
-        samples: Prompts with a wanted and an unwanted continuation.
-        neutral: Texts on which the model should stay as it is.
-        instruction: Put before every prompt instead of steering: the control that asks nicely.
-        coefficients: Tried at every place; 0 is always measured.
-        together: Write at all sites of the direction at once, as function vectors need.
-        where: Which tokens of a sample are steered; None is every one. Neutral text is always
-            steered at every token, the hardest case.
-        budget: Perplexity ratio that a cell may reach to be chosen.
-        random_directions: Over which the random control is averaged.
-        level: Of the intervals.
-        resamples: Of the bootstrap over samples.
-        seed: Of the halves, the random directions and the bootstrap.
-        folder: Keep every cell there and resume from them.
+        direction: A direction or a file of one; its sites are the places tried.
+        samples: Prompts with a wanted and an unwanted continuation, or a file of them.
+        neutral: Texts on which the model should stay as it is, or a file of them.
+        where: Tokens of a sample to steer: a selector, or a name. Neutral text is always steered
+            at every token, the hardest case.
+        options: All settings at once.
+        out: Run folder to make; an interrupted sweep in it is resumed.
+        overwrite: Replace the run in ``out``.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
-        InvalidInputError: too few samples, a direction of another model, no neutral text, an empty
-            instruction, or a coefficient that overflows.
-        RunFolderError: ``folder`` holds another sweep.
+        InvalidInputError: too few samples, a direction of another model, no neutral text, or a
+            coefficient that overflows.
+        RunFolderError: ``out`` exists, or holds an interrupted sweep of something else.
     """
-    hooked = load(model)
-    direction.check(hooked)
+    direction, tokens = direction_of(direction, options), selector_of(where)
+    if isinstance(samples, (str, Path)):
+        samples = samples_from_file(samples)
+    if isinstance(neutral, (str, Path)):
+        neutral = text_from_file(neutral).texts
+    assert samples is not None
+    assert neutral is not None
     check_samples(samples)
-    if not instruction.strip():
-        raise InvalidInputError("instruction='': the prompt-only control needs one, in words")
-    if not (math.isfinite(budget) and budget >= 1):
-        raise InvalidInputError(f"budget={budget}: a perplexity ratio of at least 1 is expected")
-    if random_directions < 1:
-        raise InvalidInputError(f"random_directions={random_directions}: at least 1 is expected")
-    cells = grid_of(direction, coefficients, together=together)
+    hooked = options.load(model)
+    direction.check(hooked)
+    cells = grid_of(direction, options.coefficients, together=options.together)
     for cell in cells:
-        for intervention in cell.interventions(where):
+        for intervention in cell.interventions(tokens):
             intervention.check(hooked)
-    neutral_ids = neutral_rows(hooked, neutral)
-    order = random.Random(seed).sample(range(len(samples)), len(samples))
+    subject = _Subject(hooked, direction, list(samples), neutral_rows(hooked, neutral), tokens)
+    # An interrupted sweep of another direction or other samples must not be resumed, though their
+    # names or files may be the same.
+    record = {**options.to_dict(), "inputs": subject.fingerprints()}
+    return keep(
+        lambda work: _measured(subject, cells, options, work, progress),
+        options=record,
+        out=out,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Subject:
+    """What a sweep is about, loaded and checked."""
+
+    hooked: HookedModel
+    direction: Direction
+    samples: list[Sample]
+    neutral: list[Ids]
+    tokens: Selector
+
+    def fingerprints(self) -> dict[str, Any]:
+        """What the results depend on besides the settings, as plain data."""
+        data = {
+            "model": self.hooked.fingerprint,
+            "direction": self.direction.provenance.to_dict(),
+            "norms": self.direction.norm(),
+            "samples": fingerprint_of(self.samples),
+            "neutral": hashlib.sha256(json.dumps(self.neutral).encode()).hexdigest()[:16],
+            "where": repr(self.tokens),
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(data))  # as read back: lists for tuples
+        return plain
+
+
+def _measured(
+    subject: _Subject,
+    cells: Sequence[Cell],
+    options: SweepOptions,
+    work: Path | None,
+    progress: Progress,
+) -> SweepResult:
+    hooked, samples, tokens = subject.hooked, subject.samples, subject.tokens
+    order = random.Random(options.seed).sample(range(len(samples)), len(samples))
     half = len(samples) // 2
     choice = _Scores(hooked, [samples[row] for row in sorted(order[:half])])
     report = _Scores(hooked, [samples[row] for row in sorted(order[half:])])
     prompted = _Scores(hooked, [
-        dataclasses.replace(sample, prompt=instruction + sample.prompt) for sample in report.samples
+        dataclasses.replace(sample, prompt=options.instruction + sample.prompt)
+        for sample in report.samples
     ])  # fmt: skip
-    settings: dict[str, Any] = {
-        "model": hooked.fingerprint,
-        "direction": direction.provenance.to_dict(),
-        "norms": direction.norm(),
-        "samples": fingerprint_of(samples),
-        "neutral": len(neutral_ids),
-        "instruction": instruction,
-        "coefficients": [float(value) for value in coefficients],
-        "together": together,
-        "where": repr(where),
-        "budget": budget,
-        "random_directions": random_directions,
-        "level": level,
-        "resamples": resamples,
-        "seed": seed,
-    }
-    settings = json.loads(json.dumps(settings))  # as they are read back: lists for tuples
-    kept = _Kept(None if folder is None else Path(folder), settings)
-    statistics = {"level": level, "resamples": resamples, "seed": seed}
-
+    kept = _Kept(work)
     with track(progress, "steering", len(cells) + 2) as advance:
-        plain = kept.get("unsteered") or {
-            "scores": choice.under(()).tolist(),
-            "perplexity": perplexity(hooked, neutral_ids),
-        }
-        kept.put("unsteered", plain)
+        plain = kept.get("unsteered") or kept.put(
+            "unsteered",
+            {
+                "scores": choice.under(()).tolist(),
+                "perplexity": perplexity(hooked, subject.neutral),
+            },
+        )
         advance(1)
         rows = []
         for number, cell in enumerate(cells):
-            found = kept.get(f"{number:04d}")
-            if found is None:
-                found = {
-                    "scores": choice.under(cell.interventions(where)).tolist(),
-                    "perplexity": _finite(perplexity(hooked, neutral_ids, cell.interventions())),
-                }
-                kept.put(f"{number:04d}", found)
-            rows.append(_cell(cell, found, plain, budget, statistics))
+            numbers = kept.get(f"{number:04d}") or kept.put(
+                f"{number:04d}",
+                {
+                    "scores": choice.under(cell.interventions(tokens)).tolist(),
+                    "perplexity": _finite(
+                        perplexity(hooked, subject.neutral, cell.interventions())
+                    ),
+                },
+            )
+            rows.append(_cell(cell, numbers, plain, options))
             advance(1)
         best = _best(rows)
         outcome: dict[str, Any] = {"comparisons": (), "score": None, "wrong_way": None}
         outcome |= {"wrong_way_low": None, "wrong_way_high": None}
         if best is not None:
-            steered = report.under(cells[best].interventions(where))
+            steered = report.under(cells[best].interventions(tokens))
+            randoms = [
+                report.under(cells[best].random(options.seed + turn).interventions(tokens))
+                for turn in range(options.random_directions)
+            ]
             controls = {
                 "no steering": report.under(()),
-                "random direction": torch.stack(
-                    [
-                        report.under(cells[best].random(seed + turn).interventions(where))
-                        for turn in range(random_directions)
-                    ]
-                ).mean(0),
+                "random direction": torch.stack(randoms).mean(0),
                 "prompt only": prompted.under(()),
             }
-            outcome = _outcome(steered, controls, statistics)
+            outcome = _outcome(steered, controls, options)
         advance(1)
     return SweepResult(
         model=hooked.name,
-        method=direction.provenance.method,
+        method=subject.direction.provenance.method,
         cells=tuple(rows),
         chosen=None if best is None else rows[best],
         samples=(len(choice.samples), len(report.samples)),
-        budget=budget,
+        budget=options.budget,
         perplexity=plain["perplexity"],
-        settings=settings,
         **outcome,
     )
 
@@ -186,33 +214,26 @@ class _Scores:
         wanted = [(sample.prompt, sample.wanted) for sample in samples]
         self._rows = [row for row, sample in enumerate(samples) if sample.unwanted is not None]
         unwanted = [(samples[row].prompt, samples[row].unwanted or "") for row in self._rows]
-        self._asked = questions(hooked, wanted)
+        self._questions = questions(hooked, wanted)
         # Not in one call: a text that tokenises badly would change how all others are cut.
-        self._asked += questions(hooked, unwanted) if unwanted else []
+        self._questions += questions(hooked, unwanted) if unwanted else []
 
     def under(self, interventions: Sequence[Intervention]) -> Float[Tensor, " sample"]:
         """Log p(wanted) - log p(unwanted), in nats."""
-        found = answer(self.hooked, self._asked, interventions).logprob
-        scores = found[: len(self.samples)].clone()
-        scores[self._rows] -= found[len(self.samples) :]
+        logprob = answer(self.hooked, self._questions, interventions).logprob
+        # First all wanted continuations, then the unwanted ones of the samples that have one.
+        scores = logprob[: len(self.samples)].clone()
+        scores[self._rows] -= logprob[len(self.samples) :]
         return scores
 
 
 class _Kept:
     """Measured cells in a folder, each a file; nothing at all without one."""
 
-    def __init__(self, folder: Path | None, settings: dict[str, Any]) -> None:
-        self._folder = None if folder is None else folder / "cells"
-        if self._folder is None:
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        known = self.get("request")
-        if known is not None and known != settings:
-            raise RunFolderError(
-                f"{folder} holds a sweep of another direction, other samples or settings; use "
-                "another folder or remove it"
-            )
-        self.put("request", settings)
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        if folder is not None:
+            folder.mkdir(exist_ok=True)
 
     def get(self, name: str) -> dict[str, Any] | None:
         """What was kept under ``name``; None if nothing was."""
@@ -225,22 +246,20 @@ class _Kept:
             raise RunFolderError(f"{file} is damaged ({error}); remove it and resume") from error
         return data
 
-    def put(self, name: str, data: dict[str, Any]) -> None:
-        """Keep ``data``, unless it is there."""
-        if self._folder is not None and not (self._folder / f"{name}.json").exists():
+    def put(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Keep ``data``, and return it."""
+        if self._folder is not None:
             write_json(self._folder / f"{name}.json", data)
+        return data
 
 
 def _cell(
-    cell: Cell,
-    found: dict[str, Any],
-    plain: dict[str, Any],
-    budget: float,
-    statistics: dict[str, Any],
+    cell: Cell, numbers: dict[str, Any], plain: dict[str, Any], options: SweepOptions
 ) -> SweepCell:
-    change = np.asarray(found["scores"]) - np.asarray(plain["scores"])
-    low, high = bootstrap_interval(change, **statistics)
-    ratio = None if found["perplexity"] is None else found["perplexity"] / plain["perplexity"]
+    change = np.asarray(numbers["scores"]) - np.asarray(plain["scores"])
+    low, high = bootstrap_interval(change, **_statistics(options))
+    steered = numbers["perplexity"]
+    ratio = None if steered is None else steered / plain["perplexity"]
     return SweepCell(
         site=cell.label,
         coefficient=cell.coefficient,
@@ -249,8 +268,12 @@ def _cell(
         ci_high=float(high),
         wrong_way=float((change < 0).mean()),
         perplexity_ratio=ratio,
-        within_budget=ratio is not None and ratio <= budget,
+        within_budget=ratio is not None and ratio <= options.budget,
     )
+
+
+def _statistics(options: SweepOptions) -> dict[str, Any]:
+    return {"level": options.level, "resamples": options.resamples, "seed": options.seed}
 
 
 def _best(rows: Sequence[SweepCell]) -> int | None:
@@ -258,16 +281,14 @@ def _best(rows: Sequence[SweepCell]) -> int | None:
     return max(allowed, key=lambda number: rows[number].change) if allowed else None
 
 
-def _outcome(
-    steered: Tensor, controls: dict[str, Tensor], statistics: dict[str, Any]
-) -> dict[str, Any]:
-    found = {
-        name: paired_difference(steered.numpy(), control.numpy(), **statistics)
+def _outcome(steered: Tensor, controls: dict[str, Tensor], options: SweepOptions) -> dict[str, Any]:
+    tests = {
+        name: paired_difference(steered.numpy(), control.numpy(), **_statistics(options))
         for name, control in controls.items()
     }
-    adjusted = holm([float(row.p_value) for row in found.values()])
+    adjusted = holm([float(row.p_value) for row in tests.values()])
     fell = int((steered < controls["no steering"]).sum())
-    low, high = wilson_interval(fell, len(steered), level=statistics["level"])
+    low, high = wilson_interval(fell, len(steered), level=options.level)
     return {
         "comparisons": tuple(
             SweepComparison(
@@ -279,7 +300,7 @@ def _outcome(
                 p_value=float(row.p_value),
                 p_holm=float(p_holm),
             )
-            for (name, row), p_holm in zip(found.items(), adjusted, strict=True)
+            for (name, row), p_holm in zip(tests.items(), adjusted, strict=True)
         ),
         "score": float(steered.mean()),
         "wrong_way": fell / len(steered),
