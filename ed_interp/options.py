@@ -245,7 +245,7 @@ def takes_options(kind: type[Options]) -> Callable[[Callable[..., R]], Callable[
             settings = {name: value for name, value in given.items() if name not in own}
             for name in shared:
                 if given.get(name) is not None:
-                    settings[name] = _label(given[name])
+                    settings[name] = _label(given[name], hints_of(kind)[name])
             if options is None:
                 options = kind(**settings)
             elif settings:
@@ -265,8 +265,10 @@ def takes_options(kind: type[Options]) -> Callable[[Callable[..., R]], Callable[
     return decorate
 
 
-def _label(value: Any) -> Any:
+def _label(value: Any, hint: Any) -> Any:
     """What the options record: a name as it is, a live object by its name or type."""
+    if isinstance(value, (tuple, list)) and get_origin(without_none(hint)) is not tuple:
+        return f"{len(value)} in memory"  # pairs or texts, in place of the name of a file
     if isinstance(value, (str, int, float, tuple, list)):
         return value
     if isinstance(value, Path):
@@ -287,11 +289,12 @@ def _signature(
         return inspect.Parameter.empty if made is dataclasses.MISSING else made()
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    first = [
-        p.replace(default=default(fields[p.name])) if p.name in fields else p
-        for p in own.values()
-        if p.kind is p.POSITIONAL_OR_KEYWORD
-    ]
+    first = []
+    for p in own.values():
+        if p.kind is p.POSITIONAL_OR_KEYWORD:
+            known = default(fields[p.name]) if p.name in fields else p.empty
+            # A required option keeps the None of the function: it may follow one with a default.
+            first.append(p if known is p.empty else p.replace(default=known))
     settings = [
         inspect.Parameter(name, keyword, default=default(field), annotation=hints_of(kind)[name])
         for name, field in fields.items()

@@ -71,11 +71,6 @@ class SweepOptions(SteerOptions):
     resamples: int = option(1000, help="Number of bootstrap resamples.", panel=MEASURE, min=1)
 
     def __post_init__(self) -> None:
-        for name in ("samples", "neutral"):
-            value = getattr(self, name)
-            if isinstance(value, (list, tuple)):
-                # Given in Python rather than as a file; the record holds their fingerprint.
-                object.__setattr__(self, name, Path(f"{len(value)} in memory"))
         super().__post_init__()
         if not self.instruction.strip():
             raise OptionError("instruction", "must be words: the prompt-only control needs one")
