@@ -1,4 +1,4 @@
-"""`SteeredModel`: a model and what is written to its stream, to be used like a model.
+"""`SteeredModel`: a model with interventions, to be used like a model.
 
 Nothing is changed in the user's model: it runs with the interventions during each call, and inside
 ``with steered:`` also when it is called itself. Cost: that of
@@ -34,8 +34,9 @@ class SteeredModel:
     _stack: contextlib.ExitStack | None = dataclasses.field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        # Entered once, so that whatever does not fit is refused now and not at the first call.
         with inject(self.hooked, *self.interventions, strict=False):
-            pass  # every refusal comes now, not at the first call
+            pass
 
     @property
     def model(self) -> Any:
@@ -79,15 +80,16 @@ class SteeredModel:
         **kwargs: Any,
     ) -> Any:
         """The model's own forward pass, steered."""
-        if self._stack is not None and prompt_length is None:
-            return self.model(*args, **kwargs)
-        if self._stack is not None:
+        if self._stack is None:
+            with self.applied(prompt_length=prompt_length):
+                return self.model(*args, **kwargs)
+        # The block around this call steers already; entering again would add everything twice.
+        if prompt_length is not None:
             raise InvalidInputError(
                 "prompt_length= cannot be given while the model is steered by a with-block; leave "
                 "the block, or use steered.applied(prompt_length=...)"
             )
-        with self.applied(prompt_length=prompt_length):
-            return self.model(*args, **kwargs)
+        return self.model(*args, **kwargs)
 
     __call__ = forward
 
@@ -115,7 +117,8 @@ class SteeredModel:
         self.undo()
 
     def undo(self) -> None:
-        """Leave the user's model as it was; without effect if it is."""
+        """Leave the user's model as it was; no effect if it is already."""
+        # Forgotten first: if closing fails, the object is not left in use for ever.
         stack, self._stack = self._stack, None
         if stack is not None:
             stack.close()
@@ -135,8 +138,8 @@ def steer(
     Args:
         model: Anything :func:`ed_interp.load` takes.
         direction: Added at all of its sites.
-        coefficient: One number, or one per row of the batches it will get.
-        where: Which tokens; default all.
+        coefficient: One number, or one per row of the batches.
+        where: Which tokens; by default all.
         gate: Per row, multiplies the coefficient.
         decay: In generated tokens; see :class:`~ed_interp.streams.injection.Add`.
 
@@ -145,14 +148,9 @@ def steer(
         yourself: ``SteeredModel(load(model), (Ablate(direction),))``.
 
     Raises:
-        InvalidInputError: the direction does not belong to the model, or what is written is more
-            than its precision holds.
+        InvalidInputError: the direction does not belong to the model, or the vector exceeds what
+            the model's precision can hold.
     """
-    what = Add(
-        direction,
-        coefficient=coefficient,
-        where=Where() if where is None else where,
-        gate=gate,
-        decay=decay,
-    )
-    return SteeredModel(load(model), (what,))
+    where = Where() if where is None else where
+    added = Add(direction, coefficient=coefficient, where=where, gate=gate, decay=decay)
+    return SteeredModel(load(model), (added,))

@@ -40,9 +40,12 @@ class SweepResult(Result):
     """Of the neutral text, without steering."""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "verdict": self.verdict}
+
     @classmethod
     def upgrade(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
-        # The verdict, which is made from the numbers, was written beside them.
+        # The verdict is written for readers of the file, and made from the numbers again.
         return {name: value for name, value in data.items() if name != "verdict"}
 
     @property
@@ -117,9 +120,9 @@ class SweepResult(Result):
         return [held, grid] if self.comparisons else [grid]
 
     def charts(self) -> list[Chart]:
-        below = f"Steering: {self.verdict}"
+        # A picture has room for the finding, not for its numbers.
+        below = self.verdict.partition(":")[0]
+        title = self.title()
         return [
-            dose_response(
-                self.cells, self.chosen, budget=self.budget, title=self.title(), below=below
-            )
+            dose_response(self.cells, self.chosen, budget=self.budget, title=title, below=below)
         ]

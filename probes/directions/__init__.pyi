@@ -1,4 +1,4 @@
-# ruff: noqa: TID251, TID252 - the loader reads relative imports only
+# ruff: noqa: TID251 - relative, as the loader wants them
 from .find import find_direction
 from .function_vectors import HeadEffects, function_vector, head_effects
 from .methods import METHODS, Method, get_method, register

@@ -77,7 +77,8 @@ def find_with_preflight(
     states = states_of(None, options.pairs, options, progress)
     direction = _direction(states, method)
     if min(len(states.positive), len(states.negative)) < FEWEST:
-        return direction, DirectionSummary.of(direction, too_few=True)
+        verdict = f"too few pairs to say whether it will steer: at least {FEWEST} are needed"
+        return direction, DirectionSummary.of(direction, verdict=verdict)
     look = preflight(None, states, seed=options.seed)
     return direction, DirectionSummary.of(direction, look)
 

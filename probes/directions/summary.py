@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ed_interp.charts.spec import Chart
-from ed_interp.probes.directions.steerability import FEWEST, Preflight
+from ed_interp.probes.directions.steerability import Preflight
 from ed_interp.results import Result
 from ed_interp.streams.direction import Direction
 from ed_interp.tables import Table
@@ -23,36 +23,33 @@ class DirectionSummary(Result):
     norms: dict[str, float]
     """Euclidean length of the vector at each site."""
     provenance: dict[str, Any]
+    verdict: str = ""
+    """How likely it is to steer; empty for a function vector or a direction from a file."""
     preflight: Preflight | None = None
-    """None for a direction from a file, a function vector, or too few texts."""
-    note: str = ""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, direction: Direction, look: Preflight | None = None, *, too_few: bool = False
+        cls, direction: Direction, look: Preflight | None = None, *, verdict: str = ""
     ) -> DirectionSummary:
         """The summary of a direction, with its preflight if there is one."""
         origin = direction.provenance
-        note = f"too few pairs to say whether it will steer: at least {FEWEST} are needed"
         return cls(
             method=origin.method,
             model=origin.model.name,
             d_model=direction.d_model,
             norms=direction.norm(),
             provenance=origin.to_dict(),
+            verdict=look.verdict if look else verdict,
             preflight=look,
-            note=note if too_few else "",
         )
 
     def title(self) -> str:
-        return f"{self.method} in {self.model}"
+        basis = f"{self.provenance['model']['basis']}, {self.provenance['stream']}"
+        return f"{self.method} in {self.model} (d_model {self.d_model}, {basis})"
 
     def headline(self) -> str:
-        stamp = self.provenance["model"]
-        basis = f"{self.title()} (d_model {self.d_model}, {stamp['basis']}, "
-        verdict = self.preflight.verdict if self.preflight else self.note
-        return f"{basis}{self.provenance['stream']})" + (f"; {verdict}" if verdict else "")
+        return self.verdict
 
     def facts(self) -> dict[str, str]:
         origin = self.provenance

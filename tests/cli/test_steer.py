@@ -35,7 +35,7 @@ def test_from_pairs_to_a_sweep(cli, pairs):
     assert found.status == 0, found.stderr
     told = json.loads(found.stdout)
     assert list(told["norms"]) == [site]
-    assert told["preflight"]["verdict"].startswith("nothing speaks against")
+    assert told["verdict"].startswith("no warning signs for")
 
     prompt = "France -> Paris\\nItaly ->"
     asked = ("steer", "apply", "--model", "icl-gpt2", "--direction", "D.st", "--prompt", prompt)

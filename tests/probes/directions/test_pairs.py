@@ -55,7 +55,7 @@ def test_an_empty_class():
     ("text", "message"),
     [
         ("", "empty"),
-        ("good,bad\na,b\n", "row 1: no 'positive' and no 'negative'; found columns 'good', 'bad'"),
+        ("good,bad\na,b\n", "row 1: no 'positive' and no 'negative'; the columns are 'good', 'bad'"),
         ("positive,negative\na,\n", "'negative' is empty"),
         ("positive,negative\na,b,c\n", "more cells"),
     ],
