@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ class SteeredTexts(Result):
 @takes_options(ApplyOptions)
 def continued(
     model: Any = None,
-    direction: Direction | str | None = None,
+    direction: Direction | str | Path | None = None,
     prompts: Sequence[str] | None = None,
     *,
     where: Selector | str | None = None,

@@ -16,6 +16,7 @@ Cost: about a minute per seed and model on one CPU core, half of it for the peer
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from ed_interp.models.load import load
 from ed_interp.models.recipe.tables import held_out, relations, trained
 from ed_interp.models.sites import resid_post
 from ed_interp.probes.directions.find import find_direction
-from ed_interp.probes.directions.function_vectors import HeadEffects, function_vector, head_effects
+from ed_interp.probes.directions.function_vectors import function_vector, head_effects
 from ed_interp.probes.directions.pairs import Contrast
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.population import draw
@@ -37,7 +38,7 @@ from ed_interp.prompts.tasks import LabelledTask
 from ed_interp.prompts.template import Template
 from ed_interp.results import Result
 from ed_interp.streams.direction import Direction
-from ed_interp.streams.injection import Add, Intervention, Where
+from ed_interp.streams.injection import Add, Where
 from ed_interp.tables import Table
 
 if TYPE_CHECKING:
@@ -88,32 +89,9 @@ class Recovery(Result):
              f"{row.eight_shot:.3f}", f"{row.recovered:+.0%}", row.site, f"{row.coefficient:g}")
             for row in self.rows
         ]  # fmt: skip
-        heads = (
-            "vector",
-            "seed",
-            "0 shots",
-            "steered",
-            f"{SHOTS} shots",
-            "recovered",
-            "site",
-            "strength",
-        )
+        heads = f"vector,seed,0 shots,steered,{SHOTS} shots,recovered,site,strength".split(",")
         words = frozenset({0, 6})
         return [Table(name="recovery", caption="Accuracy", heads=heads, rows=rows, text=words)]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Relation:
-    """A relation's queries under the model's tokenizer."""
-
-    task: LabelledTask
-    """The pairs that vectors are found on."""
-    tuning: list[Question]
-    """Zero-shot queries of some of these."""
-    held: list[Question]
-    """Zero-shot queries of the pairs that no training prompt held."""
-    shown: list[Question]
-    """The same after eight demonstrations, four draws each."""
 
 
 def recovery(
@@ -142,54 +120,65 @@ def recovery(
     heads = []
     with track(progress, "recovery", len(seeds)) as advance:
         for seed in seeds:
-            subjects = [_relation(hooked, name, seed) for name in chosen]
-            tasks = [subject.task for subject in subjects]
+            measured = _Seed(hooked, [_relation(hooked, name, seed) for name in chosen], seed)
+            tasks = [subject.task for subject in measured.subjects]
             effects = head_effects(hooked, tasks, shots=SHOTS, prompts=prompts, seed=seed)
             heads.append(effects.chosen())
-            measured = _Measured(hooked, subjects, seed)
-            own = _vectors(hooked, tasks, effects, prompts, seed, "own")
+            find = functools.partial(
+                function_vector, hooked, heads=effects, shots=SHOTS, prompts=prompts, seed=seed
+            )
+            own = [find(task) for task in tasks]
             rows.append(measured.row(OWN, own, 1.0, "own block"))
             by_relation += measured.by_relation(own)
             randoms = [Cell("", vector, 1.0).random(seed).direction for vector in own]
             rows.append(measured.row(RANDOM, randoms, 1.0, "own block"))
             if peers:
-                sums = {
-                    resid_post(layer).name: _vectors(
-                        hooked, tasks, effects, prompts, seed, resid_post(layer).name
-                    )
-                    for layer in range(hooked.n_layers)
-                }
+                sites = [resid_post(layer).name for layer in range(hooked.n_layers)]
+                sums = {site: [find(task, placement=site) for task in tasks] for site in sites}
                 rows.append(measured.tuned(SUM, sums))
                 rows.append(measured.tuned(STATE, _states(hooked, tasks, prompts, seed)))
             advance(1)
-    settings = {"seeds": list(seeds), "names": chosen, "prompts": prompts, "peers": peers}
-    return Recovery(hooked.name, tuple(rows), tuple(by_relation), tuple(heads), settings)
+    record = {"seeds": list(seeds), "names": chosen, "prompts": prompts, "peers": peers}
+    return Recovery(hooked.name, tuple(rows), tuple(by_relation), tuple(heads), record)
 
 
-class _Measured:
+@dataclasses.dataclass(frozen=True)
+class _Relation:
+    """A relation's queries under the model's tokenizer."""
+
+    task: LabelledTask
+    """The pairs that vectors are found on."""
+    tuning: list[Question]
+    """Zero-shot queries of some of these."""
+    held: list[Question]
+    """Zero-shot queries of the pairs that no training prompt held."""
+    shown: list[Question]
+    """The same after eight demonstrations, four draws each."""
+
+
+class _Seed:
     """Accuracies of one seed."""
 
     def __init__(self, hooked: HookedModel, subjects: list[_Relation], seed: int) -> None:
         self.hooked = hooked
         self.subjects = subjects
         self.seed = seed
-        self.zero = self._mean([self._one(subject.held) for subject in subjects])
-        self.eight = self._mean([self._one(subject.shown) for subject in subjects])
+        self.zero = _mean([self._one(subject.held) for subject in subjects])
+        self.eight = _mean([self._one(subject.shown) for subject in subjects])
 
     def row(
-        self, kind: str, vectors: Sequence[Direction], coefficient: float, site: str
+        self, kind: str, vectors: Sequence[Direction], strength: float, site: str
     ) -> RecoveryRow:
         """The accuracy on held-out pairs with these vectors, one per relation."""
-        accuracy = self._steered(vectors, coefficient, held=True)
+        accuracy = self._steered(vectors, strength, [subject.held for subject in self.subjects])
         share = (accuracy - self.zero) / (self.eight - self.zero)
-        return RecoveryRow(
-            kind, self.seed, self.zero, self.eight, accuracy, share, site, coefficient
-        )
+        return RecoveryRow(kind, self.seed, self.zero, self.eight, accuracy, share, site, strength)
 
     def tuned(self, kind: str, by_site: dict[str, list[Direction]]) -> RecoveryRow:
         """The same at the site and strength that are best on the pairs vectors are found on."""
+        queries = [subject.tuning for subject in self.subjects]
         _, site, strength = max(
-            (self._steered(vectors, strength, held=False), site, strength)
+            (self._steered(vectors, strength, queries), site, strength)
             for site, vectors in by_site.items()
             for strength in _STRENGTHS
         )
@@ -197,34 +186,28 @@ class _Measured:
 
     def by_relation(self, vectors: Sequence[Direction]) -> list[RelationRow]:
         """Accuracies of each relation without, with the vector, and at eight shots."""
-        return [
-            RelationRow(
-                subject.task.name,
-                self.seed,
-                self._one(subject.held),
-                self._one(subject.held, (Add(vector, where=_LAST),)),
-                self._one(subject.shown),
-            )
-            for subject, vector in zip(self.subjects, vectors, strict=True)
-        ]
+        rows = []
+        for subject, vector in zip(self.subjects, vectors, strict=True):
+            accuracies = (self._one(subject.held), self._one(subject.held, vector))
+            name = subject.task.name
+            rows.append(RelationRow(name, self.seed, *accuracies, self._one(subject.shown)))
+        return rows
 
-    def _steered(self, vectors: Sequence[Direction], coefficient: float, *, held: bool) -> float:
-        return self._mean(
-            [
-                self._one(
-                    subject.held if held else subject.tuning,
-                    (Add(vector, coefficient=coefficient, where=_LAST),),
-                )
-                for subject, vector in zip(self.subjects, vectors, strict=True)
-            ]
-        )
+    def _steered(
+        self, vectors: Sequence[Direction], strength: float, queries: list[list[Question]]
+    ) -> float:
+        both = zip(queries, vectors, strict=True)
+        return _mean([self._one(some, vector, strength) for some, vector in both])
 
-    def _one(self, queries: list[Question], interventions: Sequence[Intervention] = ()) -> float:
-        return float(answer(self.hooked, queries, interventions).correct.double().mean())
+    def _one(
+        self, queries: list[Question], vector: Direction | None = None, strength: float = 1.0
+    ) -> float:
+        added = () if vector is None else (Add(vector, coefficient=strength, where=_LAST),)
+        return float(answer(self.hooked, queries, added).correct.double().mean())
 
-    @staticmethod
-    def _mean(values: list[float]) -> float:
-        return sum(values) / len(values)
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _relation(hooked: HookedModel, name: str, seed: int) -> _Relation:
@@ -238,25 +221,12 @@ def _relation(hooked: HookedModel, name: str, seed: int) -> _Relation:
         before = "".join(template.demonstration(*pair) for pair in demonstrations)
         shown.append((before + template.query(source), template.answer(target)))
 
-    def alone(some: Sequence[tuple[str, str]]) -> list[Question]:
-        return questions(
-            hooked, [(template.query(source), template.answer(target)) for source, target in some]
-        )
-
     tuned_on = rng.sample(task.pairs, min(_TUNED_ON, len(task.pairs)))
-    return _Relation(task, alone(tuned_on), alone(pairs), questions(hooked, shown))
-
-
-def _vectors(
-    hooked: HookedModel,
-    tasks: Sequence[LabelledTask],
-    effects: HeadEffects,
-    prompts: int,
-    seed: int,
-    placement: str,
-) -> list[Direction]:
-    options: dict[str, Any] = {"prompts": prompts, "seed": seed, "placement": placement}
-    return [function_vector(hooked, task, heads=effects, shots=SHOTS, **options) for task in tasks]
+    alone = [
+        [(template.query(source), template.answer(target)) for source, target in some]
+        for some in (tuned_on, pairs)
+    ]
+    return _Relation(task, *(questions(hooked, texts) for texts in (*alone, shown)))
 
 
 def _states(

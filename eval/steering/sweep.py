@@ -16,11 +16,12 @@ it is measured, and an interrupted sweep goes on where it stopped.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,10 @@ from ed_interp.streams.injection.where import Selector
 @takes_options(SweepOptions)
 def sweep(
     model: Any = None,
-    direction: Direction | str | None = None,
-    samples: Sequence[Sample] | str | None = None,
+    direction: Direction | str | Path | None = None,
+    samples: Sequence[Sample] | str | Path | None = None,
     *,
-    neutral: Sequence[str] | str | None = None,
+    neutral: Sequence[str] | str | Path | None = None,
     where: Selector | str | None = None,
     options: SweepOptions,
     out: str | Path | None = None,
@@ -101,108 +102,28 @@ def sweep(
     for cell in cells:
         for intervention in cell.interventions(tokens):
             intervention.check(hooked)
-    subject = _Subject(hooked, direction, list(samples), neutral_rows(hooked, neutral), tokens)
+    texts = neutral_rows(hooked, neutral)
+    order = random.Random(options.seed).sample(range(len(samples)), len(samples))
+    halves = (order[: len(samples) // 2], order[len(samples) // 2 :])
+    choice, report = ([samples[row] for row in sorted(half)] for half in halves)
+    prompted = [
+        dataclasses.replace(sample, prompt=options.instruction + sample.prompt) for sample in report
+    ]
+    scores = (_Scores(hooked, some) for some in (choice, report, prompted))
+    plan = _Plan(hooked, direction, cells, tokens, texts, *scores, options)
     # An interrupted sweep of another direction or other samples must not be resumed, though their
     # names or files may be the same.
-    record = {**options.to_dict(), "inputs": subject.fingerprints()}
-    return keep(
-        lambda work: _measured(subject, cells, options, work, progress),
-        options=record,
-        out=out,
-        overwrite=overwrite,
-        progress=progress,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Subject:
-    """What a sweep is about, loaded and checked."""
-
-    hooked: HookedModel
-    direction: Direction
-    samples: list[Sample]
-    neutral: list[Ids]
-    tokens: Selector
-
-    def fingerprints(self) -> dict[str, Any]:
-        """What the results depend on besides the settings, as plain data."""
-        data = {
-            "model": self.hooked.fingerprint,
-            "direction": self.direction.provenance.to_dict(),
-            "norms": self.direction.norm(),
-            "samples": fingerprint_of(self.samples),
-            "neutral": hashlib.sha256(json.dumps(self.neutral).encode()).hexdigest()[:16],
-            "where": repr(self.tokens),
-        }
-        plain: dict[str, Any] = json.loads(json.dumps(data))  # as read back: lists for tuples
-        return plain
-
-
-def _measured(
-    subject: _Subject,
-    cells: Sequence[Cell],
-    options: SweepOptions,
-    work: Path | None,
-    progress: Progress,
-) -> SweepResult:
-    hooked, samples, tokens = subject.hooked, subject.samples, subject.tokens
-    order = random.Random(options.seed).sample(range(len(samples)), len(samples))
-    half = len(samples) // 2
-    choice = _Scores(hooked, [samples[row] for row in sorted(order[:half])])
-    report = _Scores(hooked, [samples[row] for row in sorted(order[half:])])
-    prompted = _Scores(hooked, [
-        dataclasses.replace(sample, prompt=options.instruction + sample.prompt)
-        for sample in report.samples
-    ])  # fmt: skip
-    kept = _Kept(work)
-    with track(progress, "steering", len(cells) + 2) as advance:
-        plain = kept.get("unsteered") or kept.put(
-            "unsteered",
-            {
-                "scores": choice.under(()).tolist(),
-                "perplexity": perplexity(hooked, subject.neutral),
-            },
-        )
-        advance(1)
-        rows = []
-        for number, cell in enumerate(cells):
-            numbers = kept.get(f"{number:04d}") or kept.put(
-                f"{number:04d}",
-                {
-                    "scores": choice.under(cell.interventions(tokens)).tolist(),
-                    "perplexity": _finite(
-                        perplexity(hooked, subject.neutral, cell.interventions())
-                    ),
-                },
-            )
-            rows.append(_cell(cell, numbers, plain, options))
-            advance(1)
-        best = _best(rows)
-        outcome: dict[str, Any] = {"comparisons": (), "score": None, "wrong_way": None}
-        outcome |= {"wrong_way_low": None, "wrong_way_high": None}
-        if best is not None:
-            steered = report.under(cells[best].interventions(tokens))
-            randoms = [
-                report.under(cells[best].random(options.seed + turn).interventions(tokens))
-                for turn in range(options.random_directions)
-            ]
-            controls = {
-                "no steering": report.under(()),
-                "random direction": torch.stack(randoms).mean(0),
-                "prompt only": prompted.under(()),
-            }
-            outcome = _outcome(steered, controls, options)
-        advance(1)
-    return SweepResult(
-        model=hooked.name,
-        method=subject.direction.provenance.method,
-        cells=tuple(rows),
-        chosen=None if best is None else rows[best],
-        samples=(len(choice.samples), len(report.samples)),
-        budget=options.budget,
-        perplexity=plain["perplexity"],
-        **outcome,
-    )
+    inputs = {
+        "model": hooked.fingerprint,
+        "direction": direction.provenance.to_dict(),
+        "norms": direction.norm(),
+        "samples": fingerprint_of(samples),
+        "neutral": hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16],
+        "where": repr(tokens),
+    }
+    record = {**options.to_dict(), "inputs": json.loads(json.dumps(inputs))}  # tuples as lists
+    make = functools.partial(plan.run, progress)
+    return keep(make, options=record, out=out, overwrite=overwrite, progress=progress)
 
 
 class _Scores:
@@ -227,87 +148,126 @@ class _Scores:
         return scores
 
 
-class _Kept:
-    """Measured cells in a folder, each a file; nothing at all without one."""
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """A sweep whose inputs are loaded and checked."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        if folder is not None:
-            folder.mkdir(exist_ok=True)
+    hooked: HookedModel
+    direction: Direction
+    cells: list[Cell]
+    tokens: Selector
+    neutral: list[Ids]
+    choice: _Scores
+    report: _Scores
+    prompted: _Scores
+    options: SweepOptions
 
-    def get(self, name: str) -> dict[str, Any] | None:
-        """What was kept under ``name``; None if nothing was."""
-        if self._folder is None or not (self._folder / f"{name}.json").exists():
-            return None
-        file = self._folder / f"{name}.json"
-        try:
-            data: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        except ValueError as error:
-            raise RunFolderError(f"{file} is damaged ({error}); remove it and resume") from error
-        return data
+    def run(self, progress: Progress, work: Path | None) -> SweepResult:
+        """Measure every cell, keeping each in ``work``, and compare the best with its controls."""
+        with track(progress, "steering", len(self.cells) + 2) as advance:
+            plain = _kept(work, "unsteered", self._measured)
+            advance(1)
+            rows = []
+            for number, cell in enumerate(self.cells):
+                numbers = _kept(work, f"{number:04d}", functools.partial(self._measured, cell))
+                rows.append(self._row(cell, numbers, plain))
+                advance(1)
+            allowed = [number for number, row in enumerate(rows) if row.within_budget]
+            best = max(allowed, key=lambda number: rows[number].change, default=None)
+            outcome: dict[str, Any] = {"comparisons": (), "score": None, "wrong_way": None}
+            outcome |= {"wrong_way_low": None, "wrong_way_high": None}
+            if best is not None:
+                outcome = self._outcome(self.cells[best])
+            advance(1)
+        return SweepResult(
+            model=self.hooked.name,
+            method=self.direction.provenance.method,
+            cells=tuple(rows),
+            chosen=None if best is None else rows[best],
+            samples=(len(self.choice.samples), len(self.report.samples)),
+            budget=self.options.budget,
+            perplexity=plain["perplexity"],
+            **outcome,
+        )
 
-    def put(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
-        """Keep ``data``, and return it."""
-        if self._folder is not None:
-            write_json(self._folder / f"{name}.json", data)
-        return data
+    def _measured(self, cell: Cell | None = None) -> dict[str, Any]:
+        """Scores of the samples to choose on, and perplexity; None if it is infinite."""
+        scores = self.choice.under(() if cell is None else cell.interventions(self.tokens))
+        everywhere = () if cell is None else cell.interventions()
+        value = perplexity(self.hooked, self.neutral, everywhere)
+        return {"scores": scores.tolist(), "perplexity": value if math.isfinite(value) else None}
 
+    def _row(self, cell: Cell, numbers: dict[str, Any], plain: dict[str, Any]) -> SweepCell:
+        change = np.asarray(numbers["scores"]) - np.asarray(plain["scores"])
+        low, high = bootstrap_interval(change, **self._statistics)
+        steered = numbers["perplexity"]
+        ratio = None if steered is None else steered / plain["perplexity"]
+        return SweepCell(
+            site=cell.label,
+            coefficient=cell.coefficient,
+            change=float(change.mean()),
+            ci_low=float(low),
+            ci_high=float(high),
+            wrong_way=float((change < 0).mean()),
+            perplexity_ratio=ratio,
+            within_budget=ratio is not None and ratio <= self.options.budget,
+        )
 
-def _cell(
-    cell: Cell, numbers: dict[str, Any], plain: dict[str, Any], options: SweepOptions
-) -> SweepCell:
-    change = np.asarray(numbers["scores"]) - np.asarray(plain["scores"])
-    low, high = bootstrap_interval(change, **_statistics(options))
-    steered = numbers["perplexity"]
-    ratio = None if steered is None else steered / plain["perplexity"]
-    return SweepCell(
-        site=cell.label,
-        coefficient=cell.coefficient,
-        change=float(change.mean()),
-        ci_low=float(low),
-        ci_high=float(high),
-        wrong_way=float((change < 0).mean()),
-        perplexity_ratio=ratio,
-        within_budget=ratio is not None and ratio <= options.budget,
-    )
-
-
-def _statistics(options: SweepOptions) -> dict[str, Any]:
-    return {"level": options.level, "resamples": options.resamples, "seed": options.seed}
-
-
-def _best(rows: Sequence[SweepCell]) -> int | None:
-    allowed = [number for number, row in enumerate(rows) if row.within_budget]
-    return max(allowed, key=lambda number: rows[number].change) if allowed else None
-
-
-def _outcome(steered: Tensor, controls: dict[str, Tensor], options: SweepOptions) -> dict[str, Any]:
-    tests = {
-        name: paired_difference(steered.numpy(), control.numpy(), **_statistics(options))
-        for name, control in controls.items()
-    }
-    adjusted = holm([float(row.p_value) for row in tests.values()])
-    fell = int((steered < controls["no steering"]).sum())
-    low, high = wilson_interval(fell, len(steered), level=options.level)
-    return {
-        "comparisons": tuple(
+    def _outcome(self, cell: Cell) -> dict[str, Any]:
+        """The cell on the other half of the samples, compared with each control."""
+        steered, plain = self.report.under(cell.interventions(self.tokens)), self.report.under(())
+        randoms = [
+            self.report.under(cell.random(self.options.seed + turn).interventions(self.tokens))
+            for turn in range(self.options.random_directions)
+        ]
+        controls = {
+            "no steering": plain,
+            "random direction": torch.stack(randoms).mean(0),
+            "prompt only": self.prompted.under(()),
+        }
+        tests = [
+            paired_difference(steered.numpy(), control.numpy(), **self._statistics)
+            for control in controls.values()
+        ]
+        adjusted = holm([float(test.p_value) for test in tests])
+        fell = int((steered < plain).sum())
+        low, high = wilson_interval(fell, len(steered), level=self.options.level)
+        comparisons = [
             SweepComparison(
                 control=name,
-                score=float(controls[name].mean()),
-                difference=float(row.difference),
-                ci_low=float(row.low),
-                ci_high=float(row.high),
-                p_value=float(row.p_value),
+                score=float(control.mean()),
+                difference=float(test.difference),
+                ci_low=float(test.low),
+                ci_high=float(test.high),
+                p_value=float(test.p_value),
                 p_holm=float(p_holm),
             )
-            for (name, row), p_holm in zip(tests.items(), adjusted, strict=True)
-        ),
-        "score": float(steered.mean()),
-        "wrong_way": fell / len(steered),
-        "wrong_way_low": low,
-        "wrong_way_high": high,
-    }
+            for (name, control), test, p_holm in zip(controls.items(), tests, adjusted, strict=True)
+        ]
+        return {
+            "comparisons": tuple(comparisons),
+            "score": float(steered.mean()),
+            "wrong_way": fell / len(steered),
+            "wrong_way_low": low,
+            "wrong_way_high": high,
+        }
+
+    @property
+    def _statistics(self) -> dict[str, Any]:
+        options = self.options
+        return {"level": options.level, "resamples": options.resamples, "seed": options.seed}
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _kept(work: Path | None, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``make`` returns; with a folder, kept in it as a file and read back from there."""
+    if work is None:
+        return make()
+    file = work / f"{name}.json"
+    if not file.exists():
+        work.mkdir(exist_ok=True)
+        write_json(file, make())
+    try:
+        data: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise RunFolderError(f"{file} is damaged ({error}); remove it and resume") from error
+    return data

@@ -9,6 +9,8 @@ Cost: the forward passes over the texts; the methods themselves are milliseconds
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +30,7 @@ from ed_interp.streams.direction import Direction
 @takes_options(FindOptions)
 def find_direction(
     model: Any = None,
-    pairs: Contrast | ContrastStates | str | None = None,
+    pairs: Contrast | ContrastStates | str | Path | None = None,
     *,
     method: str | Method | None = None,
     task: Any = None,
@@ -40,8 +42,7 @@ def find_direction(
     Args:
         model: Anything :func:`ed_interp.load` takes.
         pairs: The texts or a file of them, or their states if several methods share one pass.
-        method: A name in :data:`~ed_interp.probes.directions.methods.METHODS`, a method with its
-            settings such as ``LogisticProbe(penalty_c=0.1)``, or ``function_vector``.
+        method: A name, or a method with its settings such as ``LogisticProbe(penalty_c=0.1)``.
         task: For a function vector: a labelled task, or its name.
         options: All settings at once.
         progress: See :mod:`ed_interp.progress`.
@@ -52,28 +53,24 @@ def find_direction(
             classes have the same mean, so that there is no direction; settings that do not apply.
     """
     if options.method == FUNCTION_VECTOR:
-        shots = {} if options.shots is None else {"shots": options.shots}
-        hooked = options.load(model)
+        hooked, shots = options.load(model), options.shots or 8
         return function_vector(
-            hooked, task, heads=options.heads, seed=options.seed, progress=progress, **shots
+            hooked, task, heads=options.heads, shots=shots, seed=options.seed, progress=progress
         )
-    chosen = get_method(method or options.method, **parse_settings(options.method_settings))
+    chosen = method if isinstance(method, Method) else get_method(options.method)
+    chosen = dataclasses.replace(chosen, **parse_settings(options.set))
     return _direction(states_of(model, pairs, options, progress), chosen)
 
 
 def find_with_preflight(
     options: FindOptions, progress: Progress = None
 ) -> tuple[Direction, DirectionSummary]:
-    """The direction that the options describe, and a summary that says how likely it is to steer.
-
-    Raises:
-        EdInterpError: as :func:`find_direction` and :func:`~ed_interp.directions.preflight`.
-    """
+    """The direction that the options describe, and how likely it is to steer."""
     if options.method == FUNCTION_VECTOR:
         direction = find_direction(options=options, progress=progress)
         return direction, DirectionSummary.of(direction)
-    method = get_method(options.method, **parse_settings(options.method_settings))
-    # One pass for both.
+    method = get_method(options.method, **parse_settings(options.set))
+    # Read once, for the direction and for its preflight.
     states = states_of(None, options.pairs, options, progress)
     direction = _direction(states, method)
     if min(len(states.positive), len(states.negative)) < FEWEST:
@@ -93,7 +90,5 @@ def _direction(states: ContrastStates, method: Method) -> Direction:
         **method.to_dict(),
     }
     rows = method.vectors(states).to(torch.float32)
-    vectors = dict(zip(states.sites, rows, strict=True))
-    return Direction.of(
-        states.model, vectors, method=method.name, data=states.data, settings=settings
-    )
+    vectors, data = dict(zip(states.sites, rows, strict=True)), states.data
+    return Direction.of(states.model, vectors, method=method.name, data=data, settings=settings)

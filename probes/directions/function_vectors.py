@@ -23,8 +23,9 @@ Cost: forward passes over ``prompts`` for the means; for choosing heads one more
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -35,15 +36,10 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.models.sites import Site, resid_pre
 from ed_interp.probes.directions.heads import HeadMeans, Heads, attn_out
-from ed_interp.probes.directions.icl_prompts import (
-    Corrupted,
-    corrupted_prompts,
-    demonstrated,
-    labelled,
-)
 from ed_interp.progress import Progress, track
-from ed_interp.prompts.tasks import LabelledTask
-from ed_interp.prompts.tokens import ShotTokens
+from ed_interp.prompts.population import draw
+from ed_interp.prompts.tasks import LabelledTask, as_task
+from ed_interp.prompts.tokens import ShotTokens, tokenize
 from ed_interp.streams.direction import Direction
 from ed_interp.streams.paths import read_separate
 
@@ -51,6 +47,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Head = tuple[int, int]
+Corrupted = Literal["zero_shot", "shuffled"]
 SHARE_OF_GREATEST = 0.1
 
 
@@ -120,7 +117,7 @@ def head_effects(
         tasks: Labelled tasks: names, objects or sequences of pairs.
         shots: Demonstrations in the prompts that are averaged.
         prompts: Prompts per task, with and without the task in them.
-        corrupted: How the task is removed from a prompt; see the module.
+        corrupted: How the task is removed from a prompt: ``zero_shot`` or ``shuffled``.
         seed: Random seed of the prompts.
         progress: See :mod:`ed_interp.progress`.
 
@@ -130,18 +127,18 @@ def head_effects(
     """
     hooked = load(model)
     heads = Heads.of(hooked)
-    subjects = [labelled(task) for task in tasks]
+    subjects = [_labelled(task) for task in tasks]
     if not subjects:
-        raise InvalidInputError("tasks=[]: name at least one task to choose heads by")
+        raise InvalidInputError("tasks must name at least one task to choose heads by, got none")
+    if corrupted not in ("zero_shot", "shuffled"):
+        raise InvalidInputError(f"corrupted must be zero_shot or shuffled, got {corrupted!r}")
+    count = 0 if corrupted == "zero_shot" else shots
     total = torch.zeros(hooked.n_layers, heads.count)
     with track(progress, "effect of heads", len(subjects) * total.numel()) as advance:
         for task in subjects:
-            means = task_means(heads, task, shots=shots, prompts=prompts, seed=seed)
+            means = _means(heads, task, shots, prompts, seed)
             # Another seed than that of the means: a head must help on queries it was not read on.
-            queries = corrupted_prompts(
-                task, hooked.tokenizer, kind=corrupted, shots=shots, prompts=prompts, seed=seed + 1
-            )
-            count = 0 if corrupted == "zero_shot" else shots
+            queries = _corrupted(task, hooked.tokenizer, count, prompts, seed + 1)
             plain = _probability(hooked, queries, count)
             for layer in range(hooked.n_layers):
                 for head in range(heads.count):
@@ -182,18 +179,18 @@ def function_vector(
     """
     hooked = load(model)
     reader = Heads.of(hooked)
-    named = labelled(task)
+    named = _labelled(task)
     if heads is None or isinstance(heads, int):
-        options: dict[str, Any] = {"shots": shots, "prompts": prompts, "seed": seed}
-        effects = head_effects(hooked, [named], progress=progress, **options)
+        effects = head_effects(
+            hooked, [named], shots=shots, prompts=prompts, seed=seed, progress=progress
+        )
         chosen = effects.chosen(heads)
     elif isinstance(heads, HeadEffects):
         chosen = heads.chosen()
     else:
         chosen = tuple(sorted((int(layer), int(head)) for layer, head in heads))
     _check_heads(hooked, chosen, reader.count)
-    means = task_means(reader, named, shots=shots, prompts=prompts, seed=seed)
-    written = reader.written(means, chosen)
+    written = reader.written(_means(reader, named, shots, prompts, seed), chosen)
     if placement == "own":
         vectors = {attn_out(layer): vector for layer, vector in written.items()}
     else:
@@ -209,12 +206,48 @@ def function_vector(
     return Direction.of(hooked, vectors, method="function_vector", settings=settings)
 
 
-def task_means(
-    heads: Heads, task: LabelledTask, *, shots: int, prompts: int, seed: int
-) -> HeadMeans:
+def _labelled(task: Any) -> LabelledTask:
+    named = as_task(task)
+    if not isinstance(named, LabelledTask):
+        raise InvalidInputError(
+            f"{named.name!r} is a {type(named).__name__}; a function vector belongs to one task "
+            "with inputs and outputs"
+        )
+    return named
+
+
+def _means(heads: Heads, task: LabelledTask, shots: int, prompts: int, seed: int) -> HeadMeans:
     """Mean head outputs at the last token of in-context prompts of ``task``."""
-    shown = demonstrated(task, heads.hooked.tokenizer, shots=shots, prompts=prompts, seed=seed)
-    return heads.means([prompt.sequence(shots) for prompt in shown])
+    population = draw(task, prompts=prompts, shots=(shots,), seed=seed)
+    tokens = tokenize(population, heads.hooked.tokenizer).prompts
+    return heads.means([prompt.sequence(shots) for prompt in tokens])
+
+
+def _corrupted(
+    task: LabelledTask, tokenizer: Any, shots: int, prompts: int, seed: int
+) -> list[ShotTokens]:
+    """Prompts from which the task cannot be inferred, with the first token of the right answers.
+
+    Without shots the query alone; with shots (Todd et al.) demonstrations whose outputs were
+    redistributed among the inputs.
+    """
+    outputs = [output for _, output in task.pairs]
+    if shots:
+        random.Random(seed).shuffle(outputs)
+    inputs = [input for input, _ in task.pairs]
+    dealt = dataclasses.replace(task, pairs=tuple(zip(inputs, outputs, strict=True)))
+    population = draw(dealt, prompts=prompts, shots=(shots,), seed=seed)
+    if shots:
+        # The prompts are drawn from the shuffled pairs, so their own answers are shuffled too.
+        template = task.template
+        right = {template.query(input): template.answer(output) for input, output in task.pairs}
+        answered = tuple(
+            dataclasses.replace(prompt, answer=right[prompt.query or ""])
+            for prompt in population.prompts
+        )
+        population = dataclasses.replace(population, prompts=answered)
+    tokens = tokenize(population, tokenizer).prompts
+    return [dataclasses.replace(prompt, answer=prompt.answer[:1]) for prompt in tokens]
 
 
 def _check_heads(hooked: HookedModel, heads: Sequence[Head], count: int) -> None:

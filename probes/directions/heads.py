@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from ed_interp.prompts.tokens import Ids
 _PROJECTIONS = ("c_proj", "o_proj", "out_proj", "dense")
 _ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
 _BATCH_TOKENS = 4096
+"""Tokens in a batch, about."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,72 +88,56 @@ class Heads:
         Raises:
             CaptureError: a hook did not fire.
         """
-        totals: list[Tensor] | None = None
-        for batch in _batches(rows):
-            seen, scales = self._read(batch)
-            parts = [
-                torch.stack([output.sum(0), (output * scale[:, None, None]).sum(0)])
-                for output, scale in zip(seen, scales, strict=True)
-            ]
-            totals = (
-                parts if totals is None else [a + b for a, b in zip(totals, parts, strict=True)]
-            )
-        assert totals is not None
-        mean = torch.stack(totals, 1) / len(rows)
-        return HeadMeans(mean[0].float().cpu(), mean[1].float().cpu())
+        total = torch.zeros(())
+        ordered = sorted(rows, key=len, reverse=True)
+        while ordered:
+            size = max(1, _BATCH_TOKENS // len(ordered[0]))
+            outputs, scales = self._read(ordered[:size])
+            scaled = outputs * scales[..., None, None]
+            total = total.to(outputs) + torch.stack([outputs.sum(1), scaled.sum(1)])
+            ordered = ordered[size:]
+        mean = (total / len(rows)).float().cpu()
+        return HeadMeans(mean[0], mean[1])
 
-    def _read(self, batch: Sequence[Ids]) -> tuple[list[Tensor], list[Tensor]]:
-        """Per block: outputs ``row head d_head`` and scale ``row``, in float64."""
-        width = max(len(ids) for ids in batch)
+    def _read(self, batch: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+        """Outputs ``layer row head d_head`` and scales ``layer row``, in float64."""
+        width = len(batch[0])
         # Padded on the right: in a causal model no token before the padding sees it.
         ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in batch])
         last = torch.tensor([len(row) - 1 for row in batch])
-        inputs: dict[int, Tensor] = {}
-        projected: dict[int, Tensor] = {}
-        normed: dict[int, Tensor] = {}
+        projected: dict[int, tuple[Tensor, Tensor]] = {}
+        normed: dict[int, tuple[Tensor, Tensor]] = {}
 
         def at_last(hidden: Tensor) -> Tensor:
             # OPT flattens rows and positions inside its blocks.
             hidden = hidden.view(len(batch), -1, hidden.shape[-1])
             return hidden[torch.arange(len(batch)), last].double()
 
+        def record(kept: dict[int, Any], layer: int, _: nn.Module, args: Any, out: Tensor) -> None:
+            kept[layer] = (at_last(args[0]), at_last(out))
+
         with contextlib.ExitStack() as stack:
-            for layer, projection in enumerate(self.projections):
-
-                def hook(
-                    _: nn.Module, args: tuple[Tensor, ...], output: Tensor, layer: int = layer
-                ) -> None:
-                    inputs[layer] = at_last(args[0])
-                    projected[layer] = at_last(output)
-
-                def after(_: nn.Module, __: Any, output: Tensor, layer: int = layer) -> None:
-                    normed[layer] = at_last(output)
-
-                stack.callback(projection.register_forward_hook(hook).remove)
-                norm = self.norms[layer]
-                if norm is not None:
-                    stack.callback(norm.register_forward_hook(after).remove)
+            for kept, modules in ((projected, self.projections), (normed, self.norms)):
+                for layer, module in enumerate(modules):
+                    if module is not None:
+                        hook = functools.partial(record, kept, layer)
+                        stack.callback(module.register_forward_hook(hook).remove)
             final = resid_post(len(self.projections) - 1)
             self.hooked.runner.run(Inputs(ids), sites=[final], reads=last[:, None])
-        if len(inputs) < len(self.projections):
+        if len(projected) < len(self.projections):
             raise CaptureError(
-                f"hooks did not fire: {len(inputs)} of {len(self.projections)} output projections "
-                "were seen; the model skipped or replaced these modules"
+                f"hooks did not fire: {len(projected)} of {len(self.projections)} output "
+                "projections were seen; the model skipped or replaced these modules"
             )
-        outputs = [inputs[layer].reshape(len(batch), self.count, -1) for layer in sorted(inputs)]
-        scales = [
-            self._scale(layer, projected[layer], normed.get(layer)) for layer in sorted(inputs)
-        ]
-        return outputs, scales
-
-    def _scale(self, layer: int, before: Tensor, after: Tensor | None) -> Tensor:
-        """By how much the norm after the projection scaled each row; 1 without a norm."""
-        if after is None:
-            return torch.ones(len(before), dtype=before.dtype, device=before.device)
-        # The norm returns scale * gain * before; the least-squares scale is exact up to rounding,
-        # and unlike a division of single channels it is safe where a channel is 0.
-        direction = before * self._gain(layer).double()
-        return (after * direction).sum(-1) / direction.pow(2).sum(-1)
+        layers = range(len(self.projections))
+        outputs = torch.stack([projected[layer][0] for layer in layers])
+        scales = torch.ones_like(outputs[..., 0])
+        for layer, (before, after) in normed.items():
+            # The norm returns scale * gain * before. The least-squares scale is exact up to
+            # rounding, and unlike a division of single channels it is safe where one is 0.
+            direction = before * self._gain(layer).double()
+            scales[layer] = (after * direction).sum(-1) / direction.pow(2).sum(-1)
+        return outputs.unflatten(-1, (self.count, -1)), scales
 
     def _gain(self, layer: int) -> Tensor:
         """Per-channel weight of the norm after the projection."""
@@ -181,10 +167,7 @@ class Heads:
 
     @contextlib.contextmanager
     def replaced(self, layer: int, head: int, output: Float[Tensor, " d_head"]) -> Iterator[None]:
-        """One head's output at the last position of every row set to ``output``, then restored.
-
-        For rows of equal length.
-        """
+        """One head's output at the last position of rows of equal length, set to ``output``."""
         width = output.shape[0]
 
         def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -215,12 +198,3 @@ def _projection_of(block: nn.Module, layer: int) -> nn.Module:
             f"named {', '.join(_PROJECTIONS)}, got {len(matches)}; function vectors need one"
         )
     return matches[0]
-
-
-def _batches(rows: Sequence[Ids]) -> Iterator[list[Ids]]:
-    """Longest first, about 4,096 tokens each."""
-    ordered = sorted(rows, key=len, reverse=True)
-    while ordered:
-        size = max(1, _BATCH_TOKENS // len(ordered[0]))
-        yield ordered[:size]
-        ordered = ordered[size:]

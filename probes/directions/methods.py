@@ -1,9 +1,8 @@
 """Methods that find a direction from the states of two classes: one class each, by name.
 
 All return vectors on one scale: added with coefficient 1 to the negative class, a vector moves the
-mean to where the positive class is, along the vector, whatever the method. So coefficients compare
-between methods (libraries that return unit vectors differ by this factor). A method is a class
-with its settings as fields::
+mean along itself to where the positive class is. So coefficients compare between methods (libraries
+that return unit vectors differ by this factor). A method is a class with its settings as fields::
 
     @register("mine")
     @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,7 @@ from ed_interp.errors import InvalidInputError, unknown
 from ed_interp.options import Options, option
 from ed_interp.probes.directions.states import ContrastStates
 
-M = TypeVar("M", bound="type[Method]")
+Kind = TypeVar("Kind", bound="type[Method]")
 
 _ORTHOGONAL = 1e-9
 """Cosine with the mean difference below which a direction has no sign."""
@@ -58,24 +57,38 @@ class Method(Options, abc.ABC):
     citation: ClassVar[str]
 
     def vectors(self, states: ContrastStates) -> Float[Tensor, "site d_model"]:
-        """The direction at every site, in float64, at the scale that the module describes.
+        """The direction at every site, in float64: the mean difference projected on it.
 
         Raises:
             InvalidInputError: states that the method cannot use, or a direction that is zero or
                 orthogonal to the mean difference.
         """
-        rows = [self.at_site(states, place) for place in range(len(states.sites))]
-        return along_gap(torch.stack(rows), states, self.label)
+        rows = torch.stack([self.at_site(states, place) for place in range(len(states.sites))])
+        # A zero direction must reach the check below as zero, not as NaN from a division by 0.
+        tiny = torch.finfo(rows.dtype).tiny
+        unit = rows / rows.norm(dim=-1, keepdim=True).clamp(min=tiny)
+        # The projection fixes both the sign and the length.
+        length = (states.gap * unit).sum(-1, keepdim=True)
+        flat = length.abs().flatten() <= _ORTHOGONAL * states.gap.norm(dim=-1)
+        if bool(flat.any()):
+            site = states.sites[int(flat.nonzero()[0])].name
+            raise InvalidInputError(
+                f"{self.label} at {site} does not separate the classes of {states.name!r} (it is "
+                "zero or orthogonal to the difference of their means); try "
+                "method='mean_difference' or look at preflight(...)"
+            )
+        scaled: Tensor = unit * length
+        return scaled
 
     @abc.abstractmethod
     def at_site(self, states: ContrastStates, place: int) -> Float[Tensor, " d_model"]:
         """The direction at site number ``place``, of any length and sign."""
 
 
-def register(name: str) -> Callable[[M], M]:
+def register(name: str) -> Callable[[Kind], Kind]:
     """Make a method known as ``name``."""
 
-    def add(kind: M) -> M:
+    def add(kind: Kind) -> Kind:
         kind.name = name
         METHODS[name] = kind
         return kind
@@ -83,70 +96,40 @@ def register(name: str) -> Callable[[M], M]:
     return add
 
 
-def get_method(method: str | Method, **settings: Any) -> Method:
-    """The method of that name with these settings; a method with its settings as it is.
+def get_method(name: str, **settings: Any) -> Method:
+    """The method of that name with these settings.
 
     Raises:
         UnknownNameError: there is no such method.
         InvalidInputError: a setting that it does not have, or a value that it cannot use.
     """
-    if isinstance(method, Method):
-        return dataclasses.replace(method, **settings)
-    if method not in METHODS:
-        raise unknown("method", method, list(METHODS))
-    kind = METHODS[method]
-    known = [field.name for field in dataclasses.fields(kind)]
-    if extra := [name for name in settings if name not in known]:
+    if name not in METHODS:
+        raise unknown("method", name, list(METHODS))
+    known = [field.name for field in dataclasses.fields(METHODS[name])]
+    if extra := [setting for setting in settings if setting not in known]:
         raise InvalidInputError(
-            f"method {method!r} does not take {', '.join(extra)}; its settings: "
+            f"method {name!r} does not take {', '.join(extra)}; its settings: "
             f"{', '.join(known) or 'none'}"
         )
-    return kind(**settings)
+    return METHODS[name](**settings)
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
-    """Settings of a method from ``name=value`` texts; values are read as JSON where they are.
+    """Settings of a method from ``name=value`` texts.
 
     >>> parse_settings(["penalty_c=0.1"])
     {'penalty_c': 0.1}
-
-    Raises:
-        InvalidInputError: a text without ``=``.
     """
     settings: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise InvalidInputError(f"a setting must be name=value, got {text!r}")
+            raise InvalidInputError(f"set must be NAME=VALUE, got {text!r}")
         try:
             settings[name.strip()] = json.loads(value)
         except ValueError:
             settings[name.strip()] = value
     return settings
-
-
-def along_gap(
-    directions: Float[Tensor, "site d_model"], states: ContrastStates, label: str
-) -> Float[Tensor, "site d_model"]:
-    """The mean difference projected on each direction: it fixes both the sign and the length.
-
-    Raises:
-        InvalidInputError: a direction is zero or orthogonal to the mean difference.
-    """
-    # A zero direction must reach the check below as zero, not as NaN from a division by 0.
-    tiny = torch.finfo(directions.dtype).tiny
-    unit = directions / directions.norm(dim=-1, keepdim=True).clamp(min=tiny)
-    length = (states.gap * unit).sum(-1, keepdim=True)
-    flat = length.abs().flatten() <= _ORTHOGONAL * states.gap.norm(dim=-1)
-    if bool(flat.any()):
-        site = states.sites[int(flat.nonzero()[0])].name
-        raise InvalidInputError(
-            f"{label} at {site} does not separate the classes of {states.name!r} (it is zero or "
-            "orthogonal to the difference of their means); try method='mean_difference' or look "
-            "at preflight(...)"
-        )
-    scaled: Tensor = unit * length
-    return scaled
 
 
 @register("mean_difference")

@@ -1,11 +1,11 @@
-"""Options of finding a direction and of looking whether it will steer. Imports nothing heavy."""
+"""Options of finding a direction and of checking whether it will steer. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
-from ed_interp.errors import InvalidInputError, unknown
+from ed_interp.errors import unknown
 from ed_interp.models.options import ModelOptions
 from ed_interp.options import MEASURE, PROMPTS, Batched, OptionError, Options, Seeded, option
 
@@ -23,7 +23,7 @@ class SiteOptions(Options):
 
     def __post_init__(self) -> None:
         if self.sites is not None:
-            # In Python one site alone, and Site objects, are as good as a list of names.
+            # In Python a single site, and Site objects, are as good as a list of names.
             sites = [self.sites] if isinstance(self.sites, str) else self.sites
             names = tuple(getattr(site, "name", site) for site in sites)
             object.__setattr__(self, "sites", names)
@@ -35,15 +35,10 @@ class ContrastOptions(ModelOptions, SiteOptions, Seeded, Batched):
     """Two classes of texts, and where their states are read."""
 
     pairs: Path | None = option(
-        None,
-        help="Columns positive, negative and optionally read: .jsonl, .json, .csv, .parquet.",
-        panel=PROMPTS,
+        None, help="File with columns positive, negative and optionally read.", panel=PROMPTS
     )
     read: str | None = option(
-        None,
-        help="Token to read in each text: an index, or a part of the text.",
-        panel=PROMPTS,
-        shown="the last",
+        None, help="Token to read: an index, or a part of the text.", panel=PROMPTS, shown="last"
     )
 
     @property
@@ -55,11 +50,9 @@ class ContrastOptions(ModelOptions, SiteOptions, Seeded, Batched):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PreflightOptions(ContrastOptions):
-    """How to look at a contrast before steering along it."""
+    """How to check a contrast before steering along it."""
 
-    halves: int = option(
-        50, help="Number of random halvings for the stability.", panel=MEASURE, min=1
-    )
+    halves: int = option(50, help="Random halvings for the stability.", panel=MEASURE, min=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,25 +64,18 @@ class FindOptions(ContrastOptions):
         help="Method: mean_difference, pca, logistic, lda, whitened or function_vector.",
         panel=MEASURE,
     )
-    method_settings: tuple[str, ...] = option(
-        (), help="Settings of the method, such as penalty_c=0.1 of logistic.", panel=MEASURE
-    )
-    task: str | None = option(
-        None, help="Built-in labelled task (with function_vector).", panel=PROMPTS
-    )
-    heads: int | None = option(
-        None,
-        help="Number of heads to sum (with function_vector).",
+    set: tuple[str, ...] = option(
+        (),
+        help="Setting of the method as NAME=VALUE, e.g. penalty_c=0.1; repeat for more.",
+        whole=True,
         panel=MEASURE,
-        shown="those with a tenth of the greatest effect",
-        min=1,
+    )
+    task: str | None = option(None, help="Task (with function_vector).", panel=PROMPTS)
+    heads: int | None = option(
+        None, help="Heads to sum (with function_vector).", panel=MEASURE, shown="by effect", min=1
     )
     shots: int | None = option(
-        None,
-        help="Demonstrations per prompt (with function_vector).",
-        panel=PROMPTS,
-        shown="8",
-        min=1,
+        None, help="Shots of its prompts (with function_vector).", panel=PROMPTS, shown="8", min=1
     )
 
     def __post_init__(self) -> None:
@@ -99,12 +85,14 @@ class FindOptions(ContrastOptions):
 
         if self.method not in (*METHODS, FUNCTION_VECTOR):
             raise unknown("method", self.method, [*METHODS, FUNCTION_VECTOR])
-        if self.method != FUNCTION_VECTOR:
-            get_method(self.method, **parse_settings(self.method_settings))
         vector = self.method == FUNCTION_VECTOR
+        if not vector:
+            get_method(self.method, **parse_settings(self.set))
         wanted, other = ("task", "pairs") if vector else ("pairs", "task")
         if getattr(self, wanted) is None or getattr(self, other) is not None:
-            raise InvalidInputError(f"method {self.method} takes {wanted} and no {other}")
-        for name in ("sites", "read", "method_settings") if vector else ("heads", "shots"):
+            problem = f"must be given with method {self.method}, and {other} must not"
+            raise OptionError(wanted, problem)
+        # An option without effect is most often a mistake about what is being found.
+        for name in ("sites", "read", "set") if vector else ("heads", "shots"):
             if getattr(self, name):
                 raise OptionError(name, f"does not apply to method {self.method}; drop it")

@@ -50,20 +50,16 @@ class Contrast:
     name: str = "pairs"
 
     def __post_init__(self) -> None:
+        sizes = f"got {len(self.positive)} positive and {len(self.negative)} negative"
         for side, texts in (("positive", self.positive), ("negative", self.negative)):
             if not texts:
-                other = len(self.negative) if side == "positive" else len(self.positive)
-                raise InvalidInputError(
-                    f"the {side} class of {self.name!r} is empty and the other holds {other}; a "
-                    "direction needs texts of both"
-                )
-            blank = [row for row, text in enumerate(texts, 1) if not text.text.strip()]
-            if blank:
-                raise InvalidInputError(f"{self.name!r}, row {blank[0]}: the {side} text is empty")
+                raise InvalidInputError(f"{self.name!r} must hold texts of both classes, {sizes}")
+            for row, text in enumerate(texts, 1):
+                if not text.text.strip():
+                    raise InvalidInputError(f"{self.name!r}, row {row}: the {side} text is empty")
         if self.paired and len(self.positive) != len(self.negative):
             raise InvalidInputError(
-                f"pairs must be as many positive as negative texts, got {len(self.positive)} "
-                f"positive and {len(self.negative)} negative in {self.name!r}; use "
+                f"pairs must be as many positive as negative texts, {sizes} in {self.name!r}; use "
                 "Contrast.unpaired(...)"
             )
         equal = [row for row, pair in enumerate(self.pairs) if pair[0] == pair[1]]
@@ -82,9 +78,8 @@ class Contrast:
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of all texts and reading positions."""
-        rows = [
-            [[item.text, item.read] for item in side] for side in (self.positive, self.negative)
-        ]
+        sides = (self.positive, self.negative)
+        rows = [[[item.text, item.read] for item in side] for side in sides]
         return hashlib.sha256(json.dumps([self.paired, rows]).encode()).hexdigest()[:16]
 
     @classmethod
@@ -101,17 +96,14 @@ class Contrast:
             pairs: The pairs.
             read: Which token of strings is read.
             name: For messages and records.
-
-        Raises:
-            InvalidInputError: see the class.
         """
         rows = [tuple(_text(side, read) for side in pair) for pair in pairs]
-        short = [row for row, pair in enumerate(rows, 1) if len(pair) != 2]
-        if short:
-            raise InvalidInputError(
-                f"{name!r}, row {short[0]}: {len(rows[short[0] - 1])} texts; a pair is "
-                "(positive, negative)"
-            )
+        for row, pair in enumerate(rows, 1):
+            if len(pair) != 2:
+                raise InvalidInputError(
+                    f"{name!r}, row {row}: a pair must be (positive, negative), got {len(pair)} "
+                    "texts"
+                )
         return cls(tuple(pair[0] for pair in rows), tuple(pair[1] for pair in rows), True, name)
 
     @classmethod
@@ -123,11 +115,7 @@ class Contrast:
         read: Read = -1,
         name: str = "classes",
     ) -> Contrast:
-        """From two classes of texts without counterparts.
-
-        Raises:
-            InvalidInputError: see the class.
-        """
+        """From two classes of texts without counterparts."""
         first, second = (tuple(_text(item, read) for item in side) for side in (positive, negative))
         return cls(first, second, False, name)
 
@@ -152,8 +140,7 @@ class Contrast:
             read: Which token is read in rows that do not say.
 
         Raises:
-            InvalidInputError: no such file, damaged, a column missing, an empty cell, or one of
-                the reasons of the class.
+            InvalidInputError: also no such file, a damaged one, a column missing, an empty cell.
         """
         file = Path(path)
         sides: dict[str, list[Text]] = {positive: [], negative: []}
@@ -171,25 +158,19 @@ class Contrast:
         return cls(tuple(sides[positive]), tuple(sides[negative]), True, file.stem)
 
     def subset(self, rows: Sequence[int]) -> Contrast:
-        """The pairs of these rows.
-
-        Raises:
-            InvalidInputError: the classes are not paired, or no row is left.
-        """
+        """The pairs of these rows."""
         if not self.paired:
             raise InvalidInputError("subset() must be of pairs, got classes that are not paired")
-        positive, negative = (
-            tuple(side[row] for row in rows) for side in (self.positive, self.negative)
-        )
-        return Contrast(positive, negative, True, self.name)
+        sides = (tuple(side[row] for row in rows) for side in (self.positive, self.negative))
+        return Contrast(*sides, True, self.name)
 
 
 def _text(item: Any, read: Read) -> Text:
-    if isinstance(item, Text):
-        return item
-    if not isinstance(item, str):
+    if isinstance(item, str):
+        return Text(item, read)
+    if not isinstance(item, Text):
         raise InvalidInputError(f"a text must be a string, got {item!r:.60}")
-    return Text(item, read)
+    return item
 
 
 def _read_of(row: Mapping[str, Any], column: str, default: Read, where: str) -> Read:

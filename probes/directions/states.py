@@ -49,11 +49,7 @@ class ContrastStates:
 
     @cached_property
     def differences(self) -> Float[Tensor, "pair site d_model"]:
-        """Positive minus negative, float64.
-
-        Raises:
-            InvalidInputError: the classes are not paired.
-        """
+        """Positive minus negative, float64; classes without pairs are refused."""
         if not self.paired:
             raise InvalidInputError(
                 f"{self.name!r} must be pairs for this, got two classes without pairs; use "
@@ -65,25 +61,6 @@ class ContrastStates:
     def gap(self) -> Float[Tensor, "site d_model"]:
         """Mean of the positive class minus mean of the negative one, float64."""
         return self.positive.double().mean(0) - self.negative.double().mean(0)
-
-    def at(self, site: str | Site) -> ContrastStates:
-        """The same at one site only.
-
-        Raises:
-            InvalidInputError: it was not read.
-        """
-        names = [known.name for known in self.sites]
-        name = site.name if isinstance(site, Site) else site
-        if name not in names:
-            raise InvalidInputError(f"{name} was not read; the sites are: {', '.join(names)}")
-        # A slice, not an index: the axis of sites stays.
-        column = slice(names.index(name), names.index(name) + 1)
-        return dataclasses.replace(
-            self,
-            sites=self.sites[column],
-            positive=self.positive[:, column],
-            negative=self.negative[:, column],
-        )
 
 
 def read_states(
@@ -99,10 +76,8 @@ def read_states(
     Args:
         model: Anything :func:`ed_interp.load` takes.
         contrast: The texts.
-        sites: Hook points; by default the output of every block (``blocks.0.hook_resid_post``
-            and so on).
-        batch_size: Texts per batch; by default chosen by number of tokens (few on a CPU, where a
-            full batch gains nothing and padding costs).
+        sites: Hook points; by default the output of every block (``blocks.0.hook_resid_post`` ...).
+        batch_size: Texts per batch; by default chosen by number of tokens.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
@@ -122,34 +97,21 @@ def read_states(
         "whole",
     )
     if batch_size is None and hooked.device.type == "cpu":
-        batch_size = _cpu_batch_size(population)
+        # A large batch gains nothing on a CPU, and its padding costs. Batches are of similar
+        # length already, so the median length stands for all.
+        lengths = sorted(map(len, rows))
+        batch_size = max(1, _CPU_TOKENS // lengths[len(lengths) // 2])
     activations = capture(
-        hooked,
-        population,
-        sites=chosen,
-        answers=False,
-        batch_size=batch_size,
-        progress=progress,
+        hooked, population, sites=chosen, answers=False, batch_size=batch_size, progress=progress
     )
-    states = activations.at(1)
-    count = len(contrast.positive)
-    return ContrastStates(
-        tuple(chosen),
-        states[:count],
-        states[count:],
-        contrast.paired,
-        hooked,
-        contrast.fingerprint,
-        contrast.name,
-    )
+    states, count = activations.at(1), len(contrast.positive)
+    sides = (states[:count], states[count:])
+    data = contrast.fingerprint
+    return ContrastStates(tuple(chosen), *sides, contrast.paired, hooked, data, contrast.name)
 
 
 def check_gap(states: ContrastStates) -> None:
-    """Raise unless the classes differ in their means at every site.
-
-    Raises:
-        InvalidInputError: naming the first site where they do not.
-    """
+    """Refuse classes that have the same mean at some site."""
     size = torch.cat([states.positive, states.negative]).double().pow(2).mean((0, 2)).sqrt()
     gap = states.gap.pow(2).mean(-1).sqrt()
     for site, low in zip(states.sites, (gap <= _ZERO * size).tolist(), strict=True):
@@ -162,13 +124,7 @@ def check_gap(states: ContrastStates) -> None:
 
 
 def sites_of(hooked: HookedModel, sites: Sequence[str | Site] | None) -> list[Site]:
-    """The sites of these names in order of depth; by default the output of every block.
-
-    Raises:
-        InvalidInputError: no site, or one of them twice.
-        UnknownNameError: no such site.
-        CaptureError: this architecture has no such place.
-    """
+    """The sites of these names in order of depth; by default the output of every block."""
     if isinstance(sites, str):
         sites = [sites]
     if sites is None:
@@ -181,11 +137,7 @@ def sites_of(hooked: HookedModel, sites: Sequence[str | Site] | None) -> list[Si
 
 
 def cut_texts(hooked: HookedModel, texts: Sequence[Text]) -> list[Ids]:
-    """Token ids of each text up to and including the token that is read.
-
-    Raises:
-        InvalidInputError: no tokenizer, a position outside a text, or a part that is not in it.
-    """
+    """Token ids of each text up to and including the token that is read."""
     population = _as_population("texts", [item.text for item in texts])
     tokens = tokenize(population, hooked.tokenizer).prompts
     cut = []
@@ -203,12 +155,6 @@ def cut_texts(hooked: HookedModel, texts: Sequence[Text]) -> list[Ids]:
             )
         cut.append(ids[: place + 1])
     return cut
-
-
-def _cpu_batch_size(population: TokenPopulation) -> int:
-    """About as many texts as fill :data:`_CPU_TOKENS`; batches are of similar length already."""
-    lengths = sorted(len(prompt.sequence(1)) for prompt in population.prompts)
-    return max(1, _CPU_TOKENS // lengths[len(lengths) // 2])
 
 
 def _token_of(tokenizer: Any, item: Text) -> int:

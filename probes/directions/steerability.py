@@ -18,6 +18,7 @@ passes, then milliseconds per site.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class Preflight(Result):
         Args:
             auc: Held-out separation below which the classes overlap too much.
             agreement: Cosine below which pairs point in unrelated directions.
-            stability: Cosine below which half the data gives another direction.
+            stability: Cosine below which half of the texts yields another direction.
         """
         row, problems = self.best, []
         if row.auc < auc:
@@ -117,16 +118,11 @@ class Preflight(Result):
 
     def tables(self) -> list[Table]:
         rows = [
-            (
-                row.site,
-                f"{row.auc:.2f}",
-                f"{row.d_prime:.1f}",
-                "" if row.agreement is None else f"{row.agreement:.2f}",
-                f"{row.stability:.2f}",
-                f"{row.size:.2f}",
-            )
+            (row.site, f"{row.auc:.2f}", f"{row.d_prime:.1f}",
+             "" if row.agreement is None else f"{row.agreement:.2f}",
+             f"{row.stability:.2f}", f"{row.size:.2f}")
             for row in self.rows
-        ]
+        ]  # fmt: skip
         heads = ("site", "AUC", "d'", "agreement", "stability", "size")
         return [Table(name="preflight", caption="Will it steer?", heads=heads, rows=rows)]
 
@@ -137,7 +133,7 @@ class Preflight(Result):
 @takes_options(PreflightOptions)
 def preflight(
     model: Any = None,
-    pairs: Contrast | ContrastStates | str | None = None,
+    pairs: Contrast | ContrastStates | str | Path | None = None,
     *,
     options: PreflightOptions,
     progress: Progress = None,
@@ -163,8 +159,8 @@ def preflight(
     check_gap(states)
     # Each site draws the same folds and halves, so sites compare on the same texts.
     rows = tuple(
-        _row(states.at(site), np.random.default_rng(options.seed), options.halves)
-        for site in states.sites
+        _row(states, place, np.random.default_rng(options.seed), options.halves)
+        for place in range(len(states.sites))
     )
     settings = {"options": options.to_dict(), "data": states.data}
     return Preflight(rows, states.model.name, states.name, count, settings)
@@ -173,12 +169,7 @@ def preflight(
 def states_of(
     model: Any, pairs: Any, options: ContrastOptions, progress: Progress
 ) -> ContrastStates:
-    """The states that options describe; ``pairs`` is a contrast, a file of one, or its states.
-
-    Raises:
-        InvalidInputError: a file that cannot be used, an option that does not apply, or see
-            :func:`~ed_interp.probes.directions.states.read_states`.
-    """
+    """The states that options describe; ``pairs`` is a contrast, a file of one, or its states."""
     if isinstance(pairs, ContrastStates):
         if options.sites is not None or options.batch_size is not None:
             raise InvalidInputError("sites and batch_size do not apply to states already read")
@@ -189,26 +180,21 @@ def states_of(
         pairs = Contrast.from_file(pairs, read=options.read_at)
     elif options.read is not None:
         raise InvalidInputError("read does not apply to a Contrast, whose texts say where")
-    return read_states(
-        options.load(model),
-        pairs,
-        sites=options.sites,
-        batch_size=options.batch_size,
-        progress=progress,
-    )
+    hooked, sites, size = options.load(model), options.sites, options.batch_size
+    return read_states(hooked, pairs, sites=sites, batch_size=size, progress=progress)
 
 
-def _row(states: ContrastStates, rng: np.random.Generator, halves: int) -> PreflightRow:
-    positive, negative = states.positive[:, 0].double(), states.negative[:, 0].double()
+def _row(states: ContrastStates, place: int, rng: np.random.Generator, halves: int) -> PreflightRow:
+    positive, negative = states.positive[:, place].double(), states.negative[:, place].double()
     auc, d_prime = _separation(positive, negative, states.paired, rng)
     size = torch.cat([positive, negative]).pow(2).sum(-1).mean().sqrt()
     return PreflightRow(
-        states.sites[0].name,
+        states.sites[place].name,
         auc,
         d_prime,
-        agreement_of(states.differences[:, 0]) if states.paired else None,
+        agreement_of(positive - negative) if states.paired else None,
         _stability(positive, negative, states.paired, rng, halves),
-        float(states.gap[0].norm() / size),
+        float((positive.mean(0) - negative.mean(0)).norm() / size),
     )
 
 

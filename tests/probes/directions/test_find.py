@@ -145,10 +145,12 @@ def test_what_is_asked_wrongly(hooked, contrast, states):
     with pytest.raises(InvalidInputError, match="depth must be a setting of find_direction"):
         find_direction(hooked, states, depth=3)
     with pytest.raises(InvalidInputError, match=r"penalty_c must be greater than 0, got 0\.0"):
-        find_direction(hooked, states, method="logistic", method_settings=["penalty_c=0.0"])
+        find_direction(hooked, states, method="logistic", set=["penalty_c=0.0"])
     with pytest.raises(InvalidInputError, match="do not apply to states already read"):
         find_direction(hooked, states, batch_size=3)
-    with pytest.raises(InvalidInputError, match="method pca takes pairs and no task"):
+    with pytest.raises(
+        InvalidInputError, match="pairs must be given with method pca, and task must not"
+    ):
         find_direction(hooked, states, method="pca", task="country-capital")
     unpaired = Contrast.unpaired(["dog big ->", "cat big ->"], ["walk small ->"])
     with pytest.raises(InvalidInputError, match="must be pairs"):
