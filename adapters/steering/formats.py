@@ -12,6 +12,7 @@ copy of the model for as long as the call takes.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import json
@@ -52,14 +53,10 @@ def to_gguf(
     """Write a direction as a control vector for repeng and llama.cpp; returns its path.
 
     Args:
-        direction: At ``resid_post`` sites, not of block 0.
+        direction: At ``resid_post`` sites, not of block 0: the format has no place for others.
         path: The file.
         coefficient: Multiplied into the vectors.
         overwrite: Replace an existing file.
-
-    Raises:
-        InvalidInputError: a site that the format has no place for, or ``gguf`` is not installed.
-        RunFolderError: the file exists or cannot be written.
     """
     gguf = _gguf()
     path = new_file(path, overwrite=overwrite)
@@ -145,7 +142,13 @@ def from_gguf(
 def _read(path: Path) -> tuple[str, dict[str, Any] | None, dict[int, Tensor]]:
     """Architecture, our own record if there is one, and vectors by block."""
     gguf = _gguf()
-    _check_magic(path)
+    # Looked at first, as the reader's own complaint about a pickle would not say what it is.
+    head = b""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        head = file.read(4)
+    if head != b"GGUF":
+        refuse_pickle(path, "GGUF")
+        raise InvalidInputError(f"{path} must be a GGUF file, got something else")
     try:
         reader = gguf.GGUFReader(path)
         architecture = _text(reader, "general.architecture")
@@ -168,25 +171,11 @@ def _read(path: Path) -> tuple[str, dict[str, Any] | None, dict[int, Tensor]]:
     for name, vector in tensors:
         match = _NAME.fullmatch(name)
         if match is None:
-            raise InvalidInputError(
-                f"{path} must hold tensors direction.<block>, got a tensor {name!r}"
-            )
+            raise InvalidInputError(f"{path} must hold direction.<block>, got a tensor {name!r}")
         vectors[int(match.group(1))] = vector
     if not vectors:
         raise InvalidInputError(f"{path} holds no vector")
     return hint, json.loads(record) if record else None, vectors
-
-
-def _check_magic(path: Path) -> None:
-    # Looked at first, as the reader's own complaint about a pickle would not say what it is.
-    try:
-        with path.open("rb") as file:
-            head = file.read(4)
-    except OSError:
-        head = b""
-    if head != b"GGUF":
-        refuse_pickle(path, "GGUF")
-        raise InvalidInputError(f"{path} must be a GGUF file, got something else")
 
 
 def _text(reader: Any, key: str) -> str | None:
@@ -216,9 +205,7 @@ def from_steering_vectors(vector: Any, model: Any, *, site: str) -> Direction:
             ``self_attn``, ``mlp_out`` for ``mlp``.
 
     Raises:
-        InvalidInputError: a file, another object, a site that is not the one it was made at, or
-            another width.
-        UnknownNameError: the model has no such site.
+        InvalidInputError: a file, another object, another site, or another width.
     """
     if isinstance(vector, (str, os.PathLike)):
         raise InvalidInputError(
@@ -270,15 +257,10 @@ def save_adapter(
     and can be trained on.
 
     Args:
-        model: The plain transformers model that the direction belongs to; it is copied, not
-            changed.
+        model: The plain transformers model that the direction belongs to; copied, not changed.
         direction: At sites where a constant bias of some layer is the same thing.
         folder: Must not exist, or be empty.
         coefficient: Multiplied into the vectors.
-
-    Raises:
-        InvalidInputError: the direction belongs to another model, or is not such a bias.
-        RunFolderError: the folder is not empty.
     """
     from ed_interp.adapters.bias_injection.directions import adapter_from_direction
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -35,7 +34,7 @@ class SteeredModel:
 
     def __post_init__(self) -> None:
         # Entered once, so that whatever does not fit is refused now and not at the first call.
-        with inject(self.hooked, *self.interventions, strict=False):
+        with self.applied():
             pass
 
     @property
@@ -58,20 +57,17 @@ class SteeredModel:
         """Where token ids go."""
         return self.hooked.device
 
-    @contextlib.contextmanager
     def applied(
         self, *, prompt_length: int | Int[Tensor, " batch"] | None = None, strict: bool = False
-    ) -> Iterator[Injection]:
+    ) -> contextlib.AbstractContextManager[Injection]:
         """The user's own model steered inside the context, for instance for ``capture``.
 
         Args:
             prompt_length: As for :func:`~ed_interp.streams.injection.inject`.
             strict: Raise if an intervention touched no token.
         """
-        with inject(
-            self.hooked, *self.interventions, prompt_length=prompt_length, strict=strict
-        ) as injection:
-            yield injection
+        length, added = prompt_length, self.interventions
+        return inject(self.hooked, *added, prompt_length=length, strict=strict)
 
     def forward(
         self,

@@ -13,7 +13,7 @@ _UNSTEERED = SweepCell("", 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, True)
 
 
 def dose_response(
-    cells: Sequence[SweepCell], chosen: SweepCell | None, *, budget: float, title: str, below: str
+    cells: Sequence[SweepCell], chosen: SweepCell | None, budget: float, title: str, below: str
 ) -> Chart:
     """Change of the score over the coefficient, one line per place; perplexity below it."""
     gains: list[Line | Rule] = []
@@ -38,17 +38,11 @@ def dose_response(
         costs.append(dataclasses.replace(line, y=ratios, low=None, high=None, legend=False))
     if chosen is not None:
         gains.append(
-            Line(
-                name="chosen",
-                x=[chosen.coefficient],
-                y=[chosen.change],
-                mode="points",
-                symbol="star",
-                size=16,
-                colour="text",
-                hover=[_hover(chosen)],
-            )
-        )
+            Line(name="chosen", x=[chosen.coefficient], y=[chosen.change], hover=[_hover(chosen)],
+                 mode="points", symbol="star", size=16, colour="text")
+        )  # fmt: skip
+    gains.append(Rule(at=0.0, dash="solid"))
+    costs.append(Rule(at=budget, name="budget"))
     return Chart(
         name="dose-response",
         title=title,
@@ -57,17 +51,8 @@ def dose_response(
         "Below, perplexity of the neutral text; a cell above the budget cannot be chosen, and one "
         "of infinite perplexity is left out.",
         panels=[
-            Panel(
-                marks=[*gains, Rule(at=0.0, dash="solid")],
-                y="change of the score (nats)",
-                height=1.75,
-            ),
-            Panel(
-                marks=[*costs, Rule(at=budget, name="budget")],
-                x="coefficient",
-                y="perplexity / unsteered",
-                log_y=True,
-            ),
+            Panel(marks=gains, y="change of the score (nats)", height=1.75),
+            Panel(marks=costs, x="coefficient", y="perplexity / unsteered", log_y=True),
         ],
     )
 

@@ -77,34 +77,21 @@ def continued(
         where: Tokens to steer: a selector, or a name.
         options: All settings at once.
         progress: See :mod:`ed_interp.progress`.
-
-    Raises:
-        InvalidInputError: see :func:`side_by_side`.
     """
-    added = Add(
-        direction_of(direction, options),
-        coefficient=options.coefficient,
-        where=selector_of(where),
-    )
+    vectors, tokens = direction_of(direction, options), selector_of(where)
+    added = Add(vectors, coefficient=options.coefficient, where=tokens)
     hooked = options.load(model)
+    names = ("max_new_tokens", "temperature", "seed")
+    sampling = {name: getattr(options, name) for name in names}
     rows = []
     with track(progress, "continuing", len(options.prompts)) as advance:
         for prompt in options.prompts:
-            rows.append(
-                side_by_side(
-                    hooked,
-                    prompt,
-                    [added],
-                    max_new_tokens=options.max_new_tokens,
-                    temperature=options.temperature,
-                    seed=options.seed,
-                )
-            )
+            rows.append(side_by_side(hooked, prompt, [added], **sampling))
             advance(1)
     return SteeredTexts(
         model=hooked.name,
-        method=added.direction.provenance.method,
-        sites=tuple(added.direction.vectors),
+        method=vectors.provenance.method,
+        sites=tuple(vectors.vectors),
         coefficient=options.coefficient,
         where=options.where,
         seed=options.seed,
@@ -140,11 +127,11 @@ def side_by_side(
     ids = _prompt_ids(hooked, prompt, max_new_tokens)
     if not temperature >= 0:
         raise InvalidInputError(f"temperature must be 0 (greedy) or greater, got {temperature}")
-    plain, steered = (
-        _continued(hooked, ids, some, max_new_tokens, temperature, seed)
-        for some in ((), tuple(interventions))
-    )
-    return SideBySide(prompt, plain, steered)
+    sampling: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
+    if temperature:
+        sampling |= {"temperature": temperature, "top_k": 0}
+    both = (_continued(hooked, ids, some, sampling, seed) for some in ((), tuple(interventions)))
+    return SideBySide(prompt, *both)
 
 
 def _prompt_ids(hooked: HookedModel, prompt: str, max_new_tokens: int) -> torch.Tensor:
@@ -153,9 +140,7 @@ def _prompt_ids(hooked: HookedModel, prompt: str, max_new_tokens: int) -> torch.
             f"generation needs a transformers model, got a {type(hooked.model).__name__}"
         )
     if hooked.tokenizer is None:
-        raise InvalidInputError(
-            "a prompt is text, and this model has no tokenizer; pass tokenizer="
-        )
+        raise InvalidInputError(f"{hooked.name} needs a tokenizer to be prompted; pass tokenizer=")
     ids: list[int] = hooked.tokenizer(prompt)["input_ids"]
     if not ids:
         raise InvalidInputError(f"prompt must hold at least one token, got {prompt!r}")
@@ -172,13 +157,11 @@ def _continued(
     hooked: HookedModel,
     ids: torch.Tensor,
     interventions: Sequence[Intervention],
-    max_new_tokens: int,
-    temperature: float,
+    sampling: dict[str, Any],
     seed: int,
 ) -> Continuation:
     tokenizer = hooked.tokenizer
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
     with (
         torch.random.fork_rng(devices=[] if ids.device.type == "cpu" else None),
         torch.no_grad(),
@@ -190,18 +173,15 @@ def _continued(
         output = hooked.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=max_new_tokens,
             pad_token_id=pad,
             return_dict_in_generate=True,
             output_logits=True,
-            **(sampling or {"do_sample": False}),
+            **sampling,
         )
     new = output.sequences[0, ids.shape[1] :]
     # The logits are those of the model; `scores` would be those after temperature.
     logits = torch.stack(output.logits)[: len(new), 0].float()
     along = logits.log_softmax(-1).gather(-1, new[:, None])[:, 0]
-    return Continuation(
-        tokenizer.decode(new, skip_special_tokens=True),
-        tuple(tokenizer.decode([token]) for token in new.tolist()),
-        tuple(along.tolist()),
-    )
+    tokens = tuple(tokenizer.decode([token]) for token in new.tolist())
+    text = tokenizer.decode(new, skip_special_tokens=True)
+    return Continuation(text, tokens, tuple(along.tolist()))

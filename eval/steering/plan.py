@@ -37,41 +37,31 @@ class Cell:
         generator = torch.Generator().manual_seed(seed)
         vectors = {}
         for name, vector in self.direction.vectors.items():
+            # A Gaussian looks the same in all directions, so its direction is uniform.
             drawn = torch.randn(vector.shape, generator=generator)
             vectors[name] = drawn / drawn.norm() * vector.norm()
-        return dataclasses.replace(
-            self, direction=dataclasses.replace(self.direction, vectors=vectors)
-        )
+        direction = dataclasses.replace(self.direction, vectors=vectors)
+        return dataclasses.replace(self, direction=direction)
 
 
 def grid_of(direction: Direction, coefficients: Sequence[float], *, together: bool) -> list[Cell]:
     """Every site (or all at once) at every coefficient but 0, at which nothing changes."""
     strengths = [value for value in sorted(coefficients) if value]
-    rows = (
-        [(EVERY_SITE, direction)]
-        if together
-        else [(site.name, direction.restricted(site)) for site in direction.sites]
-    )
+    rows = [(site.name, direction.restricted(site)) for site in direction.sites]
+    if together:
+        rows = [(EVERY_SITE, direction)]
     return [Cell(label, part, value) for label, part in rows for value in strengths]
 
 
 def direction_of(direction: Direction | str | Path | None, options: SteerOptions) -> Direction:
-    """The direction of the options, or the live one, at the sites of the options.
-
-    Raises:
-        InvalidInputError: a file that cannot be used, or a site at which it has no vector.
-    """
+    """The direction of the options, or the live one, at the sites of the options."""
     if not isinstance(direction, Direction):
         direction = Direction.load(direction or options.direction)
     return direction.restricted(*options.sites) if options.sites else direction
 
 
 def selector_of(where: Selector | str | None) -> Selector:
-    """The tokens of that name; a selector as it is.
-
-    Raises:
-        InvalidInputError: no such name.
-    """
+    """The tokens of that name; a selector as it is."""
     if isinstance(where, Selector):
         return where
     if where == "last":

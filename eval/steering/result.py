@@ -91,38 +91,25 @@ class SweepResult(Result):
             caption="To choose on",
             heads=("site", "strength", "nats", "wrong", "ppl x", "budget"),
             rows=[
-                (
-                    cell.site,
-                    f"{cell.coefficient:g}",
-                    f"{cell.change:+.2f}",
-                    f"{cell.wrong_way:.0%}",
-                    "inf" if cell.perplexity_ratio is None else f"{cell.perplexity_ratio:.3f}",
-                    "chosen" if cell == self.chosen else "yes" if cell.within_budget else "no",
-                )
+                (cell.site, f"{cell.coefficient:g}", f"{cell.change:+.2f}", f"{cell.wrong_way:.0%}",
+                 "inf" if cell.perplexity_ratio is None else f"{cell.perplexity_ratio:.3f}",
+                 "chosen" if cell == self.chosen else "yes" if cell.within_budget else "no")
                 for cell in self.cells
             ],
-        )
+        )  # fmt: skip
         held = Table(
             name="comparisons",
             caption="Held out",
             heads=("control", "its score", "steered minus it", "interval", "p (Holm)"),
             rows=[
-                (
-                    row.control,
-                    f"{row.score:+.2f}",
-                    f"{row.difference:+.2f}",
-                    f"{row.ci_low:+.2f} to {row.ci_high:+.2f}",
-                    f"{row.p_holm:.2g}",
-                )
+                (row.control, f"{row.score:+.2f}", f"{row.difference:+.2f}",
+                 f"{row.ci_low:+.2f} to {row.ci_high:+.2f}", f"{row.p_holm:.2g}")
                 for row in self.comparisons
             ],
-        )
+        )  # fmt: skip
         return [held, grid] if self.comparisons else [grid]
 
     def charts(self) -> list[Chart]:
         # A picture has room for the finding, not for its numbers.
         below = self.verdict.partition(":")[0]
-        title = self.title()
-        return [
-            dose_response(self.cells, self.chosen, budget=self.budget, title=title, below=below)
-        ]
+        return [dose_response(self.cells, self.chosen, self.budget, self.title(), below)]

@@ -35,40 +35,32 @@ class Sample:
 def samples_from_file(path: str | Path) -> list[Sample]:
     """Samples from JSONL, JSON, CSV or Parquet: columns prompt, wanted and optionally unwanted.
 
-    Leading spaces of continuations are kept (unlike in files of pairs): they are part of the word
-    for most tokenizers.
-
     Raises:
         InvalidInputError: no such file, damaged, a column missing, or a cell that is not text.
     """
-    file = Path(path)
     samples = []
-    for number, row in enumerate(read_rows(file), 1):
+    for number, row in enumerate(read_rows(path), 1):
+        where = f"{path}, row {number}"
+        # Cells are taken with their leading spaces (unlike in files of pairs), which are part of
+        # the word for most tokenizers.
         missing = [name for name in ("prompt", "wanted") if not isinstance(row.get(name), str)]
         if missing:
             raise InvalidInputError(
-                f"{file}, row {number}: no text in {' and '.join(missing)}; the columns must be "
-                f"prompt, wanted and unwanted, got {', '.join(map(repr, row)) or 'none'}"
+                f"{where}: no text in {' and '.join(missing)}; the columns must be prompt, wanted "
+                f"and unwanted, got {', '.join(map(repr, row)) or 'none'}"
             )
         unwanted = row.get("unwanted")
         if unwanted is not None and not isinstance(unwanted, str):
-            raise InvalidInputError(
-                f"{file}, row {number}: 'unwanted' must be text, got {unwanted!r:.40}"
-            )
+            raise InvalidInputError(f"{where}: 'unwanted' must be text, got {unwanted!r:.40}")
         samples.append(Sample(row["prompt"], row["wanted"], unwanted or None))
     return samples
 
 
 def check_samples(samples: Sequence[Sample]) -> None:
-    """Refuse samples that nothing can be measured on.
-
-    Raises:
-        InvalidInputError: too few, an empty text, or equal continuations.
-    """
+    """Refuse samples that nothing can be measured on: too few, empty, or equal continuations."""
     if len(samples) < FEWEST:
         raise InvalidInputError(
-            f"samples must be {FEWEST} or more, half to choose and half to report on, got "
-            f"{len(samples)}"
+            f"samples must be {FEWEST} or more (two halves), got {len(samples)}"
         )
     for row, sample in enumerate(samples, 1):
         if not sample.prompt.strip() or not sample.wanted.strip() or sample.unwanted == "":
@@ -94,11 +86,7 @@ class Question:
 
 
 def questions(hooked: HookedModel, pairs: Sequence[tuple[str, str]]) -> list[Question]:
-    """(prompt, continuation) texts as token ids.
-
-    Raises:
-        InvalidInputError: no tokenizer, or a text without tokens.
-    """
+    """(prompt, continuation) texts as token ids."""
     texts = tuple(Prompt((), prompt, answer) for prompt, answer in pairs)
     population = Population("samples", "labelled", texts, (0,), None, None, None, {})
     tokens = tokenize(population, hooked.tokenizer).prompts

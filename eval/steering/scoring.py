@@ -46,7 +46,6 @@ def answer(
 
     Raises:
         CaptureError: the model returns NaN under them.
-        InvalidInputError: an intervention that does not fit.
     """
     groups: dict[tuple[int, int], dict[Ids, list[int]]] = collections.defaultdict(dict)
     for number, question in enumerate(questions):
@@ -57,29 +56,24 @@ def answer(
     logprob = torch.zeros(len(questions))
     correct = torch.zeros(len(questions), dtype=torch.bool)
     for (prompt, length), sequences in groups.items():
-        for batch in _chunks(list(sequences.items()), max(1, _BATCH_TOKENS // length)):
+        for batch in _chunks(list(sequences.items()), length):
             logits = _logits(
                 hooked, [ids for ids, _ in batch], range(prompt - 1, length), interventions, prompt
             )
-            for row, (_, numbers) in enumerate(batch):
+            for row, (_, numbers) in zip(logits, batch, strict=True):
+                along, best = row.log_softmax(-1), row.argmax(-1)
                 for number in numbers:
                     target = torch.tensor(questions[number].answer)
-                    along = logits[row].log_softmax(-1)
                     logprob[number] = along.gather(-1, target[:, None]).sum()
-                    correct[number] = bool((logits[row].argmax(-1) == target).all())
+                    correct[number] = bool((best == target).all())
     if bool(logprob.isnan().any()):
-        raise CaptureError(
-            f"{hooked.name} returns NaN under this intervention; use a smaller coefficient"
-        )
+        what = f"{hooked.name} returns NaN under this intervention"
+        raise CaptureError(f"{what}; use a smaller coefficient")
     return Answers(logprob, correct)
 
 
 def neutral_rows(hooked: HookedModel, texts: Sequence[str]) -> list[Ids]:
-    """Neutral texts as token ids, cut to the context window.
-
-    Raises:
-        InvalidInputError: no text of two or more tokens, or no tokenizer.
-    """
+    """Neutral texts as token ids, cut to the context window; at least one of two tokens."""
     if hooked.tokenizer is None:
         raise InvalidInputError("neutral text needs a tokenizer; pass load(model, tokenizer=...)")
     window = hooked.context_window
@@ -87,8 +81,8 @@ def neutral_rows(hooked: HookedModel, texts: Sequence[str]) -> list[Ids]:
     rows = [row for row in rows if len(row) > 1]
     if not rows:
         raise InvalidInputError(
-            f"neutral must hold a text of 2 or more tokens, got {len(texts)} text(s), none of them "
-            "long enough for a perplexity"
+            f"neutral must hold a text of 2 or more tokens for a perplexity, got {len(texts)} "
+            "text(s) without one"
         )
     return rows
 
@@ -102,7 +96,7 @@ def perplexity(
         groups[len(row)].append(row)
     total, count = 0.0, 0
     for length, members in groups.items():
-        for batch in _chunks(members, max(1, _BATCH_TOKENS // length)):
+        for batch in _chunks(members, length):
             logits = _logits(hooked, batch, range(length - 1), interventions, length)
             along = logits.log_softmax(-1).gather(-1, torch.tensor(batch)[:, 1:, None])
             total -= float(along.double().sum())
@@ -119,16 +113,15 @@ def _logits(
     interventions: Sequence[Intervention],
     prompt_length: int,
 ) -> Float[Tensor, "row read d_vocab"]:
-    ids = torch.tensor(rows)
     where = torch.tensor(list(reads)).expand(len(rows), -1)
+    # A site must be read; the first costs nothing.
+    sites, inputs = [resid_pre(0)], Inputs(torch.tensor(rows))
     with inject(hooked, *interventions, prompt_length=prompt_length):
-        reading = hooked.runner.run(
-            Inputs(ids), sites=[resid_pre(0)], reads=where[:, :1], logit_reads=where
-        )
+        reading = hooked.runner.run(inputs, sites=sites, reads=where[:, :1], logit_reads=where)
     assert reading.logits is not None
     return reading.logits.float().cpu()
 
 
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _chunks(items: Sequence[T], length: int) -> Iterator[Sequence[T]]:
+    size = max(1, _BATCH_TOKENS // length)
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -91,18 +91,17 @@ def sweep(
     direction, tokens = direction_of(direction, options), selector_of(where)
     if isinstance(samples, (str, Path)):
         samples = samples_from_file(samples)
+    samples = list(samples or ())
+    check_samples(samples)
     if isinstance(neutral, (str, Path)):
         neutral = text_from_file(neutral).texts
-    assert samples is not None
-    assert neutral is not None
-    check_samples(samples)
     hooked = options.load(model)
     direction.check(hooked)
     cells = grid_of(direction, options.coefficients, together=options.together)
     for cell in cells:
         for intervention in cell.interventions(tokens):
             intervention.check(hooked)
-    texts = neutral_rows(hooked, neutral)
+    texts = neutral_rows(hooked, neutral or ())
     order = random.Random(options.seed).sample(range(len(samples)), len(samples))
     halves = (order[: len(samples) // 2], order[len(samples) // 2 :])
     choice, report = ([samples[row] for row in sorted(half)] for half in halves)
@@ -122,7 +121,7 @@ def sweep(
         "where": repr(tokens),
     }
     record = {**options.to_dict(), "inputs": json.loads(json.dumps(inputs))}  # tuples as lists
-    make = functools.partial(plan.run, progress)
+    make = functools.partial(plan.measured, progress)
     return keep(make, options=record, out=out, overwrite=overwrite, progress=progress)
 
 
@@ -162,14 +161,14 @@ class _Plan:
     prompted: _Scores
     options: SweepOptions
 
-    def run(self, progress: Progress, work: Path | None) -> SweepResult:
+    def measured(self, progress: Progress, work: Path | None) -> SweepResult:
         """Measure every cell, keeping each in ``work``, and compare the best with its controls."""
         with track(progress, "steering", len(self.cells) + 2) as advance:
-            plain = _kept(work, "unsteered", self._measured)
+            plain = _kept(work, "unsteered", self._numbers)
             advance(1)
             rows = []
             for number, cell in enumerate(self.cells):
-                numbers = _kept(work, f"{number:04d}", functools.partial(self._measured, cell))
+                numbers = _kept(work, f"{number:04d}", functools.partial(self._numbers, cell))
                 rows.append(self._row(cell, numbers, plain))
                 advance(1)
             allowed = [number for number, row in enumerate(rows) if row.within_budget]
@@ -190,7 +189,7 @@ class _Plan:
             **outcome,
         )
 
-    def _measured(self, cell: Cell | None = None) -> dict[str, Any]:
+    def _numbers(self, cell: Cell | None = None) -> dict[str, Any]:
         """Scores of the samples to choose on, and perplexity; None if it is infinite."""
         scores = self.choice.under(() if cell is None else cell.interventions(self.tokens))
         everywhere = () if cell is None else cell.interventions()
