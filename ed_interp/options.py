@@ -197,7 +197,7 @@ def _number(name: str, value: Any, kind: type, bounds: Mapping[str, int | float]
 
 
 def _either(choices: Iterable[Any]) -> str:
-    *most, last = map(str, choices)
+    *most, last = [*map(str, choices)] or ["none"]
     return f"{', '.join(most)} or {last}" if most else last
 
 

@@ -103,24 +103,19 @@ def from_gguf(
             ``drop`` it, ``keep`` it all the same, or ``refuse`` a file that has one.
 
     Raises:
-        InvalidInputError: no control vector, another architecture or width, a damaged file, or
-            ``gguf`` is not installed.
-        UnknownNameError: the model has no such site.
+        InvalidInputError: no control vector, another architecture or width, or a damaged file.
     """
     hooked = load(model)
     path = Path(path).expanduser()
     if "{layer}" not in site:
-        raise InvalidInputError(
-            f"site={site!r} names one block; say where vector k goes, for instance "
-            "site='blocks.{layer}.hook_resid_post'"
-        )
+        example = "'blocks.{layer}.hook_resid_post'"
+        raise InvalidInputError(f"site must hold {{layer}}, such as {example}, got {site!r}")
     if last_block not in ("refuse", "drop", "keep"):
         raise InvalidInputError(f"last_block must be refuse, drop or keep, got {last_block!r}")
     hint, provenance, vectors = _read(path)
     if hint != hooked.family:
-        raise InvalidInputError(
-            f"{path} was made for the architecture {hint!r}, and {hooked.name} is {hooked.family!r}"
-        )
+        here = f"{hooked.name} is {hooked.family!r}"
+        raise InvalidInputError(f"{path} was made for the architecture {hint!r}, and {here}")
     # Our own files hold vectors that were read before the final norm, the last block's too.
     ours = provenance is not None and provenance.get("stream") == BEFORE_FINAL_NORM
     last = hooked.n_layers - 1
@@ -159,14 +154,11 @@ def _read(path: Path) -> tuple[str, dict[str, Any] | None, dict[int, Tensor]]:
             for tensor in reader.tensors
         ]
     except Exception as error:  # the reader raises whatever numpy raises on a damaged file
-        raise InvalidInputError(
-            f"{path} is damaged or cut short ({' '.join(str(error).split())[:100]})"
-        ) from error
+        reason = " ".join(str(error).split())[:100]
+        raise InvalidInputError(f"{path} is damaged or cut short ({reason})") from error
     if architecture != _ARCHITECTURE or hint is None:
-        raise InvalidInputError(
-            f"{path} must be a control vector, of architecture {_ARCHITECTURE!r} and with a model "
-            f"hint, got {architecture!r}"
-        )
+        wanted = f"a control vector ({_ARCHITECTURE!r}, with a model hint)"
+        raise InvalidInputError(f"{path} must be {wanted}, got architecture {architecture!r}")
     vectors: dict[int, Tensor] = {}
     for name, vector in tensors:
         match = _NAME.fullmatch(name)
@@ -187,9 +179,8 @@ def _gguf() -> Any:
     try:
         return importlib.import_module("gguf")
     except ImportError as error:
-        raise InvalidInputError(
-            "GGUF files need the gguf package: pip install 'ed-interp[steering]'"
-        ) from error
+        install = "pip install 'ed-interp[steering]'"
+        raise InvalidInputError(f"GGUF files need the gguf package: {install}") from error
 
 
 def from_steering_vectors(vector: Any, model: Any, *, site: str) -> Direction:
@@ -221,10 +212,8 @@ def from_steering_vectors(vector: Any, model: Any, *, site: str) -> Direction:
     wanted = _KINDS.get(str(kind))
     if wanted is None or site != f"blocks.{{layer}}.hook_{wanted}":
         expected = f"'blocks.{{layer}}.hook_{wanted}'" if wanted else "no site at all"
-        raise InvalidInputError(
-            f"site={site!r}, but a SteeringVector of layer_type {kind!r} is read and written at "
-            f"{expected}"
-        )
+        vector = f"a SteeringVector of layer_type {kind!r} is read and written at {expected}"
+        raise InvalidInputError(f"{vector}, got site={site!r}")
     vectors = {}
     for layer, value in layers.items():
         place = hooked.site(site.replace("{layer}", str(layer)))

@@ -40,14 +40,11 @@ def harness_model(steered: SteeredModel, *, batch_size: Any = 1, **options: Any)
     try:
         HFLM: Any = importlib.import_module("lm_eval.models.huggingface").HFLM
     except ImportError as error:
-        raise InvalidInputError(
-            "evaluation needs lm-evaluation-harness: pip install 'ed-interp[lm-eval]'"
-        ) from error
+        install = "pip install 'ed-interp[lm-eval]'"
+        raise InvalidInputError(f"evaluation needs lm-evaluation-harness: {install}") from error
     if not isinstance(steered.hooked.runner, TransformersRunner):
-        raise InvalidInputError(
-            f"the harness needs a transformers model, got a {type(steered.model).__name__}; steer "
-            "the transformers model itself"
-        )
+        kind = type(steered.model).__name__
+        raise InvalidInputError(f"the harness needs a transformers model, got a {kind}")
     if steered.tokenizer is None:
         raise InvalidInputError(f"{steered.hooked.name} has no tokenizer; load(model, tokenizer=)")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:

@@ -97,11 +97,7 @@ class SteeredModel:
             return self.model.generate(*args, **kwargs)
 
     def __enter__(self) -> SteeredModel:
-        """Steer the user's model itself, until the block ends or :meth:`undo`.
-
-        Raises:
-            InvalidInputError: it is steered by this object already.
-        """
+        """Steer the user's model itself, until the block ends or :meth:`undo`."""
         if self._stack is not None:
             raise InvalidInputError("this SteeredModel is in use already; call undo() first")
         with contextlib.ExitStack() as stack:
@@ -144,8 +140,7 @@ def steer(
         yourself: ``SteeredModel(load(model), (Ablate(direction),))``.
 
     Raises:
-        InvalidInputError: the direction does not belong to the model, or the vector exceeds what
-            the model's precision can hold.
+        InvalidInputError: another model, or a vector beyond what the model's precision can hold.
     """
     where = Where() if where is None else where
     added = Add(direction, coefficient=coefficient, where=where, gate=gate, decay=decay)

@@ -75,7 +75,6 @@ def continued(
         direction: A direction, or a file of one.
         prompts: Texts.
         where: Tokens to steer: a selector, or a name.
-        options: All settings at once.
         progress: See :mod:`ed_interp.progress`.
     """
     vectors, tokens = direction_of(direction, options), selector_of(where)
@@ -120,8 +119,7 @@ def side_by_side(
         seed: Random seed of the sampling, the same for both.
 
     Raises:
-        InvalidInputError: an empty prompt, a prompt that leaves no room, no tokenizer, a
-            TransformerLens model, or an intervention that does not fit.
+        InvalidInputError: a prompt that is empty or leaves no room, or a TransformerLens model.
     """
     hooked = load(model)
     ids = _prompt_ids(hooked, prompt, max_new_tokens)
@@ -136,9 +134,8 @@ def side_by_side(
 
 def _prompt_ids(hooked: HookedModel, prompt: str, max_new_tokens: int) -> torch.Tensor:
     if not isinstance(hooked.runner, TransformersRunner):
-        raise InvalidInputError(
-            f"generation needs a transformers model, got a {type(hooked.model).__name__}"
-        )
+        kind = type(hooked.model).__name__
+        raise InvalidInputError(f"generation needs a transformers model, got a {kind}")
     if hooked.tokenizer is None:
         raise InvalidInputError(f"{hooked.name} needs a tokenizer to be prompted; pass tokenizer=")
     ids: list[int] = hooked.tokenizer(prompt)["input_ids"]
@@ -146,10 +143,8 @@ def _prompt_ids(hooked: HookedModel, prompt: str, max_new_tokens: int) -> torch.
         raise InvalidInputError(f"prompt must hold at least one token, got {prompt!r}")
     window = hooked.context_window
     if max_new_tokens < 1 or (window is not None and len(ids) + max_new_tokens > window):
-        raise InvalidInputError(
-            f"{len(ids)} prompt tokens and {max_new_tokens} new ones (1 or more) must fit into the "
-            f"context window of {hooked.name}, which is {window}"
-        )
+        tokens = f"{len(ids)} prompt tokens and {max_new_tokens} new ones (1 or more)"
+        raise InvalidInputError(f"{tokens} must fit into a context window of {window}")
     return torch.tensor([ids], device=hooked.device)
 
 

@@ -77,11 +77,8 @@ class SweepOptions(SteerOptions):
         if len(set(self.coefficients)) < len(self.coefficients):
             raise OptionError("coefficients", f"must be different, got {list(self.coefficients)}")
         if not any(self.coefficients):
-            raise OptionError(
-                "coefficients",
-                f"must hold at least one other than 0, got {list(self.coefficients)} (no steering "
-                "is always measured)",
-            )
+            # No steering is always measured.
+            raise OptionError("coefficients", "must hold at least one other than 0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -59,16 +59,13 @@ def samples_from_file(path: str | Path) -> list[Sample]:
 def check_samples(samples: Sequence[Sample]) -> None:
     """Refuse samples that nothing can be measured on: too few, empty, or equal continuations."""
     if len(samples) < FEWEST:
-        raise InvalidInputError(
-            f"samples must be {FEWEST} or more (two halves), got {len(samples)}"
-        )
+        raise InvalidInputError(f"samples must be {FEWEST} or more, got {len(samples)}")
     for row, sample in enumerate(samples, 1):
         if not sample.prompt.strip() or not sample.wanted.strip() or sample.unwanted == "":
             raise InvalidInputError(f"sample {row}: an empty prompt or continuation; remove it")
         if sample.wanted == sample.unwanted:
-            raise InvalidInputError(
-                f"sample {row}: wanted and unwanted must differ, got {sample.wanted!r:.40} twice"
-            )
+            twice = f"{sample.wanted!r:.40} twice"
+            raise InvalidInputError(f"sample {row}: wanted and unwanted must differ, got {twice}")
 
 
 def fingerprint_of(samples: Sequence[Sample]) -> str:

@@ -80,10 +80,8 @@ def neutral_rows(hooked: HookedModel, texts: Sequence[str]) -> list[Ids]:
     rows = [tuple(hooked.tokenizer(text)["input_ids"])[:window] for text in texts if text.strip()]
     rows = [row for row in rows if len(row) > 1]
     if not rows:
-        raise InvalidInputError(
-            f"neutral must hold a text of 2 or more tokens for a perplexity, got {len(texts)} "
-            "text(s) without one"
-        )
+        texts = f"{len(texts)} text(s), none of them as long"
+        raise InvalidInputError(f"neutral must hold a text of 2 or more tokens, got {texts}")
     return rows
 
 

@@ -78,14 +78,12 @@ def sweep(
         neutral: Texts on which the model should stay as it is, or a file of them.
         where: Tokens of a sample to steer: a selector, or a name. Neutral text is always steered
             at every token, the hardest case.
-        options: All settings at once.
         out: Run folder to make; an interrupted sweep in it is resumed.
         overwrite: Replace the run in ``out``.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
-        InvalidInputError: too few samples, a direction of another model, no neutral text, or a
-            coefficient that overflows.
+        InvalidInputError: too few samples, another model, or a coefficient that overflows.
         RunFolderError: ``out`` exists, or holds an interrupted sweep of something else.
     """
     direction, tokens = direction_of(direction, options), selector_of(where)

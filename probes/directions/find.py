@@ -44,13 +44,11 @@ def find_direction(
         pairs: The texts or a file of them, or their states if several methods share one pass.
         method: A name, or a method with its settings such as ``LogisticProbe(penalty_c=0.1)``.
         task: For a function vector: a labelled task, or its name.
-        options: All settings at once.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
         UnknownNameError: no such method or site.
-        InvalidInputError: see :func:`~ed_interp.probes.directions.states.read_states`; both
-            classes have the same mean, so that there is no direction; settings that do not apply.
+        InvalidInputError: texts that cannot be read, or classes that have the same mean.
     """
     if options.method == FUNCTION_VECTOR:
         hooked, shots = options.load(model), options.shots or 8

@@ -61,11 +61,7 @@ class HeadEffects:
     tasks: tuple[str, ...]
 
     def chosen(self, heads: int | None = None) -> tuple[Head, ...]:
-        """The ``heads`` heads of greatest effect; None: all with a tenth of the greatest or more.
-
-        Raises:
-            InvalidInputError: no head has a positive effect, or the model has fewer heads.
-        """
+        """The ``heads`` heads of greatest effect; None: all of a tenth of the greatest or more."""
         flat = self.effects.flatten()
         order = flat.argsort(descending=True).tolist()
         top = float(flat[order[0]])
@@ -75,16 +71,13 @@ class HeadEffects:
                 f"(greatest effect {top:.2g}); does the model learn this task in context at all?"
             )
         if heads is None:
-            order = [place for place in order if float(flat[place]) >= SHARE_OF_GREATEST * top]
-        elif not 1 <= heads <= len(order):
-            raise InvalidInputError(
-                f"heads must be 1 to {len(order)}, the heads of {self.model}, got {heads}"
-            )
-        else:
-            order = order[:heads]
-        # Places in the flattened table are layer * width + head.
+            heads = int((flat.double() >= SHARE_OF_GREATEST * top).sum())
+        if not 1 <= heads <= len(order):
+            problem = f"the heads of {self.model}, got {heads}"
+            raise InvalidInputError(f"heads must be 1 to {len(order)}, {problem}")
+        # A place in the flattened table is layer * width + head.
         width = self.effects.shape[1]
-        return tuple(sorted((place // width, place % width) for place in order))
+        return tuple(sorted(divmod(place, width) for place in order[:heads]))
 
     def to_frame(self) -> pd.DataFrame:
         """One row per head: ``layer``, ``head``, ``effect``, ``chosen``; greatest first."""
@@ -96,8 +89,7 @@ class HeadEffects:
             for layer, line in enumerate(self.effects.tolist())
             for head, effect in enumerate(line)
         ]
-        frame = pd.DataFrame(rows).sort_values("effect", ascending=False, kind="stable")
-        return frame.reset_index(drop=True)
+        return pd.DataFrame(sorted(rows, key=lambda row: -row["effect"]))
 
 
 def head_effects(
@@ -122,7 +114,6 @@ def head_effects(
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
-        InvalidInputError: no task, or one without inputs and outputs.
         CaptureError: an architecture whose heads cannot be read one by one.
     """
     hooked = load(model)
@@ -173,8 +164,6 @@ def function_vector(
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
-        InvalidInputError: a task without inputs and outputs, or heads that the model lacks.
-        UnknownNameError: no such site.
         CaptureError: an architecture whose heads cannot be read one by one.
     """
     hooked = load(model)
@@ -209,10 +198,8 @@ def function_vector(
 def _labelled(task: Any) -> LabelledTask:
     named = as_task(task)
     if not isinstance(named, LabelledTask):
-        raise InvalidInputError(
-            f"{named.name!r} is a {type(named).__name__}; a function vector belongs to one task "
-            "with inputs and outputs"
-        )
+        kind = f"{named.name!r}, a {type(named).__name__}"
+        raise InvalidInputError(f"task must be one task with inputs and outputs, got {kind}")
     return named
 
 
@@ -251,14 +238,13 @@ def _corrupted(
 
 
 def _check_heads(hooked: HookedModel, heads: Sequence[Head], count: int) -> None:
+    # Twice the same head would be added twice.
     if not heads or len(set(heads)) < len(heads):
         raise InvalidInputError(f"heads must name each (layer, head) once, got {list(heads)}")
     for layer, head in heads:
         if not (0 <= layer < hooked.n_layers and 0 <= head < count):
-            raise InvalidInputError(
-                f"head {(layer, head)} must be in {hooked.name}, which has blocks 0 to "
-                f"{hooked.n_layers - 1} of {count} heads"
-            )
+            heads_of = f"{hooked.name} has blocks 0 to {hooked.n_layers - 1} of {count} heads"
+            raise InvalidInputError(f"no head {(layer, head)}: {heads_of}")
 
 
 def _probability(hooked: HookedModel, prompts: Sequence[ShotTokens], shots: int) -> float:

@@ -61,17 +61,11 @@ class Heads:
 
     @classmethod
     def of(cls, hooked: HookedModel) -> Heads:
-        """Find them by structure.
-
-        Raises:
-            CaptureError: a TransformerLens model, or attention without one output projection.
-        """
+        """Find them by structure; a TransformerLens model is refused."""
         runner = hooked.runner
         if not isinstance(runner, TransformersRunner):
-            raise CaptureError(
-                f"heads of a {type(hooked.model).__name__} are not read here; load the "
-                "transformers model that it was made from"
-            )
+            kind = type(hooked.model).__name__
+            raise CaptureError(f"heads must be those of a transformers model, got a {kind}")
         projections, norms = [], []
         for layer, block in enumerate(runner.blocks):
             projections.append(_projection_of(block, layer))
@@ -83,11 +77,7 @@ class Heads:
 
     @torch.no_grad()
     def means(self, rows: Sequence[Ids]) -> HeadMeans:
-        """Mean outputs at the last token of every row.
-
-        Raises:
-            CaptureError: a hook did not fire.
-        """
+        """Mean outputs at the last token of every row."""
         total = torch.zeros(())
         ordered = sorted(rows, key=len, reverse=True)
         while ordered:
@@ -125,10 +115,8 @@ class Heads:
             final = resid_post(len(self.projections) - 1)
             self.hooked.runner.run(Inputs(ids), sites=[final], reads=last[:, None])
         if len(projected) < len(self.projections):
-            raise CaptureError(
-                f"hooks did not fire: {len(projected)} of {len(self.projections)} output "
-                "projections were seen; the model skipped or replaced these modules"
-            )
+            seen = f"{len(projected)} of {len(self.projections)} output projections were seen"
+            raise CaptureError(f"hooks did not fire: {seen}; the model skipped or replaced modules")
         layers = range(len(self.projections))
         outputs = torch.stack([projected[layer][0] for layer in layers])
         scales = torch.ones_like(outputs[..., 0])

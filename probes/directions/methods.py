@@ -21,6 +21,7 @@ width 4,096). ``mean_difference`` costs nothing.
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import json
 import warnings
@@ -60,8 +61,7 @@ class Method(Options, abc.ABC):
         """The direction at every site, in float64: the mean difference projected on it.
 
         Raises:
-            InvalidInputError: states that the method cannot use, or a direction that is zero or
-                orthogonal to the mean difference.
+            InvalidInputError: states that the method cannot use, or a direction without a sign.
         """
         rows = torch.stack([self.at_site(states, place) for place in range(len(states.sites))])
         # A zero direction must reach the check below as zero, not as NaN from a division by 0.
@@ -97,21 +97,10 @@ def register(name: str) -> Callable[[Kind], Kind]:
 
 
 def get_method(name: str, **settings: Any) -> Method:
-    """The method of that name with these settings.
-
-    Raises:
-        UnknownNameError: there is no such method.
-        InvalidInputError: a setting that it does not have, or a value that it cannot use.
-    """
+    """The method of that name with these settings."""
     if name not in METHODS:
         raise unknown("method", name, list(METHODS))
-    known = [field.name for field in dataclasses.fields(METHODS[name])]
-    if extra := [setting for setting in settings if setting not in known]:
-        raise InvalidInputError(
-            f"method {name!r} does not take {', '.join(extra)}; its settings: "
-            f"{', '.join(known) or 'none'}"
-        )
-    return METHODS[name](**settings)
+    return METHODS[name].from_dict(settings)
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
@@ -125,10 +114,9 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise InvalidInputError(f"set must be NAME=VALUE, got {text!r}")
-        try:
+        settings[name.strip()] = value
+        with contextlib.suppress(ValueError):
             settings[name.strip()] = json.loads(value)
-        except ValueError:
-            settings[name.strip()] = value
     return settings
 
 

@@ -58,16 +58,14 @@ class Contrast:
                 if not text.text.strip():
                     raise InvalidInputError(f"{self.name!r}, row {row}: the {side} text is empty")
         if self.paired and len(self.positive) != len(self.negative):
+            equal = f"{self.name!r} must hold as many positive as negative texts to be pairs"
+            raise InvalidInputError(f"{equal}, {sizes}; use Contrast.unpaired(...)")
+        same = [row for row, pair in enumerate(self.pairs) if pair[0] == pair[1]]
+        if same:
+            text = f"{self.name!r}, row {same[0] + 1}: both texts are"
             raise InvalidInputError(
-                f"pairs must be as many positive as negative texts, {sizes} in {self.name!r}; use "
-                "Contrast.unpaired(...)"
-            )
-        equal = [row for row, pair in enumerate(self.pairs) if pair[0] == pair[1]]
-        if equal:
-            raise InvalidInputError(
-                f"{self.name!r}, row {equal[0] + 1}: both texts are "
-                f"{self.positive[equal[0]].text!r:.60}, so their difference is zero "
-                f"({len(equal)} of {len(self.positive)} pairs are like that); remove such rows"
+                f"{text} {self.positive[same[0]].text!r:.60}, so their difference is zero "
+                f"({len(same)} of {len(self.positive)} pairs are like that); remove such rows"
             )
 
     @property
@@ -100,10 +98,8 @@ class Contrast:
         rows = [tuple(_text(side, read) for side in pair) for pair in pairs]
         for row, pair in enumerate(rows, 1):
             if len(pair) != 2:
-                raise InvalidInputError(
-                    f"{name!r}, row {row}: a pair must be (positive, negative), got {len(pair)} "
-                    "texts"
-                )
+                wanted = "a pair must be (positive, negative)"
+                raise InvalidInputError(f"{name!r}, row {row}: {wanted}, got {len(pair)} texts")
         return cls(tuple(pair[0] for pair in rows), tuple(pair[1] for pair in rows), True, name)
 
     @classmethod

@@ -69,9 +69,7 @@ def activation_addition(
         pad: Text of one token that fills up the shorter prompt, on the right as in the paper.
 
     Raises:
-        InvalidInputError: equal prompts, padding that is not one token, or prompts that do not
-            differ in the stream.
-        UnknownNameError: no such site.
+        InvalidInputError: padding that is not one token, or prompts that do not differ there.
     """
     hooked = load(model)
     place = hooked.site(site)
@@ -113,17 +111,13 @@ def decoder_direction(
         site: Needed if the dictionary does not say, or to use it elsewhere on purpose.
 
     Raises:
-        InvalidInputError: no decoder, no such feature, no site known, another width, or a decoder
-            row that is zero.
-        UnknownNameError: no such site.
+        InvalidInputError: no decoder, no such feature, no site known, another width, or zeros.
     """
     hooked = load(model)
     decoder = getattr(dictionary, "W_dec", None)
     if not isinstance(decoder, Tensor) or decoder.ndim != 2:
-        raise InvalidInputError(
-            "a dictionary must have W_dec, feature x d_model, got a "
-            f"{type(dictionary).__name__} without a decoder"
-        )
+        kind = f"{type(dictionary).__name__} without a decoder"
+        raise InvalidInputError(f"dictionary must have W_dec, feature x d_model, got a {kind}")
     if decoder.shape[1] != hooked.d_model:
         raise InvalidInputError(
             f"W_dec must be feature x {hooked.d_model}, the width of {hooked.name}, got "
@@ -134,10 +128,8 @@ def decoder_direction(
         raise InvalidInputError(f"feature must be one of features 0 to {last}, got {feature}")
     place = site or _site_of(dictionary)
     if place is None:
-        raise InvalidInputError(
-            f"this {type(dictionary).__name__} does not say where it was trained; give "
-            "site='blocks.2.hook_resid_post' or wherever that was"
-        )
+        kind = f"this {type(dictionary).__name__} does not say where it was trained"
+        raise InvalidInputError(f"{kind}; give site='blocks.2.hook_resid_post' or where it was")
     vector = decoder[feature].detach().float().cpu()
     if not bool(vector.any()):
         raise InvalidInputError(f"the decoder row of feature {feature} is zero: a dead feature")

@@ -81,9 +81,7 @@ def read_states(
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
-        InvalidInputError: no site, a position outside a text, or a text longer than the context
-            window.
-        UnknownNameError: no such site.
+        InvalidInputError: a position outside a text, or a text longer than the context window.
         CaptureError: NaN or infinite states.
     """
     hooked = load(model)
@@ -117,9 +115,8 @@ def check_gap(states: ContrastStates) -> None:
     for site, low in zip(states.sites, (gap <= _ZERO * size).tolist(), strict=True):
         if low:
             raise InvalidInputError(
-                f"the classes of {states.name!r} have the same mean at {site.name}: there is no "
-                "direction from one to the other; do their texts differ before the token that is "
-                "read (read=)?"
+                f"the classes of {states.name!r} have the same mean at {site.name}, so there is no "
+                "direction; do their texts differ before the token that is read (read=)?"
             )
 
 
@@ -149,10 +146,8 @@ def cut_texts(hooked: HookedModel, texts: Sequence[Text]) -> list[Ids]:
         else:
             place = item.read + len(ids) if item.read < 0 else item.read
         if not 0 <= place < len(ids):
-            raise InvalidInputError(
-                f"read must be -{len(ids)} to {len(ids) - 1}, the tokens of {item.text!r:.60}, got "
-                f"{item.read}"
-            )
+            tokens = f"-{len(ids)} to {len(ids) - 1}, the tokens of {item.text!r:.60}"
+            raise InvalidInputError(f"read must be {tokens}, got {item.read}")
         cut.append(ids[: place + 1])
     return cut
 
@@ -162,14 +157,10 @@ def _token_of(tokenizer: Any, item: Text) -> int:
     assert isinstance(item.read, str)
     start = item.text.rfind(item.read)
     if start < 0 or not item.read:
-        raise InvalidInputError(
-            f"read must be a part of the text {item.text!r:.80}, got {item.read!r}"
-        )
+        raise InvalidInputError(f"read must be a part of {item.text!r:.80}, got {item.read!r}")
     if not getattr(tokenizer, "is_fast", False):
-        raise InvalidInputError(
-            f"read must be an index, as {type(tokenizer).__name__} does not report the offsets of "
-            f"its tokens, got {item.read!r}"
-        )
+        why = f"{type(tokenizer).__name__} does not report where its tokens begin"
+        raise InvalidInputError(f"read must be an index, as {why}, got {item.read!r}")
     last = start + len(item.read) - 1
     spans = tokenizer(item.text, add_special_tokens=False, return_offsets_mapping=True)
     inside = [n for n, (low, high) in enumerate(spans["offset_mapping"]) if low <= last < high]

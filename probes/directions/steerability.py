@@ -25,10 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ed_interp.charts.spec import Chart
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import takes_options
-from ed_interp.probes.directions.charts import preflight_chart
 from ed_interp.probes.directions.options import ContrastOptions, PreflightOptions
 from ed_interp.probes.directions.pairs import Contrast
 from ed_interp.probes.directions.rows import PreflightRow
@@ -126,9 +124,6 @@ class Preflight(Result):
         heads = ("site", "AUC", "d'", "agreement", "stability", "size")
         return [Table(name="preflight", caption="Will it steer?", heads=heads, rows=rows)]
 
-    def charts(self) -> list[Chart]:
-        return [preflight_chart(self.rows, self.title(), self.verdict)]
-
 
 @takes_options(PreflightOptions)
 def preflight(
@@ -143,7 +138,6 @@ def preflight(
     Args:
         model: Anything :func:`ed_interp.load` takes.
         pairs: The texts, a file of them, or their states.
-        options: All settings at once.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
@@ -153,8 +147,8 @@ def preflight(
     count = (len(states.positive), len(states.negative))
     if min(count) < FEWEST:
         raise InvalidInputError(
-            f"{states.name!r} must hold {FEWEST} or more texts of each class to say how steerable "
-            f"they are, got {count[0]} positive and {count[1]} negative"
+            f"{states.name!r} must hold {FEWEST} or more texts of each class to say whether they "
+            f"will steer, got {count[0]} positive and {count[1]} negative"
         )
     check_gap(states)
     # Each site draws the same folds and halves, so sites compare on the same texts.
@@ -177,6 +171,7 @@ def states_of(
     if pairs is None:
         raise InvalidInputError("pairs must be a contrast, its states or a file, got none")
     if not isinstance(pairs, Contrast):
+        # Before the model is loaded: a file with a mistake is refused at once.
         pairs = Contrast.from_file(pairs, read=options.read_at)
     elif options.read is not None:
         raise InvalidInputError("read does not apply to a Contrast, whose texts say where")

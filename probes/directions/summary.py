@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
-from ed_interp.charts.spec import Chart
+from ed_interp.probes.directions.methods import METHODS
 from ed_interp.probes.directions.steerability import Preflight
 from ed_interp.results import Result
 from ed_interp.streams.direction import Direction
@@ -56,6 +57,10 @@ class DirectionSummary(Result):
         facts = {"model": origin["model"]["fingerprint"], "data": origin["data"]}
         return {name: str(value) for name, value in {**facts, **origin["settings"]}.items()}
 
+    def how(self) -> str:
+        kind = METHODS.get(self.method)
+        return f"{inspect.getdoc(kind)} ({kind.citation})." if kind else ""
+
     def tables(self) -> list[Table]:
         notes = [", ".join(f"{name} {value}" for name, value in self.facts().items())]
         if len(self.norms) > 1:
@@ -71,6 +76,3 @@ class DirectionSummary(Result):
             notes=notes,
         )
         return [table, *(self.preflight.tables() if self.preflight else [])]
-
-    def charts(self) -> list[Chart]:
-        return self.preflight.charts() if self.preflight else []

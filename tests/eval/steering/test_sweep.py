@@ -88,7 +88,7 @@ def test_the_same_again_and_from_disk(result, run, tmp_path):
     (folder / "run.json").write_text(json.dumps(damaged))
     with pytest.raises(RunFolderError, match=r"is damaged \(cells"):
         SweepResult.load(folder)
-    with pytest.raises(RunFolderError, match="got one without run.json"):
+    with pytest.raises(RunFolderError, match=r"got one without run\.json"):
         SweepResult.load(tmp_path)
 
 

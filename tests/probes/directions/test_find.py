@@ -41,7 +41,7 @@ def test_where_a_text_is_read(hooked):
     torch.testing.assert_close(read("France -> Paris", "France"), read("France", -1))
     ids = hooked.tokenizer("France -> Paris")["input_ids"]
     torch.testing.assert_close(read("France -> Paris", len(ids) - 1), read("France -> Paris", -1))
-    with pytest.raises(InvalidInputError, match="must be a part of the text"):
+    with pytest.raises(InvalidInputError, match="read must be a part of"):
         read("France", "Spain")
     with pytest.raises(
         InvalidInputError, match=r"read must be -\d+ to \d+, the tokens of .* got 99"
@@ -140,8 +140,10 @@ def test_what_is_asked_wrongly(hooked, contrast, states):
         find_direction(hooked, contrast, sites=["blocks.0.resid"])
     with pytest.raises(InvalidInputError, match="one or more, each once, got none"):
         find_direction(hooked, contrast, sites=[])
-    with pytest.raises(InvalidInputError, match="does not take"):
+    with pytest.raises(InvalidInputError, match="depth must be a setting of LogisticProbe"):
         get_method("logistic", depth=3)
+    with pytest.raises(InvalidInputError, match="MeanDifference; its settings are none"):
+        get_method("mean_difference", depth=3)
     with pytest.raises(InvalidInputError, match="depth must be a setting of find_direction"):
         find_direction(hooked, states, depth=3)
     with pytest.raises(InvalidInputError, match=r"penalty_c must be greater than 0, got 0\.0"):
