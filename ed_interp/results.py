@@ -56,7 +56,7 @@ HOMES = {
     "adapter-training": "ed_interp.adapters.training.result",
     "calibration": "ed_interp.probes.emergence.calibration.result",
     "comparison": "ed_interp.eval.compare.result",
-    "direction-summary": "ed_interp.probes.directions.summary",
+    "direction-summary": "ed_interp.probes.directions.find",
     "dictionary-measurement": "ed_interp.probes.dictionaries.measurement",
     "emergence": "ed_interp.probes.emergence.curve",
     "feature-descriptions": "ed_interp.probes.dictionaries.description.descriptions",

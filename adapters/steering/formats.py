@@ -77,6 +77,7 @@ def to_gguf(
         for site in direction.sites:
             vector = coefficient * direction.vectors[site.name]
             writer.add_tensor(f"direction.{site.layer}", vector.numpy())
+        # The order in which they stand in the file; the writer takes no other.
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -254,6 +255,7 @@ def save_adapter(
     from ed_interp.adapters.bias_injection.directions import adapter_from_direction
 
     folder = Path(folder).expanduser()
+    # Before the copy of the model, which may be large.
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunFolderError(f"{folder} is not empty; pass a new folder")
     hooked = load(model)

@@ -69,6 +69,7 @@ def harness_model(steered: SteeredModel, *, batch_size: Any = 1, **options: Any)
                         self.cache_hook.add_partial("loglikelihood", requests[index][0], score)
             return [answers[index] for index in range(len(requests))]
 
+        # Text, and whatever else the harness runs, comes from the steered model too.
         def _model_generate(self, *args: Any, **kwargs: Any) -> Any:
             with steered.applied():
                 return super()._model_generate(*args, **kwargs)

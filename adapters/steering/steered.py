@@ -23,6 +23,9 @@ from ed_interp.streams.injection import Add, Injection, Intervention, Where, inj
 from ed_interp.streams.injection.interventions import PerRow
 from ed_interp.streams.injection.where import Selector
 
+Lengths = int | Int[Tensor, " batch"] | None
+"""Tokens of the prompt: one number for all rows, or one for each."""
+
 
 @dataclasses.dataclass(eq=False)
 class SteeredModel:
@@ -58,7 +61,7 @@ class SteeredModel:
         return self.hooked.device
 
     def applied(
-        self, *, prompt_length: int | Int[Tensor, " batch"] | None = None, strict: bool = False
+        self, *, prompt_length: Lengths = None, strict: bool = False
     ) -> contextlib.AbstractContextManager[Injection]:
         """The user's own model steered inside the context, for instance for ``capture``.
 
@@ -69,12 +72,7 @@ class SteeredModel:
         length, added = prompt_length, self.interventions
         return inject(self.hooked, *added, prompt_length=length, strict=strict)
 
-    def forward(
-        self,
-        *args: Any,
-        prompt_length: int | Int[Tensor, " batch"] | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    def forward(self, *args: Any, prompt_length: Lengths = None, **kwargs: Any) -> Any:
         """The model's own forward pass, steered."""
         if self._stack is None:
             with self.applied(prompt_length=prompt_length):
@@ -91,9 +89,7 @@ class SteeredModel:
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own ``generate``, steered."""
-        if self._stack is not None:
-            return self.model.generate(*args, **kwargs)
-        with self.applied():
+        with self.applied() if self._stack is None else contextlib.nullcontext():
             return self.model.generate(*args, **kwargs)
 
     def __enter__(self) -> SteeredModel:
@@ -102,6 +98,7 @@ class SteeredModel:
             raise InvalidInputError("this SteeredModel is in use already; call undo() first")
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.applied())
+            # Only once all is entered: an error on the way undoes what was done.
             self._stack = stack.pop_all()
         return self
 
@@ -110,7 +107,7 @@ class SteeredModel:
 
     def undo(self) -> None:
         """Leave the user's model as it was; no effect if it is already."""
-        # Forgotten first: if closing fails, the object is not left in use for ever.
+        # Cleared first: if closing fails, the object is not left in use for ever.
         stack, self._stack = self._stack, None
         if stack is not None:
             stack.close()

@@ -37,7 +37,8 @@ def apply(options: ApplyOptions, output: Output) -> None:
     """
     from ed_interp.eval.steering.generation import continued
 
-    prompts = tuple(_unescaped(prompt) for prompt in options.prompts)
+    # A shell passes the two characters of a line break as they are.
+    prompts = tuple(prompt.replace("\\n", "\n") for prompt in options.prompts)
     options = dataclasses.replace(options, prompts=prompts)
     output.show(continued(options=options, progress=output.progress))
 
@@ -51,9 +52,10 @@ def sweep(options: SweepOptions, output: Output) -> None:
     """
     from ed_interp.eval.steering.sweep import sweep
 
-    options = dataclasses.replace(options, instruction=_unescaped(options.instruction))
-    place = {"out": output.path, "overwrite": output.overwrite}
-    output.show(sweep(options=options, progress=output.progress, **place), output.path)
+    instruction = options.instruction.replace("\\n", "\n")
+    options = dataclasses.replace(options, instruction=instruction)
+    where = {"out": output.path, "overwrite": output.overwrite}
+    output.show(sweep(options=options, progress=output.progress, **where), output.path)
 
 
 @command(app, "show", ShowOptions)
@@ -64,12 +66,7 @@ def show(options: ShowOptions, output: Output) -> None:
 
         output.show(load_any(options.file))
         return
-    from ed_interp.probes.directions.summary import DirectionSummary
+    from ed_interp.probes.directions.find import DirectionSummary
     from ed_interp.streams.direction import Direction
 
     output.show(DirectionSummary.of(Direction.load(options.file)))
-
-
-def _unescaped(text: str) -> str:
-    r"""The text with line breaks: a shell passes the two characters of ``\n`` as they are."""
-    return text.replace("\\n", "\n")

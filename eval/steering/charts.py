@@ -25,6 +25,7 @@ def dose_response(
         rows.sort(key=lambda row: row.coefficient)
         line = Line(
             name=site,
+            # One entry of the legend shows and hides a site in both panels.
             group=site,
             x=[row.coefficient for row in rows],
             y=[row.change for row in rows],
@@ -35,6 +36,7 @@ def dose_response(
         )
         gains.append(line)
         ratios = [row.perplexity_ratio for row in rows]
+        # Perplexity is one number of all the text, without an interval.
         costs.append(dataclasses.replace(line, y=ratios, low=None, high=None, legend=False))
     if chosen is not None:
         gains.append(

@@ -80,8 +80,7 @@ def continued(
     vectors, tokens = direction_of(direction, options), selector_of(where)
     added = Add(vectors, coefficient=options.coefficient, where=tokens)
     hooked = options.load(model)
-    names = ("max_new_tokens", "temperature", "seed")
-    sampling = {name: getattr(options, name) for name in names}
+    sampling = {n: getattr(options, n) for n in ("max_new_tokens", "temperature", "seed")}
     rows = []
     with track(progress, "continuing", len(options.prompts)) as advance:
         for prompt in options.prompts:
@@ -127,6 +126,7 @@ def side_by_side(
         raise InvalidInputError(f"temperature must be 0 (greedy) or greater, got {temperature}")
     sampling: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
     if temperature:
+        # From the whole distribution: transformers keeps the 50 likeliest tokens by default.
         sampling |= {"temperature": temperature, "top_k": 0}
     both = (_continued(hooked, ids, some, sampling, seed) for some in ((), tuple(interventions)))
     return SideBySide(prompt, *both)
@@ -156,8 +156,10 @@ def _continued(
     seed: int,
 ) -> Continuation:
     tokenizer = hooked.tokenizer
+    # A single row is not padded, but generate warns about a tokenizer without the token.
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with (
+        # The caller's random state is left as it was.
         torch.random.fork_rng(devices=[] if ids.device.type == "cpu" else None),
         torch.no_grad(),
         evaluation_mode(hooked.model),

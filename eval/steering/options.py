@@ -19,7 +19,7 @@ class SteerOptions(ModelOptions, SiteOptions, Seeded):
     direction: Path = option(help="File that `steer find` wrote.", panel=PROMPTS)
     # Text rather than a choice: in Python it is any selector, recorded by its name here.
     where: str = option(
-        "all", help="Tokens to steer: all, prompt, last (of the prompt) or generation."
+        "all", help="Tokens to steer: all, prompt, last (of it) or generation.", panel=MEASURE
     )
 
 
@@ -28,12 +28,9 @@ class ApplyOptions(SteerOptions):
     """How to continue prompts with and without a direction."""
 
     prompts: tuple[str, ...] = option(
-        help=r"Text to continue; repeatable; \n is a line break.",
-        flag="--prompt",
-        whole=True,
-        panel=PROMPTS,
+        help=r"Text to continue; \n is a line break.", flag="--prompt", whole=True, panel=PROMPTS
     )
-    coefficient: float = option(1.0, help="Strength.")
+    coefficient: float = option(1.0, help="Strength.", panel=MEASURE)
     max_new_tokens: int = option(20, help="Most tokens to generate.", flag="--tokens", min=1)
     temperature: float = option(0.0, help="Sampling temperature; 0 is greedy.", min=0)
 
@@ -61,11 +58,7 @@ class SweepOptions(SteerOptions):
         1.1, help="Largest ratio of perplexity on --neutral to unsteered.", panel=MEASURE, min=1
     )
     random_directions: int = option(
-        5,
-        help="Random directions that the control averages.",
-        flag="--randoms",
-        panel=MEASURE,
-        min=1,
+        5, help="Random directions in the control.", flag="--randoms", panel=MEASURE, min=1
     )
     level: float = option(0.95, help="Confidence level.", panel=MEASURE, above=0, below=1)
     resamples: int = option(1000, help="Number of bootstrap resamples.", panel=MEASURE, min=1)

@@ -46,6 +46,7 @@ class Cell:
 
 def grid_of(direction: Direction, coefficients: Sequence[float], *, together: bool) -> list[Cell]:
     """Every site (or all at once) at every coefficient but 0, at which nothing changes."""
+    # Ascending, as tables show them; no steering is measured once, not per place.
     strengths = [value for value in sorted(coefficients) if value]
     rows = [(site.name, direction.restricted(site)) for site in direction.sites]
     if together:

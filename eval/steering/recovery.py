@@ -122,6 +122,7 @@ def recovery(
         for seed in seeds:
             measured = _Seed(hooked, [_relation(hooked, name, seed) for name in chosen], seed)
             tasks = [subject.task for subject in measured.subjects]
+            # Heads are chosen over all relations together, as in Todd et al.
             effects = head_effects(hooked, tasks, shots=SHOTS, prompts=prompts, seed=seed)
             heads.append(effects.chosen())
             find = functools.partial(
@@ -171,11 +172,13 @@ class _Seed:
     ) -> RecoveryRow:
         """The accuracy on held-out pairs with these vectors, one per relation."""
         accuracy = self._steered(vectors, strength, [subject.held for subject in self.subjects])
+        # 1 is as good as eight shots, 0 no better than none; both can be exceeded.
         share = (accuracy - self.zero) / (self.eight - self.zero)
         return RecoveryRow(kind, self.seed, self.zero, self.eight, accuracy, share, site, strength)
 
     def tuned(self, kind: str, by_site: dict[str, list[Direction]]) -> RecoveryRow:
         """The same at the site and strength that are best on the pairs vectors are found on."""
+        # Not on the held-out pairs, which would reward the peers for a lucky choice.
         queries = [subject.tuning for subject in self.subjects]
         _, site, strength = max(
             (self._steered(vectors, strength, queries), site, strength)
@@ -211,11 +214,14 @@ def _mean(values: list[float]) -> float:
 
 
 def _relation(hooked: HookedModel, name: str, seed: int) -> _Relation:
+    # Seed 0 is that of the bundled models: pairs held out there were never trained on.
     pairs, template = held_out(0)[name], Template()
     task = LabelledTask(name, trained(0)[name])
+    # Seeded by name, so that a relation is drawn alike whatever others are measured.
     rng = random.Random(f"recovery {name} {seed}")
     shown = []
     for source, target in pairs * 4:
+        # A demonstration with the query's own input would give the answer away.
         others = [pair for pair in task.pairs if pair[0] != source]
         demonstrations = rng.sample(others, min(SHOTS, len(others)))
         before = "".join(template.demonstration(*pair) for pair in demonstrations)
@@ -236,6 +242,7 @@ def _states(
     by_site: dict[str, list[Direction]] = {}
     for task in tasks:
         drawn = draw(task, prompts=prompts, shots=(0, SHOTS), seed=seed).prompts
+        # Not pairs: each query stands once without demonstrations, however often it was drawn.
         contrast = Contrast.unpaired(
             ["".join(prompt.demonstrations) + (prompt.query or "") for prompt in drawn],
             sorted({prompt.query or "" for prompt in drawn}),

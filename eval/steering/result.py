@@ -59,6 +59,7 @@ class SweepResult(Result):
         cell, change = self.chosen, self.comparisons[0]
         beaten = [row.control for row in self.comparisons if row.beaten]
         rest = [row.control for row in self.comparisons if not row.beaten]
+        # Both kinds are named: a verdict that left out lost comparisons would flatter.
         parts = [f"beats {', '.join(beaten)}"] if beaten else []
         parts += [f"does not beat {', '.join(rest)}"] if rest else []
         return (

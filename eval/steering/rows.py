@@ -42,6 +42,7 @@ class SweepComparison:
     @property
     def beaten(self) -> bool:
         """Whether steering is better: the interval is above 0, and the adjusted p below 0.05."""
+        # Both, as the interval alone takes no account of there being three controls.
         return self.ci_low > 0 and self.p_holm < 0.05
 
 

@@ -33,11 +33,7 @@ class Sample:
 
 
 def samples_from_file(path: str | Path) -> list[Sample]:
-    """Samples from JSONL, JSON, CSV or Parquet: columns prompt, wanted and optionally unwanted.
-
-    Raises:
-        InvalidInputError: no such file, damaged, a column missing, or a cell that is not text.
-    """
+    """Samples from JSONL, JSON, CSV or Parquet: columns prompt, wanted and optionally unwanted."""
     samples = []
     for number, row in enumerate(read_rows(path), 1):
         where = f"{path}, row {number}"

@@ -42,15 +42,13 @@ class Answers:
 def answer(
     hooked: HookedModel, questions: Sequence[Question], interventions: Sequence[Intervention] = ()
 ) -> Answers:
-    """Score every continuation under ``interventions``.
-
-    Raises:
-        CaptureError: the model returns NaN under them.
-    """
+    """Score every continuation under ``interventions``; NaN is refused."""
     groups: dict[tuple[int, int], dict[Ids, list[int]]] = collections.defaultdict(dict)
+    # Equal sequences run once: samples often share a prompt and differ in their last token.
     for number, question in enumerate(questions):
         # The last token of an answer is only predicted, so it is not fed.
         ids = question.prompt + question.answer[:-1]
+        # By length of the prompt too: the injection takes one for the whole batch.
         key = (len(question.prompt), len(ids))
         groups[key].setdefault(ids, []).append(number)
     logprob = torch.zeros(len(questions))
@@ -95,6 +93,7 @@ def perplexity(
     total, count = 0.0, 0
     for length, members in groups.items():
         for batch in _chunks(members, length):
+            # All of it counts as prompt: neutral text has no continuation.
             logits = _logits(hooked, batch, range(length - 1), interventions, length)
             along = logits.log_softmax(-1).gather(-1, torch.tensor(batch)[:, 1:, None])
             total -= float(along.double().sum())

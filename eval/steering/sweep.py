@@ -98,10 +98,12 @@ def sweep(
     cells = grid_of(direction, options.coefficients, together=options.together)
     for cell in cells:
         for intervention in cell.interventions(tokens):
+            # Refused now, not after an hour: a strength beyond the model's precision, say.
             intervention.check(hooked)
     texts = neutral_rows(hooked, neutral or ())
     order = random.Random(options.seed).sample(range(len(samples)), len(samples))
     halves = (order[: len(samples) // 2], order[len(samples) // 2 :])
+    # Halves are drawn at random; within each, samples keep their order, as batches depend on it.
     choice, report = ([samples[row] for row in sorted(half)] for half in halves)
     prompted = [
         dataclasses.replace(sample, prompt=options.instruction + sample.prompt) for sample in report
@@ -113,6 +115,7 @@ def sweep(
     inputs = {
         "model": hooked.fingerprint,
         "direction": direction.provenance.to_dict(),
+        # A direction whose vectors were replaced may keep its provenance.
         "norms": direction.norm(),
         "samples": fingerprint_of(samples),
         "neutral": hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16],
@@ -169,10 +172,11 @@ class _Plan:
                 numbers = _kept(work, f"{number:04d}", functools.partial(self._numbers, cell))
                 rows.append(self._row(cell, numbers, plain))
                 advance(1)
+            # However great its change: a cell that harms neutral text is never chosen.
             allowed = [number for number, row in enumerate(rows) if row.within_budget]
             best = max(allowed, key=lambda number: rows[number].change, default=None)
-            outcome: dict[str, Any] = {"comparisons": (), "score": None, "wrong_way": None}
-            outcome |= {"wrong_way_low": None, "wrong_way_high": None}
+            names = ("score", "wrong_way", "wrong_way_low", "wrong_way_high")
+            outcome: dict[str, Any] = {"comparisons": (), **dict.fromkeys(names)}
             if best is not None:
                 outcome = self._outcome(self.cells[best])
             advance(1)
@@ -195,6 +199,7 @@ class _Plan:
         return {"scores": scores.tolist(), "perplexity": value if math.isfinite(value) else None}
 
     def _row(self, cell: Cell, numbers: dict[str, Any], plain: dict[str, Any]) -> SweepCell:
+        # Paired by sample: differences vary much less than the scores themselves.
         change = np.asarray(numbers["scores"]) - np.asarray(plain["scores"])
         low, high = bootstrap_interval(change, **self._statistics)
         steered = numbers["perplexity"]
@@ -213,6 +218,7 @@ class _Plan:
     def _outcome(self, cell: Cell) -> dict[str, Any]:
         """The cell on the other half of the samples, compared with each control."""
         steered, plain = self.report.under(cell.interventions(self.tokens)), self.report.under(())
+        # Averaged sample by sample, so that this control is paired like the others.
         randoms = [
             self.report.under(cell.random(self.options.seed + turn).interventions(self.tokens))
             for turn in range(self.options.random_directions)

@@ -1,12 +1,11 @@
 # ruff: noqa: TID251 - relative, as the loader wants them
-from .find import find_direction
+from .find import DirectionSummary, find_direction
 from .function_vectors import HeadEffects, function_vector, head_effects
 from .methods import METHODS, Method, get_method, register
 from .pairs import Contrast
 from .single import ActivationAddition, activation_addition, decoder_direction
 from .states import ContrastStates, read_states
 from .steerability import Preflight, preflight
-from .summary import DirectionSummary
 
 __all__ = [
     "METHODS",

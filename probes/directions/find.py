@@ -10,6 +10,7 @@ Cost: the forward passes over the texts; the methods themselves are milliseconds
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,74 @@ import torch
 
 from ed_interp.options import takes_options
 from ed_interp.probes.directions.function_vectors import function_vector
-from ed_interp.probes.directions.methods import Method, get_method, parse_settings
+from ed_interp.probes.directions.methods import METHODS, Method, get_method, parse_settings
 from ed_interp.probes.directions.options import FUNCTION_VECTOR, FindOptions
 from ed_interp.probes.directions.pairs import Contrast
 from ed_interp.probes.directions.states import ContrastStates, check_gap
-from ed_interp.probes.directions.steerability import FEWEST, preflight, states_of
-from ed_interp.probes.directions.summary import DirectionSummary
+from ed_interp.probes.directions.steerability import FEWEST, Preflight, preflight, states_of
 from ed_interp.progress import Progress
+from ed_interp.results import Result
 from ed_interp.streams.direction import Direction
+from ed_interp.tables import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectionSummary(Result):
+    """What ``steer find`` reports, and ``steer show`` of a direction's file."""
+
+    KIND = "direction-summary"
+    method: str
+    model: str
+    d_model: int
+    norms: dict[str, float]
+    """Euclidean length of the vector at each site."""
+    provenance: dict[str, Any]
+    verdict: str = ""
+    """How likely it is to steer; empty for a function vector or a direction from a file."""
+    preflight: Preflight | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, direction: Direction, look: Preflight | None = None, *, verdict: str = ""
+    ) -> DirectionSummary:
+        """The summary of a direction, with its preflight if there is one."""
+        origin = direction.provenance
+        return cls(
+            method=origin.method,
+            model=origin.model.name,
+            d_model=direction.d_model,
+            norms=direction.norm(),
+            provenance=origin.to_dict(),
+            verdict=look.verdict if look else verdict,
+            preflight=look,
+        )
+
+    def title(self) -> str:
+        basis = f"{self.provenance['model']['basis']}, {self.provenance['stream']}"
+        return f"{self.method} in {self.model} (d_model {self.d_model}, {basis})"
+
+    def headline(self) -> str:
+        return self.verdict
+
+    def facts(self) -> dict[str, str]:
+        origin = self.provenance
+        facts = {"model": origin["model"]["fingerprint"], "data": origin["data"]}
+        return {name: str(value) for name, value in {**facts, **origin["settings"]}.items()}
+
+    def how(self) -> str:
+        kind = METHODS.get(self.method)
+        return f"{inspect.getdoc(kind)} ({kind.citation})." if kind else ""
+
+    def tables(self) -> list[Table]:
+        notes = [", ".join(f"{name} {value}" for name, value in self.facts().items())]
+        if len(self.norms) > 1:
+            sites = f"It holds vectors at {len(self.norms)} sites"
+            notes.append(f"{sites}, and apply adds at all of them; --site chooses.")
+        rows = [(site, f"{length:.3g}") for site, length in self.norms.items()]
+        heads = ("site", "length")
+        table = Table(name="sites", caption="Vectors", heads=heads, rows=rows, notes=notes)
+        return [table, *(self.preflight.tables() if self.preflight else [])]
 
 
 @takes_options(FindOptions)
@@ -80,13 +141,9 @@ def find_with_preflight(
 
 def _direction(states: ContrastStates, method: Method) -> Direction:
     check_gap(states)
-    settings = {
-        "positive": len(states.positive),
-        "negative": len(states.negative),
-        "paired": states.paired,
-        "texts": states.name,
-        **method.to_dict(),
-    }
+    sizes = {"positive": len(states.positive), "negative": len(states.negative)}
+    settings = {**sizes, "paired": states.paired, "texts": states.name, **method.to_dict()}
+    # Computed in float64; kept in the precision of directions.
     rows = method.vectors(states).to(torch.float32)
     vectors, data = dict(zip(states.sites, rows, strict=True)), states.data
     return Direction.of(states.model, vectors, method=method.name, data=data, settings=settings)

@@ -133,6 +133,7 @@ def head_effects(
             plain = _probability(hooked, queries, count)
             for layer in range(hooked.n_layers):
                 for head in range(heads.count):
+                    # What the head writes with the task in the prompt, put where the task is not.
                     with heads.replaced(layer, head, means.outputs[layer, head]):
                         total[layer, head] += _probability(hooked, queries, count) - plain
                     advance(1)
@@ -183,15 +184,11 @@ def function_vector(
     if placement == "own":
         vectors = {attn_out(layer): vector for layer, vector in written.items()}
     else:
+        # Everything that the heads write, added at one place.
         vectors = {hooked.site(placement): torch.stack(list(written.values())).sum(0)}
-    settings = {
-        "task": named.name,
-        "heads": [list(head) for head in chosen],
-        "shots": shots,
-        "prompts": prompts,
-        "placement": placement if isinstance(placement, str) else placement.name,
-        "seed": seed,
-    }
+    place = placement if isinstance(placement, str) else placement.name
+    settings = {"task": named.name, "heads": [list(head) for head in chosen], "placement": place}
+    settings |= {"shots": shots, "prompts": prompts, "seed": seed}
     return Direction.of(hooked, vectors, method="function_vector", settings=settings)
 
 
@@ -234,6 +231,7 @@ def _corrupted(
         )
         population = dataclasses.replace(population, prompts=answered)
     tokens = tokenize(population, tokenizer).prompts
+    # As in the paper, only the first token of the answer is scored.
     return [dataclasses.replace(prompt, answer=prompt.answer[:1]) for prompt in tokens]
 
 

@@ -118,6 +118,7 @@ class Heads:
             seen = f"{len(projected)} of {len(self.projections)} output projections were seen"
             raise CaptureError(f"hooks did not fire: {seen}; the model skipped or replaced modules")
         layers = range(len(self.projections))
+        # By block number: hooks fire in the order in which the model runs its blocks.
         outputs = torch.stack([projected[layer][0] for layer in layers])
         scales = torch.ones_like(outputs[..., 0])
         for layer, (before, after) in normed.items():
@@ -159,6 +160,7 @@ class Heads:
         width = output.shape[0]
 
         def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            # A copy: the tensor belongs to attention, which may use it again.
             hidden = args[0].clone()
             hidden[..., -1, head * width : (head + 1) * width] = output.to(hidden)
             return (hidden, *args[1:])

@@ -41,12 +41,6 @@ class ContrastOptions(ModelOptions, SiteOptions, Seeded, Batched):
         None, help="Token to read: an index, or a part of the text.", panel=PROMPTS, shown="last"
     )
 
-    @property
-    def read_at(self) -> int | str:
-        """The token to read: an index, or a part of the text whose last token is meant."""
-        text = "-1" if self.read is None else self.read
-        return int(text) if text.removeprefix("-").isdecimal() else text
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PreflightOptions(ContrastOptions):
@@ -65,10 +59,7 @@ class FindOptions(ContrastOptions):
         panel=MEASURE,
     )
     set: tuple[str, ...] = option(
-        (),
-        help="Setting of the method as NAME=VALUE, e.g. penalty_c=0.1; repeat for more.",
-        whole=True,
-        panel=MEASURE,
+        (), help="Setting of the method as NAME=VALUE; repeat for more.", whole=True, panel=MEASURE
     )
     task: str | None = option(None, help="Task (with function_vector).", panel=PROMPTS)
     heads: int | None = option(

@@ -57,6 +57,7 @@ class Contrast:
             for row, text in enumerate(texts, 1):
                 if not text.text.strip():
                     raise InvalidInputError(f"{self.name!r}, row {row}: the {side} text is empty")
+        # Two lists of different lengths are most often a mistake, not two classes.
         if self.paired and len(self.positive) != len(self.negative):
             equal = f"{self.name!r} must hold as many positive as negative texts to be pairs"
             raise InvalidInputError(f"{equal}, {sizes}; use Contrast.unpaired(...)")
@@ -77,6 +78,7 @@ class Contrast:
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of all texts and reading positions."""
         sides = (self.positive, self.negative)
+        # With the positions: the same texts read elsewhere are other data.
         rows = [[[item.text, item.read] for item in side] for side in sides]
         return hashlib.sha256(json.dumps([self.paired, rows]).encode()).hexdigest()[:16]
 

@@ -130,6 +130,7 @@ def decoder_direction(
     if place is None:
         kind = f"this {type(dictionary).__name__} does not say where it was trained"
         raise InvalidInputError(f"{kind}; give site='blocks.2.hook_resid_post' or where it was")
+    # The decoder may be a parameter, on a GPU, and in half precision.
     vector = decoder[feature].detach().float().cpu()
     if not bool(vector.any()):
         raise InvalidInputError(f"the decoder row of feature {feature} is zero: a dead feature")

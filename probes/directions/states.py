@@ -60,6 +60,7 @@ class ContrastStates:
     @cached_property
     def gap(self) -> Float[Tensor, "site d_model"]:
         """Mean of the positive class minus mean of the negative one, float64."""
+        # In float64: the gap is a small difference of large sums.
         return self.positive.double().mean(0) - self.negative.double().mean(0)
 
 
@@ -102,6 +103,7 @@ def read_states(
     activations = capture(
         hooked, population, sites=chosen, answers=False, batch_size=batch_size, progress=progress
     )
+    # Each text is one demonstration, so it ends at shot count 1.
     states, count = activations.at(1), len(contrast.positive)
     sides = (states[:count], states[count:])
     data = contrast.fingerprint

@@ -57,6 +57,7 @@ class Preflight(Result):
         """The site with the greatest product of agreement (or stability) and d', each above 0."""
 
         def promise(row: PreflightRow) -> tuple[float, float]:
+            # Either factor alone can be large where steering fails: both must be.
             pull = row.stability if row.agreement is None else row.agreement
             return max(0.0, pull) * max(0.0, row.d_prime), row.auc
 
@@ -172,7 +173,9 @@ def states_of(
         raise InvalidInputError("pairs must be a contrast, its states or a file, got none")
     if not isinstance(pairs, Contrast):
         # Before the model is loaded: a file with a mistake is refused at once.
-        pairs = Contrast.from_file(pairs, read=options.read_at)
+        read = options.read or "-1"
+        index = read.removeprefix("-").isdecimal()
+        pairs = Contrast.from_file(pairs, read=int(read) if index else read)
     elif options.read is not None:
         raise InvalidInputError("read does not apply to a Contrast, whose texts say where")
     hooked, sites, size = options.load(model), options.sites, options.batch_size
@@ -223,8 +226,10 @@ def _separation(
             continue
         means = positive[~held[0]].mean(0), negative[~held[1]].mean(0)
         direction = means[0] - means[1]
+        # Classes without a gap or a spread: large numbers rather than a division by 0.
         unit = max(float(direction @ direction), 1e-300)
         for pooled, side, part in zip(sides, (positive, negative), held, strict=True):
+            # 0 is the middle between the other folds' means, which lie at -1/2 and 1/2.
             pooled.append((side[part] - (means[0] + means[1]) / 2) @ direction / unit)
     above, below = (torch.cat(pooled) for pooled in sides)
     # Ties count half, as in the Mann-Whitney statistic, which the AUC is.
@@ -247,6 +252,7 @@ def _stability(
     for _ in range(halves):
         first = _half(len(positive), rng)
         second = first if paired else _half(len(negative), rng)
+        # ~ is the other half.
         one, other = (
             positive[part].mean(0) - negative[its].mean(0)
             for part, its in ((first, second), (~first, ~second))

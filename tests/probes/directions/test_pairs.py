@@ -45,9 +45,7 @@ def test_bad_pairs_are_named(pairs, message):
 def test_an_empty_class():
     with pytest.raises(InvalidInputError, match="of both classes, got 1 positive and 0 negative"):
         Contrast.unpaired(["a"], [])
-    with pytest.raises(
-        InvalidInputError, match="must hold as many .* got 2 positive and 1 negative"
-    ):
+    with pytest.raises(InvalidInputError, match="to be pairs, got 2 positive and 1 negative"):
         Contrast((Text("a"), Text("b")), (Text("c"),))
 
 
