@@ -108,8 +108,8 @@ def sweep(
     prompted = [
         dataclasses.replace(sample, prompt=options.instruction + sample.prompt) for sample in report
     ]
-    scores = (_Scores(hooked, some) for some in (choice, report, prompted))
-    plan = _Plan(hooked, direction, cells, tokens, texts, *scores, options)
+    first, second, third = (_Scores(hooked, some) for some in (choice, report, prompted))
+    plan = _Plan(hooked, direction, cells, tokens, texts, first, second, third, options)
     # An interrupted sweep of another direction or other samples must not be resumed, though their
     # names or files may be the same.
     inputs = {

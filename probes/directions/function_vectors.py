@@ -85,11 +85,12 @@ class HeadEffects:
 
         kept = set(self.chosen()) if float(self.effects.max()) > 0 else set()
         rows = [
-            {"layer": layer, "head": head, "effect": effect, "chosen": (layer, head) in kept}
+            (layer, head, effect, (layer, head) in kept)
             for layer, line in enumerate(self.effects.tolist())
             for head, effect in enumerate(line)
         ]
-        return pd.DataFrame(sorted(rows, key=lambda row: -row["effect"]))
+        rows.sort(key=lambda row: -row[2])
+        return pd.DataFrame(rows, columns=["layer", "head", "effect", "chosen"])
 
 
 def head_effects(
@@ -187,8 +188,8 @@ def function_vector(
         # Everything that the heads write, added at one place.
         vectors = {hooked.site(placement): torch.stack(list(written.values())).sum(0)}
     place = placement if isinstance(placement, str) else placement.name
-    settings = {"task": named.name, "heads": [list(head) for head in chosen], "placement": place}
-    settings |= {"shots": shots, "prompts": prompts, "seed": seed}
+    settings: dict[str, Any] = {"task": named.name, "heads": [list(head) for head in chosen]}
+    settings |= {"placement": place, "shots": shots, "prompts": prompts, "seed": seed}
     return Direction.of(hooked, vectors, method="function_vector", settings=settings)
 
 

@@ -126,7 +126,7 @@ class Heads:
             # rounding, and unlike a division of single channels it is safe where one is 0.
             direction = before * self._gain(layer).double()
             scales[layer] = (after * direction).sum(-1) / direction.pow(2).sum(-1)
-        return outputs.unflatten(-1, (self.count, -1)), scales
+        return outputs.reshape(*scales.shape, self.count, -1), scales
 
     def _gain(self, layer: int) -> Tensor:
         """Per-channel weight of the norm after the projection."""
@@ -187,4 +187,5 @@ def _projection_of(block: nn.Module, layer: int) -> nn.Module:
             f"attention in block {layer} ({type(block).__name__}) must have one output projection "
             f"named {', '.join(_PROJECTIONS)}, got {len(matches)}; function vectors need one"
         )
-    return matches[0]
+    projection: nn.Module = matches[0]
+    return projection

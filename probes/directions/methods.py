@@ -148,7 +148,9 @@ class PrincipalDirection(Method):
     def at_site(self, states: ContrastStates, place: int) -> Float[Tensor, " d_model"]:
         # Uncentred: the differences and their negatives together have mean zero, so this is the
         # line through the origin nearest to all of them, whichever way round each pair is taken.
-        return torch.linalg.svd(states.differences[:, place], full_matrices=False).Vh[0]
+        differences = states.differences[:, place]
+        direction: Tensor = torch.linalg.svd(differences, full_matrices=False).Vh[0]
+        return direction
 
 
 @register("logistic")

@@ -63,9 +63,9 @@ class Contrast:
             raise InvalidInputError(f"{equal}, {sizes}; use Contrast.unpaired(...)")
         same = [row for row, pair in enumerate(self.pairs) if pair[0] == pair[1]]
         if same:
-            text = f"{self.name!r}, row {same[0] + 1}: both texts are"
+            where = f"{self.name!r}, row {same[0] + 1}"
             raise InvalidInputError(
-                f"{text} {self.positive[same[0]].text!r:.60}, so their difference is zero "
+                f"{where}: both texts are {self.positive[same[0]].text!r:.60}: no difference "
                 f"({len(same)} of {len(self.positive)} pairs are like that); remove such rows"
             )
 
@@ -159,8 +159,8 @@ class Contrast:
         """The pairs of these rows."""
         if not self.paired:
             raise InvalidInputError("subset() must be of pairs, got classes that are not paired")
-        sides = (tuple(side[row] for row in rows) for side in (self.positive, self.negative))
-        return Contrast(*sides, True, self.name)
+        first, second = (tuple(side[k] for k in rows) for side in (self.positive, self.negative))
+        return Contrast(first, second, True, self.name)
 
 
 def _text(item: Any, read: Read) -> Text:

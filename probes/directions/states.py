@@ -148,8 +148,8 @@ def cut_texts(hooked: HookedModel, texts: Sequence[Text]) -> list[Ids]:
         else:
             place = item.read + len(ids) if item.read < 0 else item.read
         if not 0 <= place < len(ids):
-            tokens = f"-{len(ids)} to {len(ids) - 1}, the tokens of {item.text!r:.60}"
-            raise InvalidInputError(f"read must be {tokens}, got {item.read}")
+            indices = f"-{len(ids)} to {len(ids) - 1}, the tokens of {item.text!r:.60}"
+            raise InvalidInputError(f"read must be {indices}, got {item.read}")
         cut.append(ids[: place + 1])
     return cut
 
