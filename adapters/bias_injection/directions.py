@@ -29,8 +29,8 @@ from ed_interp.errors import CaptureError, InvalidInputError
 from ed_interp.models.families import module_of
 from ed_interp.models.load import load
 from ed_interp.models.runners import TransformersRunner
-from ed_interp.models.sites import Site
 from ed_interp.streams.direction import Direction
+from ed_interp.models.sites import Site
 
 _MLP = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "fc_out", "w2", "wo")
 _ATTENTION = ("o_proj", "c_proj", "out_proj", "dense", "wo")

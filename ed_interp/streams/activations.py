@@ -19,10 +19,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.errors import CaptureError, RunFolderError
-from ed_interp.models.sites import Site
 from ed_interp.processes import gather, wait_for_all
 from ed_interp.records import write_bytes, write_json
 from ed_interp.streams.paths import BatchReading
+from ed_interp.models.sites import Site
 
 Part = tuple[slice | int, ...]
 """Index into the states of a shard, ``prompt shot site d_model``."""

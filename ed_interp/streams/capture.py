@@ -16,7 +16,6 @@ import torch
 from ed_interp.errors import CaptureError, InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
-from ed_interp.models.sites import Site, stream_sites
 from ed_interp.processes import process
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.population import Population
@@ -25,6 +24,7 @@ from ed_interp.streams.activations import Activations, FolderStore, Store
 from ed_interp.streams.finite import check_finite
 from ed_interp.streams.packing import packed_length
 from ed_interp.streams.paths import PATHS
+from ed_interp.models.sites import Site, stream_sites
 
 # Relative to the root mean square of the separate passes' states; far above rounding in a correct
 # path, far below what one wrongly visible token does.

@@ -21,9 +21,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ed_interp.models.runners import Inputs, Runner, TransformersRunner
-from ed_interp.models.sites import Site
 from ed_interp.prompts.tokens import ShotTokens
 from ed_interp.streams.packing import pack
+from ed_interp.models.sites import Site
 
 
 @dataclasses.dataclass(frozen=True)

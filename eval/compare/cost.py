@@ -20,8 +20,8 @@ from ed_interp.eval.compare.memory import peak_bytes
 from ed_interp.eval.compare.result import Cost
 from ed_interp.eval.compare.subjects import Subject
 from ed_interp.models.runners import Inputs, TransformersRunner
-from ed_interp.models.sites import resid_post
 from ed_interp.prompts.tokens import Ids
+from ed_interp.models.sites import resid_post
 
 WEIGHTS = "adapter_model.safetensors"
 TRAINING_RECORD = "training.json"

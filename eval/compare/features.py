@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.eval.compare.result import FeatureChange
-from ed_interp.models.sites import Site
 from ed_interp.statistics import bootstrap_interval
+from ed_interp.models.sites import Site
 
 Array = NDArray[np.float64]
 

@@ -22,8 +22,8 @@ from ed_interp.eval.compare.result import Identity
 from ed_interp.eval.compare.subjects import Subject, adapter_off
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
-from ed_interp.models.sites import resid_post
 from ed_interp.prompts.tokens import Ids
+from ed_interp.models.sites import resid_post
 
 _PROMPTS = 3
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.eval.compare.subjects import Subject
-from ed_interp.models.sites import resid_post
 from ed_interp.probes.emergence.estimators import Estimator, get_estimator, noise_scale
 from ed_interp.probes.emergence.measure import ShotTerms, estimate, read
 from ed_interp.progress import Progress
 from ed_interp.prompts.tokens import TokenPopulation
 from ed_interp.streams.activations import Activations
 from ed_interp.streams.capture import capture
+from ed_interp.models.sites import resid_post
 
 Array = NDArray[np.float64]
 

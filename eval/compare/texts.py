@@ -23,9 +23,9 @@ from ed_interp.errors import CaptureError
 from ed_interp.eval.compare.result import Context
 from ed_interp.eval.compare.subjects import Subject, vocabulary_size
 from ed_interp.models.runners import Inputs
-from ed_interp.models.sites import Site, resid_post
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.tokens import Ids
+from ed_interp.models.sites import Site, resid_post
 
 Array = NDArray[np.float64]
 States = Callable[

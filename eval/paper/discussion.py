@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ed_interp.eval.compare.result import HIGHER_IS_BETTER, Effect
+from ed_interp.eval.study.summary import COMPARED, LEVEL
 from ed_interp.eval.paper.document import (
     Block,
     Bullets,
@@ -25,7 +26,6 @@ from ed_interp.eval.paper.document import (
 )
 from ed_interp.eval.paper.records import Place, Record
 from ed_interp.eval.paper.tables import UNITS, between, chosen
-from ed_interp.eval.study.summary import COMPARED, LEVEL
 
 STUDY = "ed-interp compare --task TASK --out RUN"
 BETTER = {"accuracy": True, "logprob": True, "forgetting": False, "harmed": False}

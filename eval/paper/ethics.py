@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ed_interp.eval.study.summary import LEVEL
 from ed_interp.eval.paper.discussion import STUDY, effect_in_words, importance, supported
 from ed_interp.eval.paper.document import (
     Block,
@@ -23,7 +24,6 @@ from ed_interp.eval.paper.document import (
 from ed_interp.eval.paper.methods import TRAIN
 from ed_interp.eval.paper.records import Place, Record
 from ed_interp.eval.paper.tables import between, chosen
-from ed_interp.eval.study.summary import LEVEL
 
 
 def appendix_f(records: Sequence[Record]) -> Section:

@@ -19,22 +19,22 @@ from typing import Any, Literal
 import torch
 
 from ed_interp.errors import EdInterpError, InvalidInputError
+from ed_interp.eval.study.arms import Arm, adapter_options, shuffled_time
 from ed_interp.eval.compare.control import Panel
 from ed_interp.eval.compare.files import plain, read_as, write_comparison
+from ed_interp.eval.study.plan import Plan, Trial
+from ed_interp.eval.study.problems import Problem
 from ed_interp.eval.compare.questions import neutral_texts
 from ed_interp.eval.compare.reading import read_prompts
 from ed_interp.eval.compare.result import Comparison
 from ed_interp.eval.compare.subjects import Subject, open_subject
-from ed_interp.eval.study.arms import Arm, adapter_options, shuffled_time
-from ed_interp.eval.study.plan import Plan, Trial
-from ed_interp.eval.study.problems import Problem
 from ed_interp.models.load import load
-from ed_interp.models.sites import resid_post
 from ed_interp.prompts.population import draw
 from ed_interp.prompts.tasks import LabelledTask
 from ed_interp.prompts.tokens import tokenize
 from ed_interp.records import write_json
 from ed_interp.streams.capture import capture
+from ed_interp.models.sites import resid_post
 
 Keep = Literal["all", "tested", "rows"]
 """Which comparisons stay: every one, that of the arm under test at its first seed, or none."""

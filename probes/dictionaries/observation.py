@@ -18,11 +18,11 @@ from scipy import sparse
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
-from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.dictionary import Dictionary
 from ed_interp.probes.dictionaries.states import stream_states
 from ed_interp.probes.dictionaries.text import Ids
 from ed_interp.progress import Progress, track
+from ed_interp.models.sites import Site
 
 _CELLS = 2**24
 """Of dense activations at a time (64 MB)."""

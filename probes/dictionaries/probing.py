@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
-from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.dictionary import Dictionary
 from ed_interp.probes.dictionaries.states import stream_states
 from ed_interp.prompts.population import draw
 from ed_interp.prompts.tasks import LabelledTask, MixedTask, builtin_task
 from ed_interp.prompts.tokens import tokenize
+from ed_interp.models.sites import Site
 
 TASKS = ("sentiment", "country-continent", "mixed-country", "mixed-adjective")
 """By default: classes of phrases and of words, and which relation is in force."""

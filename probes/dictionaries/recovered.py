@@ -20,12 +20,12 @@ from torch import Tensor
 
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
-from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.dictionary import Dictionary
 from ed_interp.probes.dictionaries.states import padded
 from ed_interp.probes.dictionaries.text import Ids
 from ed_interp.progress import Progress, track
 from ed_interp.streams.injection import Replace, Selector, Where, inject
+from ed_interp.models.sites import Site
 
 _BATCH_TOKENS = 4096
 _RESAMPLES = 1000

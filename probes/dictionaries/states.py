@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
-from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.text import Ids, Windows
 from ed_interp.streams.finite import check_finite
+from ed_interp.models.sites import Site
 
 _BATCH_TOKENS = 8192
 

@@ -22,9 +22,9 @@ from torch import Tensor
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
-from ed_interp.models.sites import Site
 from ed_interp.prompts.tokens import TokenPopulation
 from ed_interp.streams.finite import check_finite
+from ed_interp.models.sites import Site
 
 Slot = tuple[str, int, int]
 POSITIONS = ("zero", "original")

@@ -35,9 +35,9 @@ from ed_interp.eval.compare.questions import neutral_texts
 from ed_interp.eval.compare.subjects import Subject, open_subject
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
-from ed_interp.models.sites import resid_post
 from ed_interp.probes.emergence.measure import read
 from ed_interp.streams.injection import Transform, inject
+from ed_interp.models.sites import resid_post
 
 SHOTS = range(9)
 NOISE = 0.1

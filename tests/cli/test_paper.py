@@ -11,7 +11,6 @@ import pytest
 def steering(tmp_path):
     """A small record of a kind without a section of its own."""
     from ed_interp.eval.steering.files import FORMAT
-
     from ed_interp.eval.steering.result import SweepCell, SweepComparison, SweepResult
     from ed_interp.records import write_json
 

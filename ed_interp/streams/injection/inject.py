@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from ed_interp.errors import CaptureError, InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
-from ed_interp.models.sites import Site
 from ed_interp.streams.injection.calls import Call, View
 from ed_interp.streams.injection.interventions import Intervention
 from ed_interp.streams.injection.places import Place, place_of
 from ed_interp.streams.injection.registry import Registry
+from ed_interp.models.sites import Site
 
 
 @contextlib.contextmanager

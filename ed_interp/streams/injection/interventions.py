@@ -27,10 +27,10 @@ from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
-from ed_interp.models.sites import Site
 from ed_interp.streams.direction import Direction
 from ed_interp.streams.injection.calls import View
 from ed_interp.streams.injection.where import Selector, Where
+from ed_interp.models.sites import Site
 
 PerRow: TypeAlias = float | int | Tensor
 """One number, or a tensor of one per row of the batch: of the prompts, if beams make more rows."""

@@ -23,9 +23,9 @@ from torch.utils.hooks import RemovableHandle
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import TransformersRunner
-from ed_interp.models.sites import Site
 from ed_interp.streams.injection.calls import Call, Generation
 from ed_interp.streams.injection.places import stay_last
+from ed_interp.models.sites import Site
 
 if TYPE_CHECKING:
     from ed_interp.streams.injection.inject import Injection

@@ -105,9 +105,8 @@ def still(found: FeatureEmergence, path: Path) -> Path:
 
 def whole_page(found: FeatureEmergence) -> str:
     """One self-contained page: the finding, the figure, every number."""
-    from ed_interp.report_tables import Table, render_tables
-
     from ed_interp.report import page_figure
+    from ed_interp.report_tables import Table, render_tables
 
     caption = (
         "Informative: being active tells about the label, by a permutation test that holds over "

@@ -29,9 +29,8 @@ def save_calibration(calibration: Calibration, folder: Path, *, overwrite: bool 
 
 def write_calibration(calibration: Calibration, folder: Path) -> None:
     """Write the files of ``calibration`` into ``folder``, which exists; each file atomically."""
-    from ed_interp.report_calibration import render_calibration
-
     from ed_interp.figures.calibration import calibration_png
+    from ed_interp.report_calibration import render_calibration
 
     data = {"format": FORMAT, "version": VERSION, **calibration.to_dict()}
     write_json(folder / "run.json", data)
