@@ -333,22 +333,27 @@ class LensRunner:
         return next(iter(self.model.parameters())).device  # type: ignore[no-any-return]
 
     def check(self, site: Site) -> None:
-        # `hook_dict` of a bridge lists canonical names, under which aliases are reached too.
-        if site.name in self.model.hook_dict or self._alias(site) is not None:
-            return
+        self.point(site)
+
+    def point(self, site: Site) -> nn.Module:
+        """The hook point of a site.
+
+        Raises:
+            CaptureError: the model has no such hook point; those of the block are listed.
+        """
+        point: Any = self.model.hook_dict.get(site.name)
+        if point is None:
+            # A bridge lists canonical names only; its aliases are attributes.
+            point = self.model
+            for part in site.name.split("."):
+                point = point[int(part)] if part.isdigit() else getattr(point, part, None)
+        if isinstance(point, nn.Module):
+            return point
         near = [name for name in self.model.hook_dict if name.startswith(f"blocks.{site.layer}.")]
         raise CaptureError(
             f"{site.name}: this {type(self.model).__name__} has no such hook point; "
             f"that block has: {', '.join(near) or 'none'}"
         )
-
-    def _alias(self, site: Site) -> Any:
-        point: Any = self.model
-        for part in site.name.split("."):
-            point = point[int(part)] if part.isdigit() else getattr(point, part, None)
-            if point is None:
-                return None
-        return point
 
     @torch.no_grad()
     def run(

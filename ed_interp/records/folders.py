@@ -35,7 +35,9 @@ class RunFolder:
     resumed: bool
     """True if :attr:`folder` holds what an interrupted run with equal settings left there."""
 
-    def __init__(self, path: Path, *, overwrite: bool, resumable: bool, lock: BaseFileLock | None) -> None:
+    def __init__(
+        self, path: Path, *, overwrite: bool, resumable: bool, lock: BaseFileLock | None
+    ) -> None:
         self.path = path
         self.folder = _partial(path)
         self.resumed = False

@@ -1,8 +1,8 @@
 """`Activations`: states of every prompt, shot count and site, in memory or in a folder.
 
-In a folder they are safetensors shards, one per batch, beside an ``index.json`` that says what was
-asked. A shard is written under a temporary name and renamed, so what is there is whole, and a run
-that was killed continues where it stopped. Memory: the shards of one shot count at a time.
+A folder holds safetensors shards, one per batch, and an ``index.json`` with the request. A shard is
+written under a temporary name and renamed, so every shard is complete, and a run that was killed
+continues where it stopped. Memory: the shards of one shot count at a time.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.errors import CaptureError, RunFolderError
-from ed_interp.processes import gather, wait_for_all
-from ed_interp.records import write_bytes, write_json
-from ed_interp.streams.paths import BatchReading
 from ed_interp.models.sites import Site
+from ed_interp.processes import gather, wait_for_all
+from ed_interp.records.files import write_bytes, write_json
+from ed_interp.streams.paths import BatchReading
 
+# Index into the states of a shard, ``prompt shot site d_model``.
 Part = tuple[slice | int, ...]
-"""Index into the states of a shard, ``prompt shot site d_model``."""
 
 _SCORES = ("logprob", "correct", "rank")
 
@@ -50,7 +50,7 @@ class Activations:
             CaptureError: that shot count was not read.
         """
         if shots not in self.shots:
-            raise CaptureError(f"{shots} shots were not read; there are: {list(self.shots)}")
+            raise CaptureError(f"{shots} shots were not read; choose from: {list(self.shots)}")
         return self._collect((slice(None), self.shots.index(shots)))
 
     def __getitem__(self, site: str | Site) -> Float[Tensor, "prompt pos d_model"]:
@@ -62,10 +62,11 @@ class Activations:
         name = site.name if isinstance(site, Site) else site
         names = [known.name for known in self.sites]
         if name not in names:
-            raise CaptureError(f"{name} was not read; there are: {', '.join(names)}")
+            raise CaptureError(f"{name} was not read; choose from: {', '.join(names)}")
         return self._collect((slice(None), slice(None), names.index(name)))
 
     def _collect(self, part: Part) -> Tensor:
+        # Batches are sorted by length, so every shard brings the indices of its prompts.
         states: Tensor | None = None
         for rows, piece in self.store.states(part):
             if states is None:
@@ -86,13 +87,13 @@ class Activations:
 
 
 class Store:
-    """Where shards are kept: memory here, a folder in :class:`FolderStore`."""
+    """Shards in memory; :class:`FolderStore` keeps them in a folder."""
 
     def __init__(self) -> None:
         self._shards: dict[int, tuple[Tensor, dict[str, Tensor]]] = {}
 
     def has(self, number: int) -> bool:
-        """Whether a shard is there already."""
+        """Whether a shard exists."""
         return number in self._shards
 
     def put(self, number: int, rows: Sequence[int], reading: BatchReading) -> None:
@@ -100,19 +101,19 @@ class Store:
         self._shards[number] = (torch.tensor(rows), _tensors(reading))
 
     def states(self, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
-        """(prompt indices, that part of their states) of each shard."""
+        """Prompt indices and that part of their states, per shard."""
         for number in sorted(self._shards):
             rows, tensors = self._shards[number]
             yield rows, tensors["states"][part]
 
     def scores(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """(prompt indices, the scores that are there) of each shard."""
+        """Prompt indices and their scores, if any, per shard."""
         for number in sorted(self._shards):
             rows, tensors = self._shards[number]
             yield rows, {name: tensors[name] for name in _SCORES if name in tensors}
 
     def exchange(self) -> None:
-        """Give every process the shards of all."""
+        """Give every process the shards of all processes."""
         for part in gather(self._shards):
             self._shards |= part
 
@@ -135,8 +136,8 @@ class FolderStore(Store):
             write_json(index, request)
         elif known != request:
             raise RunFolderError(
-                f"{folder} holds activations of another request (model, prompts, sites or settings "
-                "differ); use another folder or remove it"
+                f"{folder} must hold activations of the same request, got others (model, prompts, "
+                "sites or settings differ); use another folder or remove it"
             )
 
     def _file(self, number: int) -> Path:
@@ -148,6 +149,8 @@ class FolderStore(Store):
     def put(self, number: int, rows: Sequence[int], reading: BatchReading) -> None:
         from safetensors.torch import save
 
+        # Not records.tensors: its hash would be checked by reading whole shards, where `states`
+        # reads parts, and would cost more than a GPU takes to compute them.
         tensors = {"prompts": torch.tensor(rows), **_tensors(reading)}
         data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
         write_bytes(self._file(number), data)
@@ -155,14 +158,14 @@ class FolderStore(Store):
     def states(self, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
         for file in self._files():
             with _open(file) as shard:
-                # A slice reads that part of the file only.
+                # get_slice reads that part of the file only.
                 yield shard.get_tensor("prompts"), shard.get_slice("states")[part]
 
     def scores(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         for file in self._files():
             with _open(file) as shard:
-                there = [name for name in _SCORES if name in shard.keys()]  # noqa: SIM118
-                scores = {name: shard.get_tensor(name) for name in there}
+                names = set(_SCORES) & set(shard.keys())
+                scores = {name: shard.get_tensor(name) for name in names}
                 yield shard.get_tensor("prompts"), scores
 
     def _files(self) -> list[Path]:
