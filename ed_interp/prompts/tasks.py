@@ -103,7 +103,8 @@ Task = ListTask | LabelledTask | MixedTask | TextTask
 
 
 @functools.cache
-def _data(file: str) -> dict[str, Any]:
+def read_data(file: str) -> dict[str, Any]:
+    """What a JSON file of ``data/`` holds, by the name of the task."""
     text = resources.files("ed_interp.prompts").joinpath("data", file).read_text("utf-8")
     data: dict[str, Any] = json.loads(text)
     return data
@@ -117,9 +118,9 @@ _MIXED = "mixed-"
 
 def task_names() -> list[str]:
     """Names of the built-in tasks: mixtures, then relations and sentiment, then lists."""
-    groups = collections.Counter(entry["group"] for entry in _data("relations.json").values())
+    groups = collections.Counter(entry["group"] for entry in read_data("relations.json").values())
     mixtures = [_MIXED + group for group, relations in groups.items() if relations > 1]
-    return [*mixtures, *_data("relations.json"), *_data("lists.json")]
+    return [*mixtures, *read_data("relations.json"), *read_data("lists.json")]
 
 
 def builtin_task(name: str, *, template: str | None = None) -> ListTask | LabelledTask | MixedTask:
@@ -135,7 +136,7 @@ def builtin_task(name: str, *, template: str | None = None) -> ListTask | Labell
     """
     if name not in task_names():
         raise unknown("task", name, task_names())
-    relations = _data("relations.json")
+    relations = read_data("relations.json")
     shape = Template() if template is None else Template(template)
     if name in relations:
         return _relation(name, shape)
@@ -146,12 +147,12 @@ def builtin_task(name: str, *, template: str | None = None) -> ListTask | Labell
         return MixedTask(name, tuple(_relation(member, shape) for member in members), about)
     if template is not None:
         raise InvalidInputError(f"task {name!r} is a list and takes no template")
-    entry = _data("lists.json")[name]
+    entry = read_data("lists.json")[name]
     return ListTask(name, tuple(entry["entities"]), entry["description"])
 
 
 def _relation(name: str, shape: Template) -> LabelledTask:
-    entry = _data("relations.json")[name]
+    entry = read_data("relations.json")[name]
     pairs = tuple((str(input), str(output)) for input, output in entry["pairs"])
     return LabelledTask(name, pairs, entry["description"], shape)
 

@@ -1,8 +1,8 @@
 """The search for an induction head, by TransformerLens's own detector.
 
-The bundled models have no entry in TransformerLens's tables, so its configuration is written
-here and its own converters bring the weights over, unprocessed. The copy is refused unless its
-logits equal the original's: a score on a wrong copy would mean nothing.
+The bundled models are not in TransformerLens's tables, so its configuration is written here, and
+its converters copy the weights, unprocessed. A copy whose logits differ from the original's is
+refused, as its scores would mean nothing.
 """
 
 import copy
@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ed_interp.errors import CaptureError
-from ed_interp.models.recipe.tables import relations
+from ed_interp.models.recipe.tables import words
 
 LOGIT_TOLERANCE = 1e-3
 UNIT = 12
@@ -85,11 +85,11 @@ def hooked_copy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> A
         default_prepend_bos=model.config.model_type != "gpt2",
     )
     with warnings.catch_warnings():
-        # Deprecated there in favour of the bridge, which would change ``model`` in place.
+        # Deprecated in favour of the bridge, which would change ``model`` in place.
         warnings.simplefilter("ignore", DeprecationWarning)
         hooked = HookedTransformer(config)
-    # Set here, not in the constructor, which would load the tokenizer a second time by its name.
-    # A copy, since TransformerLens leaves its padding and truncation set on it.
+    # Set here, as the constructor would load the tokenizer again by its name. A copy, as
+    # TransformerLens leaves its padding and truncation set on it.
     hooked.tokenizer = copy.deepcopy(tokenizer)
     hooked.cfg.tokenizer_prepends_bos = bool(tokenizer("")["input_ids"])
     convert = convert_gpt2_weights if model.config.model_type == "gpt2" else convert_gemma_weights
@@ -104,33 +104,23 @@ def hooked_copy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> A
     ids = torch.arange(5, 100, device=model.device).unsqueeze(0)
     with torch.inference_mode():
         expected = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.cpu()
-        found = hooked(ids.cpu())
-    worst = float((expected - found).abs().max())
+        worst = float((expected - hooked(ids.cpu())).abs().max())
     if worst > LOGIT_TOLERANCE:
         raise CaptureError(
-            f"the TransformerLens copy differs from the model by {worst:.1e} in its logits "
-            f"(tolerance {LOGIT_TOLERANCE}); check hooked_settings against the configuration"
+            f"the logits of the TransformerLens copy must be within {LOGIT_TOLERANCE} of the "
+            f"model's, got a difference of {worst:.1e}; check hooked_settings"
         )
     return hooked
 
 
 def repeated_sequences(*, seed: int, count: int = 10) -> list[str]:
-    """Random distinct words in random order, ``COPIES`` times over.
+    """Random distinct words in random order, ``COPIES`` times.
 
-    With c copies the first one leaves nothing to look back to, so a perfect induction head
-    scores about (c - 1) / c.
+    The first of c copies has nothing to look back to, so a perfect induction head scores about
+    (c - 1) / c.
     """
     rng = random.Random(f"induction {seed}")
-    words = sorted(
-        {
-            w
-            for entry in relations().values()
-            for i, o in entry.pairs
-            for w in (i, o)
-            if " " not in w
-        }
-    )
-    return ["".join(f" {w}" for w in rng.sample(words, UNIT)) * COPIES for _ in range(count)]
+    return ["".join(f" {w}" for w in rng.sample(words(), UNIT)) * COPIES for _ in range(count)]
 
 
 def induction_scores(
@@ -141,8 +131,8 @@ def induction_scores(
 
     hooked = hooked_copy(model, tokenizer)
     total = torch.zeros(hooked.cfg.n_layers, hooked.cfg.n_heads)
-    texts = repeated_sequences(seed=seed, count=count)
     with torch.inference_mode():
-        for text in texts:
+        for text in repeated_sequences(seed=seed, count=count):
             total += detect_head(hooked, text, "induction_head")
-    return [[float(score) for score in layer] for layer in total / len(texts)]
+    scores: list[list[float]] = (total / count).tolist()
+    return scores
