@@ -27,6 +27,7 @@ _SYMBOLS = {
     "x": "X",
     "star": "*",
 }
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _MOST_LABELS = 12
 """Lines of a panel that get a label at their end; more go into a legend."""
 _SETTINGS = {
@@ -120,19 +121,14 @@ def _drawn(
             paper.get_layout_engine().set(rect=(0, 0, 1, top), h_pad=0.06, w_pad=0.06)
             _title(paper, chart, colours, top)
         buffer = io.BytesIO()
-        paper.savefig(buffer, format=form, metadata={"Date": None} if form == "svg" else None)
+        paper.savefig(buffer, format=form, metadata=_NO_METADATA if form == "svg" else None)
     return buffer.getvalue()
 
 
 def _inches(panel: Panel) -> float:
     if panel.rows:
-        return max(1.4, 0.3 * len(_names(panel)) + 0.9)
+        return max(1.4, 0.3 * len(panel.names) + 0.9)
     return 3.6 * panel.height
-
-
-def _names(panel: Panel) -> list[str]:
-    names = [str(name) for m in panel.marks if isinstance(m, Line) and m.across for name in m.y]
-    return list(dict.fromkeys(names))
 
 
 def _title(paper: Any, chart: Chart, colours: Theme, top: float) -> None:
@@ -146,7 +142,7 @@ def _title(paper: Any, chart: Chart, colours: Theme, top: float) -> None:
 
 def _panel(axes: Any, panel: Panel, chart: Chart, colours: Theme) -> None:
     right = axes.twinx() if panel.right else None
-    names = _names(panel)
+    names = panel.names
     ends: list[tuple[Any, float, str, str]] = []
     legend = False
     for mark in panel.marks:
