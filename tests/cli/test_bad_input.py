@@ -26,7 +26,7 @@ WRONG = [
     ("--normalisation rmsnorm", "--normalisation 'rmsnorm' 'layernorm' 'rms'"),
     ("--lone-position one", "--lone-position 'one' 'zero' 'original'"),
     ("--dtype float8", "--dtype 'float8' 'bfloat16'"),
-    ("--device gpu", "unknown device 'gpu' cpu"),
+    ("--device gpu", "device must be 'gpu' cpu"),
     ("--shots x", "--shots 'x' 0-8"),
     ("--shots=-1", "--shots '-1' 0-8"),
     ("--shots 3-1", "--shots 3-1 ascending"),
