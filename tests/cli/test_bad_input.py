@@ -16,7 +16,7 @@ Cli = Callable[..., Any]
 WRONG = [
     # (arguments, words of the line); all of exit status 2
     ("--model no-such/model", "'no-such/model' local folder hub"),
-    ("--model ./nowhere", "nowhere no such folder"),
+    ("--model ./nowhere", "nowhere folder does not exist"),
     ("--model .", "config.json"),
     ("--tokenizer no-such/tokenizer", "tokenizer 'no-such/tokenizer'"),
     ("--task country-captial", "unknown task 'country-captial' country-capital"),
@@ -61,7 +61,7 @@ WRONG = [
     ("--text t.txt --window 200", "0 window(s) of 200 tokens shorter window"),
     ("--text t.txt --template '{input}{output}'", "--template --text"),
     ("--text empty.txt", "'empty' holds no text"),
-    ("--text nowhere.txt", "no file nowhere.txt"),
+    ("--text nowhere.txt", "nowhere.txt does not exist"),
     ("--template x", "template 'x' {input} {output}"),
     ("--template '{output}{input}'", "{input} once and then {output}"),
     ("--template ''", "template '' {input}"),
@@ -72,8 +72,8 @@ WRONG = [
     ("--split test", "--split --dataset"),
     ("--data pairs.csv --config x", "--config --dataset"),
     ("--input-column q", "--input-column --data"),
-    ("--data nowhere.csv", "no file nowhere.csv"),
-    ("--data nowhere.parquet", "no file nowhere.parquet"),
+    ("--data nowhere.csv", "nowhere.csv does not exist"),
+    ("--data nowhere.parquet", "nowhere.parquet does not exist"),
     ("--data .", "cannot tell the format"),
     ("--data empty.csv", "empty.csv is empty at least 2 rows"),
     ("--data one.csv", "'one' 1 usable pair at least 2"),
