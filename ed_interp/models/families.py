@@ -44,11 +44,7 @@ _INSIDE: dict[str, tuple[tuple[str, Side], ...]] = {
 
 
 def blocks_of(model: nn.Module, n_layers: int) -> nn.ModuleList:
-    """The list of decoder blocks of a ``transformers`` model.
-
-    Raises:
-        CaptureError: no module list, or more than one, has ``n_layers`` equal blocks.
-    """
+    """The list of decoder blocks of a ``transformers`` model, or CaptureError."""
     lists = {
         name: module
         for name, module in model.named_modules()

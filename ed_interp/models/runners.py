@@ -336,11 +336,7 @@ class LensRunner:
         self.point(site)
 
     def point(self, site: Site) -> nn.Module:
-        """The hook point of a site.
-
-        Raises:
-            CaptureError: the model has no such hook point; those of the block are listed.
-        """
+        """The hook point of a site; CaptureError, with those of the block, if it has none."""
         point: Any = self.model.hook_dict.get(site.name)
         if point is None:
             # A bridge lists canonical names only; its aliases are attributes.

@@ -44,21 +44,13 @@ class Activations:
     """Largest relative difference from separate passes on the prompt checked; None if unchecked."""
 
     def at(self, shots: int) -> Float[Tensor, "prompt site d_model"]:
-        """States of all prompts and sites at one shot count, float32.
-
-        Raises:
-            CaptureError: that shot count was not read.
-        """
+        """States of all prompts and sites at one shot count, which was read; float32."""
         if shots not in self.shots:
             raise CaptureError(f"{shots} shots were not read; choose from: {list(self.shots)}")
         return self._collect((slice(None), self.shots.index(shots)))
 
     def __getitem__(self, site: str | Site) -> Float[Tensor, "prompt pos d_model"]:
-        """States of one site; the middle axis is the shot counts, in order.
-
-        Raises:
-            CaptureError: that site was not read.
-        """
+        """States of one site, which was read; the middle axis is the shot counts, in order."""
         name = site.name if isinstance(site, Site) else site
         names = [known.name for known in self.sites]
         if name not in names:

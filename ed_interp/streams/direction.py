@@ -42,7 +42,11 @@ Binary = Callable[[Tensor, Tensor], Tensor]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Direction:
-    """A vector per site, with its provenance."""
+    """A vector per site, with its provenance.
+
+    Operations on two directions raise InvalidInputError unless both belong to the same model and
+    sites; so does what divides by the length of a vector of zeros.
+    """
 
     vectors: Mapping[str, Float[Tensor, " d_model"]]
     """By the site's name, in order of depth; float32, on the CPU, not part of any graph."""
@@ -108,11 +112,7 @@ class Direction:
         return self.provenance.model.d_model
 
     def __getitem__(self, site: str | Site) -> Float[Tensor, " d_model"]:
-        """The vector at one site.
-
-        Raises:
-            InvalidInputError: no vector at that site; its sites are listed.
-        """
+        """The vector at one site; InvalidInputError, with its sites, if it has none there."""
         name = site.name if isinstance(site, Site) else site
         if name not in self.vectors:
             raise InvalidInputError(
@@ -121,11 +121,7 @@ class Direction:
         return self.vectors[name]
 
     def restricted(self, *sites: str | Site) -> Direction:
-        """Only the vectors at ``sites``.
-
-        Raises:
-            InvalidInputError: no site given, or one that it has no vector at.
-        """
+        """Only the vectors at ``sites``, of which there must be one or more."""
         if not sites:
             raise InvalidInputError("restricted() must be given one site or more, got none")
         names = [site.name if isinstance(site, Site) else site for site in sites]
@@ -157,29 +153,17 @@ class Direction:
         return self._map(torch.neg, f"-{self.provenance.method}")
 
     def projected_on(self, other: Direction) -> Direction:
-        """The part of it that lies along ``other``, site by site.
-
-        Raises:
-            InvalidInputError: other sites, another model, or a zero vector to project on.
-        """
+        """The part along ``other``, site by site."""
         other._refuse_zeros("project on")
         return self._with(other, _along, "({} projected on {})")
 
     def away_from(self, other: Direction) -> Direction:
-        """It without the part along ``other``, site by site.
-
-        Raises:
-            InvalidInputError: other sites, another model, or a zero vector to project on.
-        """
+        """What remains without the part along ``other``, site by site."""
         other._refuse_zeros("project on")
         return self._with(other, lambda mine, its: mine - _along(mine, its), "({} away from {})")
 
     def cosine(self, other: Direction) -> dict[str, float]:
-        """Cosine of the angle with ``other`` per site, in -1 to 1.
-
-        Raises:
-            InvalidInputError: other sites, another model, or a zero vector.
-        """
+        """Cosine of the angle with ``other`` per site, in -1 to 1."""
         self._compare(other)
         for one in (self, other):
             one._refuse_zeros("measure an angle with")
@@ -194,11 +178,7 @@ class Direction:
         return {name: float(vector.norm()) for name, vector in self.vectors.items()}
 
     def unit(self) -> Direction:
-        """Every vector scaled to length 1.
-
-        Raises:
-            InvalidInputError: a vector is zero.
-        """
+        """Every vector scaled to length 1."""
         self._refuse_zeros("normalise")
         return self._map(lambda vector: vector / vector.norm(), f"unit({self.provenance.method})")
 
@@ -239,7 +219,7 @@ class Direction:
         stream = streams.pop() if len(streams) == 1 else "mixed"
         return Direction(vectors, Provenance(method, mine.model, stream=stream, of=parts))
 
-    # Where it belongs.
+    # The model it belongs to.
 
     def check(self, model: HookedModel) -> None:
         """Refuse any model but its own.
@@ -308,16 +288,10 @@ class Direction:
         )
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><td>{name}</td><td>{length:.3g}</td></tr>" for name, length in self.norm().items()
-        )
-        model = self.provenance.model
-        return (
-            f"<b>{html.escape(self.provenance.method)}</b> in {html.escape(model.name)} "
-            f"(d_model {model.d_model}, {html.escape(model.basis)}, "
-            f"{html.escape(self.provenance.stream)})"
-            f"<table><tr><th>site</th><th>norm</th></tr>{cells}</table>"
-        )
+        model, stream = self.provenance.model, self.provenance.stream
+        about = f"in {model.name} (d_model {model.d_model}, {model.basis}, {stream})"
+        table = self.to_frame()[["site", "norm"]].to_html(index=False, border=0)
+        return f"<b>{html.escape(self.provenance.method)}</b> {html.escape(about)}{table}"
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write one safetensors file, whole or not at all; returns its path.
@@ -345,11 +319,7 @@ class Direction:
 
 
 def mean_of(directions: Sequence[Direction]) -> Direction:
-    """The mean of several directions at the same sites of the same model.
-
-    Raises:
-        InvalidInputError: none given, or sites or models differ.
-    """
+    """The mean of one or more directions at the same sites of the same model."""
     if not directions:
         raise InvalidInputError("directions must hold one direction or more, got none")
     total = directions[0]

@@ -82,11 +82,7 @@ class Call:
 
     @classmethod
     def of(cls, arguments: dict[str, Any], virtual: int, generation: Generation | None) -> Call:
-        """The call from the named arguments of a ``transformers`` decoder.
-
-        Raises:
-            InvalidInputError: a mask that cannot belong to these tokens and this cache.
-        """
+        """The call from the named arguments of a ``transformers`` decoder."""
         ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
         if ids is None and embeds is None:
             raise InvalidInputError(
@@ -153,11 +149,7 @@ class View:
 
     @property
     def ids(self) -> Int[Tensor, "rows width"]:
-        """Token ids.
-
-        Raises:
-            InvalidInputError: the model was given embeddings.
-        """
+        """Token ids; InvalidInputError if the model was given embeddings."""
         if self.call.ids is None:
             raise InvalidInputError(
                 "the model must be given token ids for a selection by tokens, got embeddings or "
@@ -176,11 +168,7 @@ class View:
         return self.by_row(generation.lengths, "the prompts")
 
     def ends(self) -> Int[Tensor, " rows"]:
-        """Number of tokens in the prompt of each row.
-
-        Raises:
-            InvalidInputError: it cannot be known: a prompt fed in pieces, or packed.
-        """
+        """Number of tokens in the prompt of each row; InvalidInputError if it is unknown."""
         if self._known is not None:
             return self._known
         if self.call.past > self.call.virtual or self.call.arranged:
@@ -210,10 +198,9 @@ class View:
     def by_row(
         self, values: Shaped[Tensor, "batch *rest"], what: str
     ) -> Shaped[Tensor, "rows *rest"]:
-        """One entry per row of this pass; beams and samples of a prompt take the prompt's entry.
+        """One entry per row of this pass, from one for all, one per row, or one per prompt.
 
-        Raises:
-            InvalidInputError: neither one entry, nor one per prompt or row.
+        Beams and samples of a prompt take the prompt's entry.
         """
         values = values.to(self.call.device)
         given, rows = values.shape[0], self.call.rows

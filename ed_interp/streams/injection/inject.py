@@ -113,11 +113,7 @@ class Injection:
         return True
 
     def write(self, site: Site, states: Tensor, call: Call | None) -> Tensor:
-        """The states of ``site`` after its interventions, in order.
-
-        Raises:
-            CaptureError: a block was called without its model.
-        """
+        """The states of ``site`` after its interventions, in order."""
         if call is None:
             if self.owner is not None and threading.get_ident() != self.owner:
                 return states
@@ -172,11 +168,7 @@ class Injection:
         return selected
 
     def finish(self, call: Call) -> None:
-        """See that every site fired in a forward pass that ended without an exception.
-
-        Raises:
-            CaptureError: naming those that did not.
-        """
+        """Raise CaptureError unless every site fired in a pass that ended without an exception."""
         if id(self) not in call.views:
             return
         missing = [site.name for site in self.plan if (id(self), site.name) not in call.fired]
@@ -187,12 +179,7 @@ class Injection:
             )
 
     def verify(self) -> None:
-        """On leaving the context, see that every intervention acted.
-
-        Raises:
-            InvalidInputError: only if ``strict``: the model was not called, an intervention
-                touched no token, or a position was never reached.
-        """
+        """On leaving the context, raise InvalidInputError unless every intervention acted."""
         if not self.strict or not self.interventions:
             return
         if not self.calls:
