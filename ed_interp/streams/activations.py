@@ -7,10 +7,9 @@ continues where it stopped. Memory: the shards of one shot count at a time.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,21 +59,22 @@ class Activations:
     def _collect(self, part: Part) -> Tensor:
         # Batches are sorted by length, so every shard brings the indices of its prompts.
         states: Tensor | None = None
-        for rows, piece in self.store.states(part):
+        for shard in self.store.shards():
+            piece = shard["states"][part]
             if states is None:
                 states = torch.empty(self.prompts, *piece.shape[1:])
-            states[rows] = piece
+            states[shard["prompts"][:]] = piece
         assert states is not None
         return states
 
     def scores(self) -> dict[str, Float[Tensor, "prompt shot"]] | None:
         """``logprob`` (nats), ``correct`` (0 or 1), ``rank`` per prompt; None without answers."""
         tables = {name: torch.empty(self.prompts, len(self.shots)) for name in _SCORES}
-        for rows, shard in self.store.scores():
+        for shard in self.store.shards():
             if "logprob" not in shard:
                 return None
             for name, table in tables.items():
-                table[rows] = shard[name].float()
+                table[shard["prompts"][:]] = shard[name][:].float()
         return tables
 
 
@@ -82,7 +82,7 @@ class Store:
     """Shards in memory; :class:`FolderStore` keeps them in a folder."""
 
     def __init__(self) -> None:
-        self._shards: dict[int, tuple[Tensor, dict[str, Tensor]]] = {}
+        self._shards: dict[int, dict[str, Tensor]] = {}
 
     def has(self, number: int) -> bool:
         """Whether a shard exists."""
@@ -90,19 +90,11 @@ class Store:
 
     def put(self, number: int, rows: Sequence[int], reading: BatchReading) -> None:
         """Keep the reading of the prompts ``rows`` as shard ``number``."""
-        self._shards[number] = (torch.tensor(rows), _tensors(reading))
+        self._shards[number] = _tensors(rows, reading)
 
-    def states(self, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
-        """Prompt indices and that part of their states, per shard."""
-        for number in sorted(self._shards):
-            rows, tensors = self._shards[number]
-            yield rows, tensors["states"][part]
-
-    def scores(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """Prompt indices and their scores, if any, per shard."""
-        for number in sorted(self._shards):
-            rows, tensors = self._shards[number]
-            yield rows, {name: tensors[name] for name in _SCORES if name in tensors}
+    def shards(self) -> Iterator[Mapping[str, Any]]:
+        """The tensors of each shard by name, of which an index gives a part."""
+        yield from (self._shards[number] for number in sorted(self._shards))
 
     def exchange(self) -> None:
         """Give every process the shards of all processes."""
@@ -141,43 +133,29 @@ class FolderStore(Store):
     def put(self, number: int, rows: Sequence[int], reading: BatchReading) -> None:
         from safetensors.torch import save
 
-        # Not records.tensors: its hash would be checked by reading whole shards, where `states`
-        # reads parts, and would cost more than a GPU takes to compute them.
-        tensors = {"prompts": torch.tensor(rows), **_tensors(reading)}
+        # Not records.tensors: to check its hash, whole shards would be read where parts are, and
+        # at 1 GB/s and less it would slow down captures on a GPU (on a CPU by 2%).
+        tensors = _tensors(rows, reading)
         data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
         write_bytes(self._file(number), data)
 
-    def states(self, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
-        for file in self._files():
-            with _open(file) as shard:
-                # get_slice reads that part of the file only.
-                yield shard.get_tensor("prompts"), shard.get_slice("states")[part]
+    def shards(self) -> Iterator[Mapping[str, Any]]:
+        from safetensors import SafetensorError, safe_open
 
-    def scores(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        for file in self._files():
-            with _open(file) as shard:
-                names = set(_SCORES) & set(shard.keys())
-                scores = {name: shard.get_tensor(name) for name in names}
-                yield shard.get_tensor("prompts"), scores
-
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("shard-*.safetensors"))
+        for file in sorted(self.folder.glob("shard-*.safetensors")):
+            try:
+                with safe_open(file, framework="pt") as shard:
+                    # An index reads that part of the file only, so all shots are never in memory.
+                    yield {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118
+            except SafetensorError as error:
+                raise RunFolderError(
+                    f"{file} is damaged ({error}); remove it and resume"
+                ) from error
 
     def exchange(self) -> None:
         wait_for_all()
 
 
-@contextlib.contextmanager
-def _open(file: Path) -> Iterator[Any]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as shard:
-            yield shard
-    except SafetensorError as error:
-        raise RunFolderError(f"{file} is damaged ({error}); remove it and resume") from error
-
-
-def _tensors(reading: BatchReading) -> dict[str, Tensor]:
-    named = {"states": reading.states, **{name: getattr(reading, name) for name in _SCORES}}
-    return {name: tensor for name, tensor in named.items() if tensor is not None}
+def _tensors(rows: Sequence[int], reading: BatchReading) -> dict[str, Tensor]:
+    scores = {name: getattr(reading, name) for name in _SCORES if reading.logprob is not None}
+    return {"prompts": torch.tensor(rows), "states": reading.states, **scores}
