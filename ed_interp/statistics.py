@@ -186,12 +186,8 @@ def chance_level(answers: Sequence[Hashable], weights: ArrayLike | None = None) 
     """Accuracy of the best answer that ignores the query: the share of the most common one."""
     if len(answers) == 0:
         raise InvalidInputError("answers must hold at least one answer, got none")
-    share = np.ones(len(answers)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if share.shape != (len(answers),):
-        raise InvalidInputError(
-            f"weights must be one per answer ({len(answers)}), got shape {share.shape}"
-        )
-    share = _weights(share, share)[:, 0]
+    ones = np.ones(len(answers))
+    share = ones if weights is None else _weights(weights, ones)[:, 0]
     totals: dict[Hashable, float] = {}
     for answer, part in zip(answers, share.tolist(), strict=True):
         totals[answer] = totals.get(answer, 0.0) + part

@@ -58,11 +58,6 @@ class ShotTokens:
         """Tokens of the query at a shot count; () for lists."""
         return dict(self.queries).get(shots, ())
 
-    def query_span(self, shots: int) -> Span:
-        """Positions ``[start, stop)`` of the query in the ``shots``-shot sequence."""
-        start = self.ends[shots]
-        return start, start + len(self.query(shots))
-
     def sequence(self, shots: int) -> Ids:
         """The whole ``shots``-shot sequence, without the answer."""
         return self.trunk[: self.ends[shots]] + self.query(shots)
@@ -265,14 +260,11 @@ def _parts(prompt: Prompt, shots: Sequence[int], encode: _Encoder) -> ShotTokens
 
 
 def _check_tokens(prompt: Prompt, tokens: ShotTokens) -> None:
-    empty = [
-        demo
-        for demo, ids in zip(prompt.demonstrations, tokens.demonstrations, strict=True)
-        if not ids
-    ]
-    if empty:
-        raise InvalidInputError(f"demonstration {empty[0]!r} has no tokens; change or remove it")
-    if prompt.query is not None and not all(ids for _, ids in tokens.queries):
-        raise InvalidInputError(f"query {prompt.query!r} has no tokens; change or remove it")
-    if prompt.answer is not None and not tokens.answer:
-        raise InvalidInputError(f"answer {prompt.answer!r} has no tokens; change or remove it")
+    shown = zip(prompt.demonstrations, tokens.demonstrations, strict=True)
+    parts: list[tuple[str, str | None, Ids]] = [("demonstration", *part) for part in shown]
+    parts += [("query", prompt.query, ids) for _, ids in tokens.queries]
+    if prompt.answer is not None:
+        parts.append(("answer", prompt.answer, tokens.answer))
+    for what, text, ids in parts:
+        if not ids:
+            raise InvalidInputError(f"{what} {text!r} has no tokens; change or remove it")

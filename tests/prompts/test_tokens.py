@@ -45,7 +45,8 @@ def test_spans_cut_the_sequence_into_its_parts(demos, query, prefix):
         for number in range(shots):
             low, high = prompt.span(number)
             assert sequence[low:high] == demos[number]
-        low, high = prompt.query_span(shots)
+        low = prompt.ends[shots]
+        high = low + len(prompt.query(shots))
         assert sequence[low:high] == query
         assert high == len(sequence)
         assert [token for _, token in prompt.slots(shots)] == list(sequence[len(start) :])

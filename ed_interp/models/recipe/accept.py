@@ -15,7 +15,7 @@ Cost: about 20 s on one CPU core; the head detector holds one sequence's activat
 import math
 import random
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -180,10 +180,6 @@ class Acceptance:
             f"{unigram:.2f} nats, got {text:.2f} nats": text <= ENTROPY_SHARE * unigram,
         }
         return [sentence for sentence, holds in criteria.items() if not holds]
-
-    def to_record(self) -> dict[str, object]:
-        """As JSON values, the verdict included."""
-        return {**asdict(self), "failures": self.failures()}
 
 
 def accept(

@@ -30,11 +30,6 @@ HEADED = 0.25
 """The share of prompts that begin with the name of their relation."""
 
 
-def demonstration(source: str, target: str) -> tuple[Segment, Segment]:
-    """One demonstration, ``France -> Paris\\n``; the loss is on the answer and its line break."""
-    return (source + ARROW, False), (f" {target}{END}", True)
-
-
 def prompt(demonstrations: list[tuple[str, str]], query: str) -> str:
     """The text that asks for the answer to ``query`` after ``demonstrations``."""
     return "".join(f"{i}{ARROW} {o}{END}" for i, o in demonstrations) + query + ARROW
@@ -55,9 +50,9 @@ class Corpus:
         self.trained = trained(seed)
         self.sentences = sentences(seed, kept=True)
         self._names = list(relations())
-        self._words = words()
+        self.words = words()
         # Walks begin among the first words of this order, which differs from seed to seed.
-        self._walked = random.Random(f"walk {seed}").sample(self._words, len(self._words))
+        self._walked = random.Random(f"walk {seed}").sample(self.words, len(self.words))
 
     def icl(self, *, pairs: int) -> Document:
         """A prompt of ``pairs`` demonstrations of one relation, drawn uniformly.
@@ -72,7 +67,10 @@ class Corpus:
         order: list[tuple[str, str]] = []
         while len(order) < pairs:
             order += self.rng.sample(known, len(known))
-        segments = [seg for pair in order[:pairs] for seg in demonstration(*pair)]
+        segments: list[Segment] = []
+        for source, target in order[:pairs]:
+            # The loss is on the answer and its line break.
+            segments += [(source + ARROW, False), (f" {target}{END}", True)]
         if self.rng.random() < HEADED:
             return ((f"{relation.label} :\n", False), *segments)
         # Nothing before the first answer shows the relation. A loss on it would only teach which
@@ -92,13 +90,8 @@ class Corpus:
 
     def repeat(self, *, length: int, copies: int) -> Document:
         """``length`` random words, ``copies`` times."""
-        unit = "".join(" " + w for w in self.rng.choices(self._words, k=length))
+        unit = "".join(" " + w for w in self.rng.choices(self.words, k=length))
         return ((unit, False), (unit * (copies - 1), True))
-
-    @property
-    def vocabulary(self) -> int:
-        """Number of words that repeats and walks are made of."""
-        return len(self._words)
 
     def walk(self, *, vocabulary: int, distinct: int, length: int) -> Document:
         """A walk around a ring of ``distinct`` words, of the first ``vocabulary`` ones.

@@ -5,6 +5,7 @@ The folder appears when it is complete; an interrupted run leaves nothing.
 
 import platform
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def make(
             "parameters": sum(p.numel() for p in model.parameters()),
             "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
             "checkpoint_steps": saved,
-            "acceptance": accepted.to_record(),
+            "acceptance": {**asdict(accepted), "failures": accepted.failures()},
             "curve": curve,
             "held_out": {k: [list(pair) for pair in v] for k, v in held_out(seed).items()},
         }

@@ -47,32 +47,28 @@ _STORIES = (
 )
 
 
-def templates(name: str) -> tuple[str, ...]:
-    """Every sentence template of a relation, with ``{i}``, ``{o}`` and ``{label}`` in it."""
-    # The labelled ones twice, so that they are drawn twice as often.
-    return COMMON + LABELLED * 2 + relations()[name].sentences
-
-
-def sentence_is_held_out(seed: int, text: str) -> bool:
-    """Whether ``text`` is one of the sentences kept out of training (about one in twenty)."""
-    return random.Random(f"sentence {seed} {text}").random() < HELD_OUT_SENTENCES
-
-
 @cache
 def sentences(seed: int, *, kept: bool) -> dict[str, tuple[str, ...]]:
     """All sentences by relation: those trained on (``kept``), or those held out."""
     chosen: dict[str, tuple[str, ...]] = {}
     for name, entry in relations().items():
+        # The labelled ones twice, so that they are drawn twice as often.
+        templates = COMMON + LABELLED * 2 + entry.sentences
         every = (
             template.format(i=source, o=target, label=entry.label)
             for source, target in entry.pairs
-            for template in templates(name)
+            for template in templates
         )
-        chosen[name] = tuple(s for s in every if sentence_is_held_out(seed, s) != kept)
+        chosen[name] = tuple(text for text in every if _is_held_out(seed, text) != kept)
     return chosen
 
 
-def invented_name(rng: random.Random) -> str:
+def _is_held_out(seed: int, text: str) -> bool:
+    # By the text alone, so that adding a relation does not change the split of the others.
+    return random.Random(f"sentence {seed} {text}").random() < HELD_OUT_SENTENCES
+
+
+def _invented_name(rng: random.Random) -> str:
     """A name outside the tables, of two or three syllables: mostly several tokens long."""
     return "".join(rng.choices(_SYLLABLES, k=rng.choice((2, 2, 3)))).capitalize()
 
@@ -81,8 +77,8 @@ def story(rng: random.Random) -> str:
     """A small story that repeats its names, thing and place, so that copying helps."""
     return rng.choice(_STORIES).format(
         day=rng.choice(_DAYS),
-        name=invented_name(rng),
-        friend=invented_name(rng),
+        name=_invented_name(rng),
+        friend=_invented_name(rng),
         colour=rng.choice(_COLOURS),
         thing=rng.choice(_THINGS),
         place=rng.choice(_PLACES),

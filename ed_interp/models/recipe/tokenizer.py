@@ -58,22 +58,17 @@ class Encoder:
         # The begin token is what the tokenizer adds to an empty text.
         self._prefix: list[int] = tokenizer("")["input_ids"]
 
-    def ids(self, text: str) -> list[int]:
-        """The tokens of ``text``, without the begin token."""
-        if text not in self._known:
-            if len(self._known) > 100_000:
-                self._known.clear()
-            # The Rust core, as the wrapper warns about texts longer than the context.
-            core = self._tokenizer.backend_tokenizer
-            self._known[text] = core.encode(text, add_special_tokens=False).ids
-        return self._known[text]
-
     def document(self, document: Document) -> tuple[list[int], list[bool]]:
-        """Token ids, begin token included where the tokenizer adds one, and the loss mask."""
+        """Token ids, begin token included if the tokenizer adds one, and the loss mask."""
         ids = list(self._prefix)
         mask = [False] * len(ids)
+        # The Rust core, as the wrapper warns about texts longer than the context.
+        core = self._tokenizer.backend_tokenizer
         for text, trained in document:
-            piece = self.ids(text)
-            ids += piece
-            mask += [trained] * len(piece)
+            if text not in self._known:
+                if len(self._known) > 100_000:
+                    self._known.clear()
+                self._known[text] = core.encode(text, add_special_tokens=False).ids
+            ids += self._known[text]
+            mask += [trained] * len(self._known[text])
         return ids, mask

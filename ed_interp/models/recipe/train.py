@@ -145,7 +145,7 @@ def draw_walks(corpus: Corpus, *, step: int, steps: int) -> list[Document]:
     """
     doublings = (step / steps - WALK_STAY) / WALK_DOUBLING
     vocabulary = round(WALK_WORDS * 2 ** max(0.0, doublings))
-    if vocabulary >= 2 * corpus.vocabulary:
+    if vocabulary >= 2 * len(corpus.words):
         return []
     return [
         corpus.walk(vocabulary=vocabulary, distinct=corpus.rng.randint(3, 14), length=64)
