@@ -53,7 +53,7 @@ def test_train_then_measure(cli, tiny_folder, text, tmp_path):
         (["--tokens", "40"], "fewer tokens than latents"),
         (["--option", "l1"], "NAME=VALUE is expected"),
         (["--column", "text"], "--column applies to --dataset"),
-        (["--text", "none.txt"], "there is no file none.txt"),
+        (["--text", "none.txt"], "none.txt does not exist"),
         (["--task", "contry"], "unknown task 'contry'"),
     ],
 )
