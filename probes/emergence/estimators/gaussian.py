@@ -29,8 +29,9 @@ Cost: ``n d^2`` for each site and each block: 0.3 s a block at n = 2,000 and d =
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -38,14 +39,14 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ed_interp.options import option
-from ed_interp.probes.emergence.estimators.base import ChainEstimator, Terms
 from ed_interp.probes.emergence.estimators.registry import register
-from ed_interp.probes.emergence.estimators.rows import (
-    counted_rows,
-    flat_weights,
-    population_entropy,
+from ed_interp.probes.emergence.estimators.rows import counted_rows
+from ed_interp.probes.emergence.estimators.tables import (
+    DensityEstimator,
+    Margins,
+    Whitened,
+    whitened,
 )
-from ed_interp.probes.emergence.estimators.tables import Margins, Whitened, whitened
 
 # Largest squared correlation: what is nearer to 1 is 1 but for rounding.
 _CEILING = 1 - 1e-10
@@ -56,7 +57,7 @@ _CHANCE = 0.9793
 
 @register("gaussian")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Gaussian(ChainEstimator):
+class Gaussian(DensityEstimator):
     """The ``gaussian`` estimator; see the module for what it computes and costs."""
 
     flags: ClassVar[Mapping[str, str]] = {
@@ -74,38 +75,14 @@ class Gaussian(ChainEstimator):
         "raw", help="Columns as they are (raw), or made normal by their ranks (rank)."
     )
 
-    @torch.no_grad()
-    def run(
-        self,
-        chains: list[list[Tensor]],
-        batch: tuple[int, ...],
-        weights: Tensor | None,
-        seed: int,
-        max_bytes: int,
-    ) -> Terms:
-        """Terms of every chain; each site is whitened once. ``seed`` has no effect."""
-        rows, blocks = len(chains[0][0]), len(chains[0]) - 1
-        normal, flat = flat_weights(weights, batch, rows)
-        terms = torch.zeros(len(chains), blocks, rows, dtype=torch.float64)
-        flags: dict[str, Tensor] = {}
-        for index, (sites, own) in enumerate(zip(chains, flat, strict=True)):
-            counted, share, kept = counted_rows(sites, own)
-            share = share.to(kept[0].device)
-            white = [whitened(x, share, self.margins) for x in kept]
-            for block in range(blocks):
-                bits, raised = _fit(white[block], white[block + 1], share, self.correction)
-                terms[index, block, counted] = bits.cpu()
-                for flag in raised:
-                    mask = flags.setdefault(flag, torch.zeros(len(chains), blocks).bool())
-                    mask[index, block] = True
-        limits = [population_entropy(sites, own) for sites, own in zip(chains, flat, strict=True)]
-        return Terms(
-            terms=terms.reshape(*batch, blocks, rows),
-            weights=normal,
-            limit=torch.tensor(limits, dtype=torch.float64).reshape(batch),
-            settings=self.recorded(),
-            flags={name: mask.reshape(*batch, blocks) for name, mask in flags.items()},
-        )
+    def each_block(
+        self, sites: list[Tensor], share: Tensor, *, seed: int, max_bytes: int
+    ) -> Iterator[tuple[Tensor, list[str]]]:
+        """Terms and flags; each site is whitened once. ``seed`` has no effect."""
+        share = share.to(sites[0].device)
+        white = [whitened(site, share, self.margins) for site in sites]
+        for x, y in itertools.pairwise(white):
+            yield _fit(x, y, share, self.correction)
 
 
 def _fit(x: Whitened, y: Whitened, weights: Tensor, correction: str) -> tuple[Tensor, list[str]]:

@@ -1,23 +1,66 @@
-"""What estimators that model densities do with a table first: scale, margins, whitening.
+"""What estimators that model densities share: rows that count, scale, margins, whitening.
 
-Cost: a Gram matrix of the columns (or of the rows, where they are fewer) and its eigenvectors,
-``n d min(n, d)`` operations in float64.
+Cost of whitening: a Gram matrix of the columns (or of the rows, where they are fewer) and its
+eigenvectors, ``n d min(n, d)`` operations in float64.
 """
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from ed_interp.probes.emergence.estimators.base import Batch, ChainEstimator, Terms
+from ed_interp.probes.emergence.estimators.rows import counted_rows, population_entropy
 
 Margins = Literal["raw", "rank"]
 
 # Directions of less than this share of the largest variance are rounding errors: float32 states
 # leave 1e-14, for instance along the ones after a layer norm.
 _RANK = 1e-10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DensityEstimator(ChainEstimator):
+    """Base of estimators that model densities: they see only the rows that count."""
+
+    random: ClassVar[bool] = False
+    """Whether the seed has an effect, and is recorded."""
+
+    @abc.abstractmethod
+    def each_block(
+        self, sites: list[Tensor], share: Tensor, *, seed: int, max_bytes: int
+    ) -> Iterable[tuple[Tensor, Sequence[str]]]:
+        """For each pair of neighbouring sites the terms of the rows in bits, and flags.
+
+        Args:
+            sites: Tables ``row d`` on one device, of finite rows of positive weight.
+            share: Their weights, summing to 1, float64 on the CPU.
+            seed: Seed of what is random.
+            max_bytes: Working memory.
+        """
+
+    @torch.no_grad()
+    def run(self, batch: Batch, *, seed: int, max_bytes: int) -> Terms:
+        """Terms of every chain; 0 in the rows that do not count."""
+        rows = batch.weights.shape[-1]
+        terms = torch.zeros(*batch.mask().shape, rows, dtype=torch.float64)
+        flags: dict[str, Tensor] = {}
+        limits = [population_entropy(sites, own) for sites, own in batch.each()]
+        for index, (sites, own) in enumerate(batch.each()):
+            counted, share, kept = counted_rows(sites, own)
+            blocks = self.each_block(kept, share, seed=seed, max_bytes=max_bytes)
+            for block, (bits, raised) in enumerate(blocks):
+                terms[index, block, counted] = bits.cpu()
+                for name in raised:
+                    flags.setdefault(name, batch.mask())[index, block] = True
+        settings = self.recorded(seed=seed) if self.random else self.recorded()
+        return batch.result(terms, limits, settings, flags)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,12 +16,13 @@ the batch, and the rows of all members in float32.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from ed_interp.options import Options, option
 from ed_interp.probes.emergence.estimators.neural.bounds import Bound
 from ed_interp.probes.emergence.estimators.neural.critics import Critic, Weights
 from ed_interp.probes.emergence.estimators.neural.sampling import BATCH, draw
@@ -40,25 +41,19 @@ _WARM_UP = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to train, how long and how fast, and how to value it."""
+class Schedule(Options):
+    """How long and how fast to train."""
 
-    critic: Critic
-    bound: Bound
-    steps: int
-    batch: int
-    lr: float
-    every: int
-    patience: int
-    weight_decay: float
-    seed: int
-    folds: int
-    gaussian: bool
-    """Start from the Gaussian reference."""
-    debias: bool
-    """Replace its held-out mean by its unbiased value."""
-    clip: float
-    """Tau of ``smile``, in nats."""
+    steps: int = option(1000, help="Most training steps.", min=1)
+    batch: int = option(
+        128,
+        help="Most rows of a minibatch; a quarter of the rows to train on where they are few.",
+        min=4,
+    )
+    lr: float = option(3e-3, help="Highest learning rate of Adam.", above=0)
+    every: int = option(50, help="Steps between two valuations on the rows to stop by.", min=1)
+    patience: int = option(5, help="Valuations without improvement before a stop.", min=1)
+    weight_decay: float = option(0.0, help="Weight decay of Adam.", min=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +110,7 @@ class Adam:
 
     def keep(self, which: Tensor) -> None:
         """Drop the other members, of the weights too."""
+
         def kept(tables: Weights) -> Weights:
             # All have a first axis of members but the number of steps, which is one for all.
             return {
@@ -126,25 +122,30 @@ class Adam:
 
 
 def train(
+    critic: Critic,
+    bound: Bound,
     start: Weights,
-    train_on: Part,
-    stop_by: Part,
-    plan: Plan,
+    parts: Sequence[Part],
+    schedule: Schedule,
     *,
+    seed: int,
     saved: Saved,
     advance: Callable[[int], None],
 ) -> Trained:
     """Train every member; see the module.
 
     Args:
+        critic: The architecture.
+        bound: The objective.
         start: Initial weights; not changed.
-        train_on: Rows to draw minibatches from.
-        stop_by: Rows to stop by.
-        plan: What, how long and how fast.
+        parts: Rows to draw minibatches from, and rows to stop by.
+        schedule: How long and how fast.
+        seed: Seed of the minibatches.
         saved: Keeps the state and returns it after an interruption.
         advance: Called with the number of steps done.
     """
-    run = _Run(start, stop_by, plan)
+    train_on, stop_by = parts
+    run = _Run(critic, bound, start, stop_by, schedule, seed)
     known = saved.get()
     if known is not None:
         run.restore(known)
@@ -152,10 +153,10 @@ def train(
     else:
         run.value_now()
     data = train_on.members(run.active)
-    while run.number < plan.steps and len(run.active):
+    while run.number < schedule.steps and len(run.active):
         run.step(data)
         advance(1)
-        if run.number % plan.every == 0 or run.number == plan.steps:
+        if run.number % schedule.every == 0 or run.number == schedule.steps:
             before = len(run.active)
             run.value_now()
             if len(run.active) < before:
@@ -163,8 +164,8 @@ def train(
             # Only here: between two valuations the state would not be enough to go on from.
             if saved.due():
                 saved.put(run.state())
-    advance(plan.steps - run.number)
-    run.number = plan.steps
+    advance(schedule.steps - run.number)
+    run.number = schedule.steps
     saved.put(run.state())
     return Trained(run.best, run.best_value, run.best_step, run.diverged)
 
@@ -172,20 +173,28 @@ def train(
 class _Run:
     """A training in progress."""
 
-    def __init__(self, start: Weights, stop_by: Part, plan: Plan) -> None:
+    def __init__(
+        self,
+        critic: Critic,
+        bound: Bound,
+        start: Weights,
+        stop_by: Part,
+        schedule: Schedule,
+        seed: int,
+    ) -> None:
         members = len(next(iter(start.values())))
-        self.plan = plan
+        self.critic, self.bound, self.schedule, self.seed = critic, bound, schedule, seed
         self.whole_stop = self.stop = stop_by
         self.active = torch.arange(members)
         self.number = 0
         now, self.best = ({name: one.clone() for name, one in start.items()} for _ in range(2))
-        self.adam = Adam(now, decay=plan.weight_decay)
+        self.adam = Adam(now, decay=schedule.weight_decay)
         self.best_value = torch.full((members,), -torch.inf, dtype=torch.float64)
         self.first_value = torch.full((members,), torch.nan, dtype=torch.float64)
         self.best_step = torch.zeros(members, dtype=torch.int64)
         self.diverged = torch.zeros(members, dtype=torch.bool)
         # The same separate pairs at every valuation, or the best would be the luckiest.
-        self.stop_shifts = some_shifts(SHIFTS, plan.seed, BATCH)
+        self.stop_shifts = some_shifts(SHIFTS, seed, BATCH)
 
     @property
     def now(self) -> Weights:
@@ -194,19 +203,17 @@ class _Run:
 
     def step(self, data: Part) -> None:
         """One step of every active member."""
-        plan = self.plan
-        stream = (plan.seed, BATCH, self.number)
-        batch = data.rows(draw(data.weights, plan.batch, *stream))
+        stream = (self.seed, BATCH, self.number)
+        batch = data.rows(draw(data.weights, self.schedule.batch, *stream))
         shifts = some_shifts(SHIFTS, *stream)
-        gradients = training_gradients(plan.critic, self.now, batch, plan.bound, shifts)
+        gradients = training_gradients(self.critic, self.now, batch, self.bound, shifts)
         self.number += 1
-        self.adam.step(gradients, plan.lr * min(1.0, self.number / _WARM_UP))
+        self.adam.step(gradients, self.schedule.lr * min(1.0, self.number / _WARM_UP))
 
     @torch.no_grad()
     def value_now(self) -> None:
         """Value the active members, keep the better ones, let the finished ones go."""
-        plan = self.plan
-        value = stop_value(plan.critic, self.now, self.stop, plan.bound, self.stop_shifts)
+        value = stop_value(self.critic, self.now, self.stop, self.bound, self.stop_shifts)
         value = value.cpu().double()
         if self.number == 0:
             self.first_value[self.active] = value
@@ -223,7 +230,7 @@ class _Run:
         self.best_step[chosen] = self.number
         self.diverged[self.active[lost]] = True
         waited = self.number - self.best_step[self.active]
-        keep = ~lost & (waited < plan.patience * plan.every)
+        keep = ~lost & (waited < self.schedule.patience * self.schedule.every)
         if not bool(keep.all()):
             self.active = self.active[keep]
             self.adam.keep(keep)
