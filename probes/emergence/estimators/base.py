@@ -225,7 +225,10 @@ class Estimator(Options, abc.ABC):
         Raises:
             InvalidInputError: as :meth:`pair`, or fewer than two sites or rows.
         """
-        batch = Batch.of_states(states, weights)
+        return self.run(Batch.of_states(states, weights), seed=seed, max_bytes=max_bytes)
+
+    def run(self, batch: Batch, *, seed: int, max_bytes: int) -> Terms:
+        """Terms of every chain: here, of one pair after the other."""
         # One seed for all: differences between blocks have less Monte Carlo error.
         pairs = [
             self.pair(x, y, weights=own, seed=seed, max_bytes=max_bytes)
@@ -236,8 +239,8 @@ class Estimator(Options, abc.ABC):
         for place, pair in enumerate(pairs):
             for name, holds in pair.flags.items():
                 flags.setdefault(name, batch.mask()).view(-1)[place] = holds
-        terms = torch.stack([pair.terms[0] for pair in pairs])
         limits = [population_entropy(sites, own) for sites, own in batch.each()]
+        terms = torch.stack([pair.terms[0] for pair in pairs])
         terms = terms.reshape(len(batch.chains), batch.blocks, -1)
         return batch.result(terms, limits, pairs[0].settings, flags)
 
@@ -280,8 +283,7 @@ class ChainEstimator(Estimator):
     """Base of estimators in which neighbouring blocks, or whole batches, share work."""
 
     @abc.abstractmethod
-    def run(self, batch: Batch, *, seed: int, max_bytes: int) -> Terms:
-        """Terms of every chain."""
+    def run(self, batch: Batch, *, seed: int, max_bytes: int) -> Terms: ...
 
     def pair(
         self,
@@ -295,17 +297,6 @@ class ChainEstimator(Estimator):
         """Information between ``x`` and ``y``: the chain of these two sites."""
         check_pair(x, y)
         return self.run(Batch.of([[x, y]], (), weights), seed=seed, max_bytes=max_bytes)
-
-    def chain(
-        self,
-        states: Float[Tensor, "*batch site row d"],
-        *,
-        weights: Shaped[Tensor, "*#batch row"] | None = None,
-        seed: int = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Terms:
-        """Information between neighbouring sites, for every batch element."""
-        return self.run(Batch.of_states(states, weights), seed=seed, max_bytes=max_bytes)
 
 
 def check_pair(x: Tensor, y: Tensor) -> None:

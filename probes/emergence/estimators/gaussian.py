@@ -78,8 +78,8 @@ class Gaussian(DensityEstimator):
     def each_block(
         self, sites: list[Tensor], share: Tensor, *, seed: int, max_bytes: int
     ) -> Iterator[tuple[Tensor, list[str]]]:
-        """Terms and flags; each site is whitened once. ``seed`` has no effect."""
         share = share.to(sites[0].device)
+        # Each site once: it serves two blocks.
         white = [whitened(site, share, self.margins) for site in sites]
         for x, y in itertools.pairwise(white):
             yield _fit(x, y, share, self.correction)

@@ -81,7 +81,6 @@ class KSG(DensityEstimator):
     def each_block(
         self, sites: list[Tensor], share: Tensor, *, seed: int, max_bytes: int
     ) -> Iterator[tuple[Tensor, list[str]]]:
-        """Terms and flags; each site is scaled once. ``seed`` has no effect."""
         scales = [scaled(site, share.to(site.device), self.margins) for site in sites]
         for x, y in itertools.pairwise(scales):
             if len(share) < 2:

@@ -33,7 +33,6 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import OptionError, option

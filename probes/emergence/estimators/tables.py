@@ -47,7 +47,6 @@ class DensityEstimator(ChainEstimator):
 
     @torch.no_grad()
     def run(self, batch: Batch, *, seed: int, max_bytes: int) -> Terms:
-        """Terms of every chain; 0 in the rows that do not count."""
         rows = batch.weights.shape[-1]
         terms = torch.zeros(*batch.mask().shape, rows, dtype=torch.float64)
         flags: dict[str, Tensor] = {}

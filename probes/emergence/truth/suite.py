@@ -15,7 +15,7 @@ import functools
 
 import numpy as np
 
-from ed_interp.probes.emergence.truth import maps
+import ed_interp.probes.emergence.truth.maps as maps
 from ed_interp.probes.emergence.truth.known import KnownInformation
 from ed_interp.probes.emergence.truth.laws import (
     AdditiveUniform,

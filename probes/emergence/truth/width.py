@@ -24,8 +24,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.optimize import brentq
 
+import ed_interp.probes.emergence.truth.maps as maps
 from ed_interp.errors import InvalidInputError, unknown
-from ed_interp.probes.emergence.truth import maps
 from ed_interp.probes.emergence.truth.known import Bits, KnownInformation
 from ed_interp.probes.emergence.truth.laws import (
     Array,

@@ -38,6 +38,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.options import option
+from ed_interp.probes.emergence.estimators.neural import sampling, scoring
 from ed_interp.probes.emergence.estimators.neural.bounds import Bound
 from ed_interp.probes.emergence.estimators.neural.critics import Critic, Separable, Weights
 from ed_interp.probes.emergence.estimators.neural.marginals import Marginals, white
@@ -47,22 +48,9 @@ from ed_interp.probes.emergence.estimators.neural.reference import (
     gaussian_nats,
     no_reference,
 )
-from ed_interp.probes.emergence.estimators.neural.sampling import (
-    SHUFFLE,
-    VALIDATION_EVERY,
-    fold_places,
-    shuffled,
-)
 from ed_interp.probes.emergence.estimators.neural.saving import Saved
-from ed_interp.probes.emergence.estimators.neural.scoring import (
-    SHIFTS,
-    Part,
-    held_out_terms,
-    partition,
-    some_shifts,
-)
 from ed_interp.probes.emergence.estimators.neural.trained import Outcome, TrainedEstimator
-from ed_interp.probes.emergence.estimators.neural.training import Schedule, train
+from ed_interp.probes.emergence.estimators.neural.training import Schedule, Training
 
 _LEAST_BATCH = 4
 _MANY_ROWS = 2000
@@ -96,14 +84,12 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
         return 0.0
 
     def whiten(self, rows: Tensor, share: Tensor, width: int) -> Tensor:
-        """White coordinates of the leading components."""
         components = min(self.components, width)
         return white(rows, share, components=components, marginals=self.marginals)
 
     def fit(
         self, pairs: Sequence[Pair], *, seed: int, max_bytes: int, advance: Callable[[int], None]
     ) -> list[Outcome]:
-        """Cross-fit pairs of one kind."""
         critic, gaussian = self.critic(len(pairs[0].weights)), self.reference == "gaussian"
         x, y, weights = stack(pairs)
         rows, shares = _folds(weights, self.folds, seed)
@@ -116,21 +102,17 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
                 for row, share in zip(rows[:2], shares[:2], strict=True)
             )
             reference = fit_reference(*sides, train_on, stop_by)
-        parts = [Part.of(reference, row, share) for row, share in zip(rows, shares, strict=True)]
+        parts = [
+            scoring.Part.of(reference, row, share) for row, share in zip(rows, shares, strict=True)
+        ]
         width, streams = x.shape[2], list(range(self.folds)) * len(pairs)
         start = critic.start(width, width, streams, seed=seed, neutral=gaussian)
         data = [table for part in parts[:2] for table in (part.x, part.y, part.weights)]
-        trained = train(
-            critic,
-            self.bound,
-            {name: one.to(x.device) for name, one in start.items()},
-            parts[:2],
-            dataclasses.replace(self, batch=self._batch(pairs[0])),
-            seed=seed,
-            saved=Saved(self._folder, data, self.recorded(seed=seed)),
-            advance=advance,
-        )
-        terms = self._held_out(critic, trained.weights, parts, seed, max_bytes)
+        start = {name: one.to(x.device) for name, one in start.items()}
+        schedule = dataclasses.replace(self, batch=self._batch(pairs[0]))
+        training = Training(critic, self.bound, start, parts[:2], schedule, seed)
+        training.run(Saved(self._folder, data, self.recorded(seed=seed)), advance)
+        terms = self._held_out(critic, training.best, parts, seed, max_bytes)
         unbiased = gaussian_nats(x, y, weights).cpu() if gaussian else torch.zeros(len(pairs))
         # Every row is held out once, so scattering the folds of a pair covers all its rows.
         spread, joint = (
@@ -138,7 +120,9 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
             for part in (terms, reference.joint().gather(1, rows[2]))
         )
         # Members are pairs by folds.
-        steps, diverged = (one.reshape(-1, self.folds) for one in (trained.step, trained.diverged))
+        steps, diverged = (
+            one.reshape(-1, self.folds) for one in (training.best_step, training.diverged)
+        )
         outcomes = []
         for index, pair in enumerate(pairs):
             count, share = len(pair.weights), pair.weights
@@ -161,21 +145,23 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
 
     @torch.no_grad()
     def _held_out(
-        self, critic: Critic, weights: Weights, parts: list[Part], seed: int, max_bytes: int
+        self, critic: Critic, weights: Weights, parts: list[scoring.Part], seed: int, max_bytes: int
     ) -> Float[Tensor, "member place"]:
         """Terms of the held-out rows, some members at a time: all pairs of rows take memory."""
         _, stop_by, held = parts
         members, places = held.weights.shape
         # The value is reported, not only compared: more separate pairs than early stopping takes.
-        shifts = some_shifts(4 * SHIFTS, seed)
+        shifts = scoring.some_shifts(4 * scoring.SHIFTS, seed)
         terms = []
         for which in torch.arange(members).split(max(1, max_bytes // (places**2 * 8 * 6))):
             own = {name: one[which] for name, one in weights.items()}
-            level = partition(critic, own, stop_by.members(which))
+            level = scoring.partition(critic, own, stop_by.members(which))
             part = held.members(which)
             clip = self.clip()
             terms.append(
-                held_out_terms(critic, own, part, self.bound, clip=clip, level=level, shifts=shifts)
+                scoring.held_out_terms(
+                    critic, own, part, self.bound, clip=clip, level=level, shifts=shifts
+                )
             )
         return torch.cat(terms)
 
@@ -185,7 +171,7 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
 
     def _batch(self, pair: Pair) -> int:
         """Rows of a minibatch: a power of 2, so that pairs of like length can train together."""
-        train = len(pair.weights) * (1 - 1 / self.folds) * (1 - 1 / VALIDATION_EVERY)
+        train = len(pair.weights) * (1 - 1 / self.folds) * (1 - 1 / sampling.VALIDATION_EVERY)
         fitting: int = 2 ** int(math.log2(max(1.0, train / 4)))
         return min(self.batch, max(_LEAST_BATCH, fitting))
 
@@ -197,7 +183,6 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
         return self.folds * (rows + columns * hidden * 20 + 12 * self.batch**2)
 
     def details(self, one: Outcome) -> dict[str, float | int]:
-        """What is recorded of every training."""
         return {
             "held_out_bits": one.held_out / math.log(2),
             "reference_bits": one.reference / math.log(2),
@@ -213,10 +198,12 @@ def _folds(weights: Tensor, folds: int, seed: int) -> tuple[list[Tensor], list[T
     """
     longest = weights.shape[1]
     counts = (weights > 0).sum(1).cpu()
-    order = shuffled(counts, longest, seed, SHUFFLE).to(weights.device)
+    order = sampling.shuffled(counts, longest, seed, sampling.SHUFFLE).to(weights.device)
     order, weights = (table.repeat_interleave(folds, 0) for table in (order, weights))
     rows, shares = [], []
-    for kind in zip(*(fold_places(longest, folds, fold) for fold in range(folds)), strict=True):
+    for kind in zip(
+        *(sampling.fold_places(longest, folds, fold) for fold in range(folds)), strict=True
+    ):
         # Folds differ by a row in size: the shorter get a place -1, which weighs nothing.
         places = torch.nn.utils.rnn.pad_sequence(list(kind), batch_first=True, padding_value=-1)
         places = places.to(weights.device).repeat(len(weights) // folds, 1)

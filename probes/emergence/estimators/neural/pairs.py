@@ -14,11 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ed_interp.probes.emergence.estimators.base import Batch
-from ed_interp.probes.emergence.estimators.neural.atoms import (
-    counts_of,
-    discrete_terms,
-    is_discrete,
-)
+from ed_interp.probes.emergence.estimators.neural import atoms
 from ed_interp.probes.emergence.estimators.rows import (
     counted_rows,
     entropy_bits,
@@ -74,7 +70,7 @@ def prepare(batch: Batch, white: Callable[[Tensor, Tensor], Tensor]) -> Chains:
         InvalidInputError: NaN or infinite states.
     """
     rows = batch.weights.shape[-1]
-    counts = counts_of(batch.given)
+    counts = atoms.counts_of(batch.given)
     times = torch.ones(rows, dtype=torch.float64) if counts is None else counts
     prepared = Chains({}, {}, [], [], batch.blocks)
     for element, (sites, own) in enumerate(batch.each()):
@@ -94,8 +90,8 @@ def prepare(batch: Batch, white: Callable[[Tensor, Tensor], Tensor]) -> Chains:
         for block in range(prepared.blocks):
             x, y = points[block], points[block + 1]
             key = (element, block)
-            if is_discrete(x, y, seen):
-                prepared.exact[key] = discrete_terms(x, y, merged)
+            if atoms.is_discrete(x, y, seen):
+                prepared.exact[key] = atoms.discrete_terms(x, y, merged)
                 continue
             for index in (block, block + 1):
                 if index not in sides:

@@ -70,11 +70,9 @@ class TrainedEstimator(ChainEstimator):
     steps: int = option(1000, help="Most training steps.", min=1)
 
     def reporting(self: T, progress: Progress) -> T:
-        """The same estimator, which reports its progress: a bar, or calls of a callable."""
         return self._copy(_progress=progress)
 
     def resuming(self: T, folder: str | Path | None) -> T:
-        """The same estimator, which keeps the state of its training in ``folder``."""
         return self._copy(_folder=folder)
 
     def _copy(self: T, **attributes: Any) -> T:
@@ -110,7 +108,6 @@ class TrainedEstimator(ChainEstimator):
         return {"diverged": one.diverged > 0, "at-log-n": one.nats >= SATURATED_SHARE * one.cap}
 
     def run(self, batch: Batch, *, seed: int, max_bytes: int) -> Terms:
-        """Terms of every chain. Whole-numbered weights are taken as numbers of times seen."""
         width = max(site.shape[1] for site in batch.chains[0])
         prepared = prepare(batch, lambda rows, share: self.whiten(rows, share, width))
         groups = grouped(prepared.pairs, self.member_bytes, max_bytes, self.kind_of)
