@@ -102,9 +102,7 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
                 for row, share in zip(rows[:2], shares[:2], strict=True)
             )
             reference = fit_reference(*sides, train_on, stop_by)
-        parts = [
-            scoring.Part.of(reference, row, share) for row, share in zip(rows, shares, strict=True)
-        ]
+        parts = [scoring.Part.of(reference, *one) for one in zip(rows, shares, strict=True)]
         width, streams = x.shape[2], list(range(self.folds)) * len(pairs)
         start = critic.start(width, width, streams, seed=seed, neutral=gaussian)
         data = [table for part in parts[:2] for table in (part.x, part.y, part.weights)]
@@ -120,9 +118,8 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
             for part in (terms, reference.joint().gather(1, rows[2]))
         )
         # Members are pairs by folds.
-        steps, diverged = (
-            one.reshape(-1, self.folds) for one in (training.best_step, training.diverged)
-        )
+        steps = training.best_step.reshape(-1, self.folds)
+        diverged = training.diverged.reshape(-1, self.folds)
         outcomes = []
         for index, pair in enumerate(pairs):
             count, share = len(pair.weights), pair.weights
@@ -156,13 +153,9 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
         for which in torch.arange(members).split(max(1, max_bytes // (places**2 * 8 * 6))):
             own = {name: one[which] for name, one in weights.items()}
             level = scoring.partition(critic, own, stop_by.members(which))
+            options = {"clip": self.clip(), "level": level, "shifts": shifts}
             part = held.members(which)
-            clip = self.clip()
-            terms.append(
-                scoring.held_out_terms(
-                    critic, own, part, self.bound, clip=clip, level=level, shifts=shifts
-                )
-            )
+            terms.append(scoring.held_out_terms(critic, own, part, self.bound, **options))
         return torch.cat(terms)
 
     def kind_of(self, pair: Pair) -> tuple[int, bool]:
