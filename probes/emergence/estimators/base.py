@@ -3,17 +3,7 @@
 An estimator works on a *chain* of representations of one population (the residual stream before
 and after each block) and returns one pointwise term per block and row, in bits, whose weighted
 mean is the estimate. Intervals, paired comparisons and the sharing of work between processes all
-need the terms; a single number would not do.
-
-    @register("correlation")
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Correlation(Estimator):
-        column: int = option(0, help="Column of each side that is used.", min=0)
-
-        def pair(self, x, y, *, weights=None, seed=0, max_bytes=DEFAULT_MAX_BYTES):
-            ...
-
-An estimator of another package is named in the entry-point group ``ed_interp.estimators``.
+need the terms; a single number would not do. How to write one is in CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -341,14 +331,7 @@ def flags_of(
 ) -> tuple[str, ...]:
     """What a reader must know before believing an estimate (see :data:`GENERAL_FLAGS`).
 
-    Args:
-        bits: The estimate.
-        ci_low: Lower end of its interval.
-        limit: Entropy of the population in bits.
-        rows: Number of distinct rows.
-        constant: Whether one side is the same in every row.
-        half_precision: Whether the states were 16-bit floats.
-        own: The estimator's own flags of this value (:attr:`Terms.flags`), which come last.
+    ``own`` are the estimator's own flags of this value (:attr:`Terms.flags`), which come last.
     """
     if not math.isfinite(bits):
         raise InvalidInputError(f"the estimate must be a finite number of bits, got {bits}")

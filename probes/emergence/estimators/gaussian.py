@@ -44,7 +44,6 @@ from ed_interp.probes.emergence.estimators.rows import counted_rows
 from ed_interp.probes.emergence.estimators.tables import (
     DensityEstimator,
     Margins,
-    Whitened,
     whitened,
 )
 
@@ -85,32 +84,32 @@ class Gaussian(DensityEstimator):
             yield _fit(x, y, share, self.correction)
 
 
-def _fit(x: Whitened, y: Whitened, weights: Tensor, correction: str) -> tuple[Tensor, list[str]]:
+def _fit(x: Tensor, y: Tensor, weights: Tensor, correction: str) -> tuple[Tensor, list[str]]:
     """Pointwise terms in bits, whose weighted mean is the corrected estimate, and flags."""
     dof, flags = degrees_of_freedom(weights), []
-    enough = dof >= _ROWS_PER_COLUMN * (x.width + y.width)
+    enough = dof >= _ROWS_PER_COLUMN * (x.shape[1] + y.shape[1])
     how = ("analytic" if enough else "spectral") if correction == "auto" else correction
     # The analytic correction is finite only with more degrees of freedom than columns.
-    if how == "spectral" or (how == "analytic" and dof <= x.width + y.width + 1):
+    if how == "spectral" or (how == "analytic" and dof <= x.shape[1] + y.shape[1] + 1):
         most = most_components(dof)
-        if max(x.width, y.width) > most:
+        if max(x.shape[1], y.shape[1]) > most:
             flags.append("projected")
-        x, y = (Whitened(side.scores[:, :most]) for side in (x, y))
+        x, y = x[:, :most], y[:, :most]
     if how == "spectral":
         flags.append("shrunk")
-    if min(x.width, y.width) == 0:
+    if min(x.shape[1], y.shape[1]) == 0:
         return torch.zeros_like(weights), []
     u, v, squared = _canonical(x, y, weights)
     if bool((squared >= _CEILING).any()):
         flags.append("ill-conditioned")
     if how == "spectral":
-        kept = shrunk_correlations(squared.tolist(), x.width, y.width, dof)
+        kept = shrunk_correlations(squared.tolist(), x.shape[1], y.shape[1], dof)
         true = torch.tensor(kept, dtype=torch.float64, device=squared.device)
     else:
         true = squared
     nats = float(-0.5 * torch.log1p(-true).sum())
     if how == "analytic":
-        nats -= chance_nats(x.width, y.width, dof)
+        nats -= chance_nats(x.shape[1], y.shape[1], dof)
     rho = true.sqrt()
     # The log ratio of the Gaussian densities in canonical variates, but for its constant, which
     # is set so that the mean of the terms is the corrected value.
@@ -130,12 +129,10 @@ def most_components(dof: float) -> int:
     return max(1, math.floor(dof / 4))
 
 
-def _canonical(x: Whitened, y: Whitened, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _canonical(x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Canonical variates of both sides, and their squared correlations."""
-    left, values, right = torch.linalg.svd(
-        (x.scores * weights[:, None]).T @ y.scores, full_matrices=False
-    )
-    return x.scores @ left, y.scores @ right.T, values.square().clamp(max=_CEILING)
+    left, values, right = torch.linalg.svd((x * weights[:, None]).T @ y, full_matrices=False)
+    return x @ left, y @ right.T, values.square().clamp(max=_CEILING)
 
 
 @torch.no_grad()
@@ -149,13 +146,7 @@ def log_mean_ratio(
     """``log E[p(x, y) / (p(x) p(y))]`` in nats over rows paired at random, p the fitted Gaussian.
 
     0 but for chance where the margins are Gaussian: the ratio integrates to 1 over their product.
-
-    Args:
-        x: Rows of one side.
-        y: The same rows of the other side.
-        weights: Weights that sum to 1.
-        chosen: Indices of rows; each of them is paired with each other.
-        margins: Margins of the Gaussian.
+    ``chosen`` are indices of rows; each of them is paired with each other.
     """
     _, share, kept = counted_rows((x, y), weights)
     share = share.to(x.device)
@@ -163,9 +154,9 @@ def log_mean_ratio(
     place = ((weights > 0).cumsum(0) - 1)[chosen].to(x.device)
     dof = degrees_of_freedom(share)
     sides = [whitened(z, share, margins) for z in kept]
-    if dof < _ROWS_PER_COLUMN * (sides[0].width + sides[1].width):
-        sides = [Whitened(side.scores[:, : most_components(dof)]) for side in sides]
-    if min(side.width for side in sides) == 0:
+    if dof < _ROWS_PER_COLUMN * (sides[0].shape[1] + sides[1].shape[1]):
+        sides = [side[:, : most_components(dof)] for side in sides]
+    if min(side.shape[1] for side in sides) == 0:
         return 0.0
     u, v, squared = _canonical(sides[0], sides[1], share)
     u, v, rho = u[place], v[place], squared.sqrt()

@@ -39,7 +39,7 @@ from ed_interp.probes.emergence.estimators.gaussian import (
 from ed_interp.probes.emergence.estimators.ksg import KSG
 from ed_interp.probes.emergence.estimators.registry import register
 from ed_interp.probes.emergence.estimators.rows import equal_in_all, equal_rows
-from ed_interp.probes.emergence.estimators.tables import DensityEstimator, Whitened, whitened
+from ed_interp.probes.emergence.estimators.tables import DensityEstimator, whitened
 
 # Added to the variances, so that directions without any do not become large codes.
 _RIDGE = 1e-3
@@ -97,9 +97,9 @@ class Latent(DensityEstimator):
         low, high = (side <= middle).nonzero()[:, 0], (side > middle).nonzero()[:, 0]
         return [(low, high), (high, low)] if len(high) >= 4 else []
 
-    def _features(self, side: Whitened, share: Tensor, generator: torch.Generator) -> Tensor:
+    def _features(self, side: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
         """Columns, squared length and random Fourier features; each of variance 1."""
-        table = side.scores[:, :_LINEAR]
+        table = side[:, :_LINEAR]
         width = table.shape[1]
         if width == 0:
             return table
@@ -111,7 +111,7 @@ class Latent(DensityEstimator):
         phase = 2 * math.pi * torch.rand(self.features, generator=generator)
         waves = torch.cos(table @ drawn.to(table) * 2 + phase.to(table))
         length = table.square().sum(1, keepdim=True).log1p()
-        return whitened(torch.cat([table, length, waves], 1), share).scores
+        return whitened(torch.cat([table, length, waves], 1), share)
 
     def _scored(
         self,

@@ -132,13 +132,7 @@ def paper_value(
 ) -> tuple[Float[Tensor, "pair"], Float[Tensor, "pair row"], Float[Tensor, "pair row"]]:
     """The Donsker-Varadhan value in nats, f of the pairs, and f of x with the ``other`` y.
 
-    Args:
-        critic: The architecture.
-        weights: Its weights.
-        x: One side.
-        y: The other side, row by row.
-        other: y in another order.
-        share: Weights of the rows, which sum to 1.
+    ``other`` is y in another order; ``share`` are weights of the rows, which sum to 1.
     """
     joint = critic.scores(weights, x, y)
     apart = critic.scores(weights, x, other)

@@ -62,33 +62,17 @@ class DensityEstimator(ChainEstimator):
         return batch.result(terms, limits, settings, flags)
 
 
-@dataclasses.dataclass(frozen=True)
-class Whitened:
-    """Rows in coordinates without correlation, of largest variance first."""
-
-    scores: Float[Tensor, "row component"]
-    """Weighted mean 0 and weighted variance 1 in each component, float64."""
-
-    @property
-    def width(self) -> int:
-        """Number of directions in which the rows vary."""
-        return self.scores.shape[1]
-
-
 def whitened(
     x: Float[Tensor, "row d"], weights: Float[Tensor, "row"], margins: Margins = "raw"
-) -> Whitened:
-    """Principal components of the columns brought to one scale, each of variance 1.
+) -> Float[Tensor, "row component"]:
+    """Principal components of the columns brought to one scale, the largest first.
 
-    Args:
-        x: Finite rows, all of positive weight.
-        weights: Summing to 1, float64, on the device of ``x``.
-        margins: ``rank`` replaces every column by the normal quantiles of its ranks first.
+    Each has weighted mean 0 and variance 1; ``weights`` sum to 1, float64, on the device of ``x``.
     """
     table = scaled(x, weights, margins)
     rows, width = table.shape
     if width == 0:
-        return Whitened(table)
+        return table
     root = weights.sqrt()[:, None]
     weighted = table * root
     # The smaller of the two Gram matrices has all eigenvalues that are not 0.
@@ -99,13 +83,16 @@ def whitened(
     else:
         values, vectors = torch.linalg.eigh(weighted @ weighted.T)
         scores = vectors[:, _kept(values)] / root
-    return Whitened(scores.flip(1))  # eigh sorts upwards
+    return scores.flip(1)  # eigh sorts upwards
 
 
 def scaled(
     x: Float[Tensor, "row d"], weights: Float[Tensor, "row"], margins: Margins = "raw"
 ) -> Float[Tensor, "row column"]:
-    """Columns that vary, in float64, each with weighted mean 0 and standard deviation 1."""
+    """Columns that vary, in float64, each with weighted mean 0 and standard deviation 1.
+
+    Margins ``rank`` replaces every column by the normal quantiles of its ranks first.
+    """
     table = x.detach().double()
     # A constant column keeps the rounding error of its mean, which is no variance.
     least = 1e-12 * table.abs().amax(0)

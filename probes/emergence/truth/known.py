@@ -103,9 +103,7 @@ class KnownInformation:
     def through_noise(self, s_x: float, s_y: float) -> Bits | None:
         """Information (and its error) after Gaussian noise on both sides; None if not known.
 
-        Args:
-            s_x: Standard deviation of the noise per coordinate of x.
-            s_y: The same for y.
+        ``s_x`` and ``s_y`` are standard deviations per coordinate.
         """
         if s_x == 0 and s_y == 0:
             return self._value

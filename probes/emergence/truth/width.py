@@ -195,8 +195,7 @@ def _clouds(
         seen = Clusters(
             table, centres[0], centres[1], math.hypot(radii[0], s_x), math.hypot(radii[1], s_y)
         )
-        exact = seen.exact_bits()
-        return (exact, 0.0) if exact is not None else integrate(seen, rows=_NOISY_ROWS)
+        return information(seen, rows=_NOISY_ROWS)
 
     return KnownInformation(name, family, law, noisy=noisy)
 

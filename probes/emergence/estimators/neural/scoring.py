@@ -177,14 +177,8 @@ def stop_value(
     watched: Bound = "infonce" if bound == "infonce" else "dv"
     none = part.x.new_zeros(len(part.x)).double()
     terms = held_out_terms(critic, weights, part, watched, clip=0.0, level=none, shifts=shifts)
-    return weighted_mean(terms, part.weights)
-
-
-def weighted_mean(
-    terms: Float[Tensor, "member row"], weights: Float[Tensor, "member row"]
-) -> Float[Tensor, "member"]:
-    """Mean over rows; rows of weight 0 have no effect, even if they hold NaN."""
-    return torch.where(weights > 0, terms * weights, 0.0).sum(1)
+    # Terms of padding may be NaN, which a weight of 0 would not remove.
+    return torch.where(part.weights > 0, terms * part.weights, 0.0).sum(1)
 
 
 def partition(critic: Critic, weights: Weights, part: Part) -> Float[Tensor, "member"]:

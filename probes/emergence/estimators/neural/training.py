@@ -105,13 +105,8 @@ class Adam:
 class Training:
     """A training of all members, which ends with their best state in ``best``; see the module.
 
-    Args:
-        critic: The architecture.
-        bound: The objective.
-        start: Initial weights; not changed.
-        parts: Rows to draw minibatches from, and rows to stop by.
-        schedule: How long and how fast.
-        seed: Seed of the minibatches.
+    ``parts`` are the rows to draw minibatches from and the rows to stop by; ``start`` is not
+    changed.
     """
 
     def __init__(
