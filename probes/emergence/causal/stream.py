@@ -62,7 +62,7 @@ class CausalProfile(Result):
     KIND = "causal-emergence"
 
     rows: tuple[CausalRow, ...]
-    settings: dict[str, Any]
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def title(self) -> str:
         return "Causal emergence per block"
@@ -145,8 +145,8 @@ def causal_profile(
     rows = []
     for layer, (before, after) in enumerate(itertools.pairwise(sites)):
         measured = causal_emergence(before, after, macro=macro)
-        values = [getattr(measured, name) for name in _MEASURES[:-1]]
-        rows.append(CausalRow(layer, *values, o_information(after).bits))
+        values = {name: getattr(measured, name) for name in _MEASURES[:-1]}
+        rows.append(CausalRow(layer, o_information=o_information(after).bits, **values))
     settings = {
         "shots": shots,
         "parts": int(directions.shape[1]),

@@ -77,7 +77,8 @@ class Latent(DensityEstimator):
         share = share.to(device)
         for pair in itertools.pairwise(sites):
             generator = torch.Generator().manual_seed(seed)
-            terms, flags = torch.zeros(len(share), dtype=torch.float64), {}
+            terms = torch.zeros(len(share), dtype=torch.float64)
+            flags: dict[str, None] = {}
             if len(share) >= _FEWEST:
                 views = [self._features(whitened(z, share), share, generator) for z in pair]
                 for train, test in self._halves(pair, generator):

@@ -95,7 +95,7 @@ class Mine(TrainedEstimator):
         self, pairs: Sequence[Pair], *, seed: int, max_bytes: int, advance: Callable[[int], None]
     ) -> list[Outcome]:
         settings = self.recorded(seed=seed, pairs=len(pairs))
-        best = maximise(pairs, self, seed, Saved(self._folder, stack(pairs), settings), advance)
+        best = maximise(pairs, self, seed, Saved(self.folder, stack(pairs), settings), advance)
         return [
             Outcome(
                 terms=best.terms[index, : len(pair.weights)].double(),

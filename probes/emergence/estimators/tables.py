@@ -79,7 +79,7 @@ def whitened(
     if width <= rows:
         values, vectors = torch.linalg.eigh(weighted.T @ weighted)
         kept = _kept(values)
-        scores = table @ (vectors[:, kept] / values[kept].sqrt())
+        scores: Tensor = table @ (vectors[:, kept] / values[kept].sqrt())
     else:
         values, vectors = torch.linalg.eigh(weighted @ weighted.T)
         scores = vectors[:, _kept(values)] / root

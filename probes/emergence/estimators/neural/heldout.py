@@ -93,15 +93,15 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
         critic, gaussian = self.critic(len(pairs[0].weights)), self.reference == "gaussian"
         x, y, weights = stack(pairs)
         rows, shares = _folds(weights, self.folds, seed)
-        sides = [table.repeat_interleave(self.folds, 0) for table in (x, y)]
-        reference = no_reference(*sides)
+        wide_x, wide_y = (table.repeat_interleave(self.folds, 0) for table in (x, y))
+        reference = no_reference(wide_x, wide_y)
         if gaussian:
             # The held-out rows weigh 0 in both, so the reference has not seen them either.
             train_on, stop_by = (
-                torch.zeros_like(sides[0][..., 0]).scatter_add_(1, row, share)
+                torch.zeros_like(wide_x[..., 0]).scatter_add_(1, row, share)
                 for row, share in zip(rows[:2], shares[:2], strict=True)
             )
-            reference = fit_reference(*sides, train_on, stop_by)
+            reference = fit_reference(wide_x, wide_y, train_on, stop_by)
         parts = [scoring.Part.of(reference, *one) for one in zip(rows, shares, strict=True)]
         width, streams = x.shape[2], list(range(self.folds)) * len(pairs)
         start = critic.start(width, width, streams, seed=seed, neutral=gaussian)
@@ -109,7 +109,7 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
         start = {name: one.to(x.device) for name, one in start.items()}
         schedule = dataclasses.replace(self, batch=self._batch(pairs[0]))
         training = Training(critic, self.bound, start, parts[:2], schedule, seed)
-        training.run(Saved(self._folder, data, self.recorded(seed=seed)), advance)
+        training.run(Saved(self.folder, data, self.recorded(seed=seed)), advance)
         terms = self._held_out(critic, training.best, parts, seed, max_bytes)
         unbiased = gaussian_nats(x, y, weights).cpu() if gaussian else torch.zeros(len(pairs))
         # Every row is held out once, so scattering the folds of a pair covers all its rows.
@@ -149,13 +149,18 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
         members, places = held.weights.shape
         # The value is reported, not only compared: more separate pairs than early stopping takes.
         shifts = scoring.some_shifts(4 * scoring.SHIFTS, seed)
+        at_once = max(1, max_bytes // (places**2 * 8 * 6))
         terms = []
-        for which in torch.arange(members).split(max(1, max_bytes // (places**2 * 8 * 6))):
+        for first in range(0, members, at_once):
+            which = torch.arange(first, min(members, first + at_once))
             own = {name: one[which] for name, one in weights.items()}
             level = scoring.partition(critic, own, stop_by.members(which))
-            options = {"clip": self.clip(), "level": level, "shifts": shifts}
             part = held.members(which)
-            terms.append(scoring.held_out_terms(critic, own, part, self.bound, **options))
+            terms.append(
+                scoring.held_out_terms(
+                    critic, own, part, self.bound, clip=self.clip(), level=level, shifts=shifts
+                )
+            )
         return torch.cat(terms)
 
     def kind_of(self, pair: Pair) -> tuple[int, bool]:

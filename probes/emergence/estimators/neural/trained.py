@@ -62,11 +62,6 @@ class TrainedEstimator(ChainEstimator):
     }
     together = True
 
-    # Where the state is kept and how progress is told change no number, so these are no options:
-    # they are set on a copy, neither recorded nor compared.
-    _folder: ClassVar[str | Path | None] = None
-    _progress: ClassVar[Progress] = None
-
     steps: int = option(1000, help="Most training steps.", min=1)
 
     def reporting(self: T, progress: Progress) -> T:
@@ -75,6 +70,13 @@ class TrainedEstimator(ChainEstimator):
     def resuming(self: T, folder: str | Path | None) -> T:
         return self._copy(_folder=folder)
 
+    @property
+    def folder(self) -> str | Path | None:
+        """Where the state of the training is kept; None for nowhere."""
+        return getattr(self, "_folder", None)
+
+    # The place of the state and the reporting of progress change no number, so they are no
+    # options: set on a copy, they are neither recorded nor compared.
     def _copy(self: T, **attributes: Any) -> T:
         made = copy.copy(self)
         for name, value in attributes.items():
@@ -112,7 +114,8 @@ class TrainedEstimator(ChainEstimator):
         prepared = prepare(batch, lambda rows, share: self.whiten(rows, share, width))
         groups = grouped(prepared.pairs, self.member_bytes, max_bytes, self.kind_of)
         outcomes: dict[Key, Outcome] = {}
-        with track(self._progress, f"training {self.name}", self.steps * len(groups)) as advance:
+        progress: Progress = getattr(self, "_progress", None)
+        with track(progress, f"training {self.name}", self.steps * len(groups)) as advance:
             for keys in groups:
                 pairs = [prepared.pairs[key] for key in keys]
                 fitted = self.fit(pairs, seed=seed, max_bytes=max_bytes, advance=advance)

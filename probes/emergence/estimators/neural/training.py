@@ -118,7 +118,8 @@ class Training:
         schedule: Schedule,
         seed: int,
     ) -> None:
-        self.critic, self.bound, self.schedule, self.seed = critic, bound, schedule, seed
+        self.critic, self.schedule, self.seed = critic, schedule, seed
+        self.bound: Bound = bound
         self.parts, self.stop = parts, parts[1]
         now, self.best = ({name: one.clone() for name, one in start.items()} for _ in range(2))
         """The best state of every member."""
