@@ -55,6 +55,7 @@ R = TypeVar("R", bound="Result")
 HOMES = {
     "adapter-training": "ed_interp.adapters.training.result",
     "calibration": "ed_interp.probes.emergence.calibration.result",
+    "causal-emergence": "ed_interp.probes.emergence.causal.stream",
     "comparison": "ed_interp.eval.compare.result",
     "dictionary-measurement": "ed_interp.probes.dictionaries.measurement",
     "emergence": "ed_interp.probes.emergence.curve",
