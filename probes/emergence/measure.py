@@ -170,17 +170,19 @@ def estimate(
         distinct = read.sequences(shots)
         return Chain(read.normal(distinct.states), distinct.counts)
 
-    def slot(contents: Contents) -> Chain:
-        tokens, counts = (np.frombuffer(part, dtype=np.int64) for part in contents)
-        rows = torch.as_tensor(tokens.copy(), device=token_states.device)
+    def tokens_of(contents: Contents) -> Chain:
+        # Copies, as arrays over bytes are read-only, which torch warns of.
+        tokens, counts = (np.frombuffer(part, dtype=np.int64).copy() for part in contents)
+        rows = torch.as_tensor(tokens, device=token_states.device)
         return Chain(token_states[:, rows], counts)
 
-    macro = Estimates(sequences, estimator, seed)
-    micro = Estimates(slot, estimator, seed)
+    reporting = estimator.reporting(shown)
+    macro = Estimates(sequences, reporting, seed)
+    micro = Estimates(tokens_of, reporting, seed)
     if estimator.together:
-        macro.prepare(mine, shown)
-        slots = (s for shots in mine for s in read.tokens.by_shots[shots])
-        micro.prepare([contents_of(read.tokens.slots[s]) for s in slots], shown)
+        macro.prepare(mine)
+        slots = dict.fromkeys(slot for shots in mine for slot in read.tokens.by_shots[shots])
+        micro.prepare(contents_of(read.tokens.slots[slot]) for slot in slots)
         shown = None  # The training has shown its own progress.
     terms: dict[int, ShotTerms] = {}
     with track(shown, what, len(mine)) as advance:
