@@ -12,14 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Protocol, TypeVar
 
 from ed_interp.charts.spec import Band, Chart, Heat, Line, Mark, Panel, Rule
-from ed_interp.charts.theme import MANY_BLOCKS, ticks
+from ed_interp.charts.theme import MANY_BLOCKS, depth, plural
 from ed_interp.probes.emergence.rows import (
     BehaviourRow,
     ComparisonRow,
     EmergenceRow,
     ProfileRow,
 )
-from ed_interp.probes.emergence.words import plural
 
 # Order in the legend: blocks (the deepest first, as their lines mostly lie), controls, behaviour.
 _BLOCKS, _CONTROLS, _BEHAVIOUR = 500, 1100, 2000
@@ -70,7 +69,7 @@ def emergence_chart(
                 y=[row.emergence for row in block],
                 low=[row.ci_low for row in block],
                 high=[row.ci_high for row in block],
-                colour=depth_of(layer, blocks),
+                colour=depth(layer, list(blocks)),
                 width=1.5 if many else 2.5,
                 size=5 if many else 8,
                 hollow=[bool(row.flags) for row in block],
@@ -79,7 +78,7 @@ def emergence_chart(
                 rank=_BLOCKS - layer,
             )
         )
-    panels = [Panel(marks=marks, y=f"emergence E ({labels.unit})", x="shots", height=0.62)]
+    panels = [Panel(marks=marks, y=f"emergence E ({labels.unit})", x="shots", height=1.3)]
     caption = (
         "E = macro - micro per block. Bands are bootstrap intervals over prompts. The dashed line "
         "depends only on the data: it is E of any noiseless network that keeps distinct inputs "
@@ -165,7 +164,7 @@ def terms_chart(rows: Sequence[EmergenceRow], labels: Labels) -> Chart:
                 name=f"block {layer}",
                 x=[row.shots for row in block],
                 y=[getattr(row, term) for row in block],
-                colour=depth_of(layer, blocks),
+                colour=depth(layer, list(blocks)),
                 width=1.5 if many else 2.5,
                 size=4 if many else 7,
                 legend=not many and term == "macro",
@@ -208,7 +207,7 @@ def profile_chart(
                 name=f"block {layer}",
                 x=[row.noise for row in block],
                 y=[row.emergence for row in block],
-                colour=depth_of(layer, blocks),
+                colour=depth(layer, list(blocks)),
                 width=1.5 if many else 2.5,
                 size=4 if many else 7,
                 legend=not many,
@@ -257,7 +256,7 @@ def comparison_chart(rows: Sequence[ComparisonRow], *, title: str, unit: str = "
                 low=[row.ci_low for row in block],
                 high=[row.ci_high for row in block],
                 interval="bars",
-                colour=depth_of(layer, blocks),
+                colour=depth(layer, list(blocks)),
                 width=2,
                 size=7,
                 hollow=[bool(row.flags) for row in block],
@@ -296,20 +295,14 @@ def by_block(rows: Iterable[RowT]) -> dict[int, list[RowT]]:
     }
 
 
-def depth_of(layer: int, layers: Iterable[int]) -> float:
-    """The place of a block along the scale of depth, from 0 to 1."""
-    first, last = min(layers), max(layers)
-    return (layer - first) / (last - first) if last > first else 0.5
-
-
 def _depth_bar(blocks: Mapping[int, object]) -> tuple[int, int] | None:
     return (min(blocks), max(blocks)) if len(blocks) > MANY_BLOCKS else None
 
 
 def _with_shots(panels: Sequence[Panel], rows: Sequence[_OfBlock]) -> list[Panel]:
     """Panels whose x axis is labelled at shot counts that were measured, only."""
-    labels = ticks([row.shots for row in rows])
-    return [dataclasses.replace(panel, x_ticks=labels) for panel in panels]
+    counts = sorted({row.shots for row in rows})
+    return [dataclasses.replace(panel, x_ticks=counts) for panel in panels]
 
 
 def _mode(places: Mapping[int, object]) -> Literal["both", "line"]:
@@ -374,7 +367,7 @@ def _twin(blocks: Mapping[int, Sequence[EmergenceRow]], unit: str) -> list[Mark]
             name="untrained twin" if layer == min(values) else f"untrained twin, block {layer}",
             x=list(line),
             y=list(line.values()),
-            colour=depth_of(layer, blocks),
+            colour=depth(layer, list(blocks)),
             dash="dot",
             width=1.5,
             mode=_mode(line),
@@ -442,7 +435,7 @@ def _behaviour_panel(rows: Sequence[BehaviourRow]) -> Panel:
         y="accuracy",
         right="log-probability (nats)",
         x="shots",
-        height=0.38,
+        height=0.8,
         # A little beyond 0 and 1, so that markers at the ends are whole.
         y_range=(-0.03, 1.03),
     )

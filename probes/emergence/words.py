@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from ed_interp.probes.emergence.rows import BehaviourRow, EmergenceRow
+from ed_interp.charts.theme import plural
+from ed_interp.probes.emergence.rows import AgreementRow, BehaviourRow, EmergenceRow
 
 
 class Flagged(Protocol):
@@ -86,6 +87,16 @@ def occurring(rows: Sequence[Flagged]) -> list[str]:
     return list(dict.fromkeys(flag for row in rows for flag in row.flags))
 
 
+def agreement_text(agreement: Sequence[AgreementRow]) -> str:
+    """How far the estimators agree in the order of E over blocks and shots."""
+    parts = [
+        f"{row.spearman:.2f} between {row.first} and {row.second}"
+        for row in agreement
+        if row.quantity == "emergence" and row.spearman is not None
+    ]
+    return f"Rank correlation of E over blocks and shots: {', '.join(parts)}." if parts else ""
+
+
 def how(estimator: str, noise: float | None, unit: str = "bits") -> str:
     """How E was measured."""
     added = (
@@ -118,7 +129,3 @@ def spans(counts: Sequence[int]) -> str:
         f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs
     )
 
-
-def plural(count: int, noun: str) -> str:
-    """``count`` and ``noun``: 1 shot, 2 shots."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
