@@ -30,51 +30,36 @@ def figure(chart: Chart, theme: str = "light") -> go.Figure:
         theme: ``light`` or ``dark``.
     """
     colours = THEMES[theme]  # type: ignore[index]
-    columns = min(chart.columns, len(chart.panels))
-    lines = [chart.panels[i : i + columns] for i in range(0, len(chart.panels), columns)]
-    heights = [max(pixels(panel) for panel in line) for line in lines]
-    total = sum(heights)
-    gap = 78 if any(panel.title for panel in chart.panels) else 40
-    if not chart.share_x or columns > 1:
-        gap = max(gap, 95)  # every panel has labels of its own
-    rows = len(lines)
+    heights = [pixels(panel) for panel in chart.panels]
+    titled = any(panel.title for panel in chart.panels)
+    gap = max(78 if titled else 40, 0 if chart.share_x else 95)
+    rows, total = len(chart.panels), sum(heights)
+    # One column whatever the chart says: it is read on narrow screens too.
     made = make_subplots(
         rows=rows,
-        cols=columns,
-        shared_xaxes="columns" if chart.share_x and columns == 1 else False,
+        cols=1,
+        shared_xaxes=chart.share_x,
         row_heights=[height / total for height in heights],
         # A share of the whole height; Plotly allows at most 1 / (rows - 1).
         vertical_spacing=min(gap / (total + gap * (rows - 1)), 0.9 / (rows - 1)) if rows > 1 else 0,
-        horizontal_spacing=0.14,
-        specs=[
-            [{"secondary_y": bool(panel.right)} for panel in line] + [None] * (columns - len(line))
-            for line in lines
-        ],
+        specs=[[{"secondary_y": bool(panel.right)}] for panel in chart.panels],
         subplot_titles=[html.escape(panel.title) for panel in chart.panels],
     )
     seen: set[str] = set()
-    for number, panel in enumerate(chart.panels):
-        at = {"row": number // columns + 1, "col": number % columns + 1}
+    for row, panel in enumerate(chart.panels, start=1):
         for mark in panel.marks:
-            _ADD[type(mark)](made, mark, panel, at, colours, seen)
+            _ADD[type(mark)](made, mark, panel, {"row": row, "col": 1}, colours, seen)
     if any(any(m.hollow) for p in chart.panels for m in p.marks if isinstance(m, Line)):
-        points = {
-            "size": 8,
-            "color": colours.background,
-            "line": {"color": colours.text, "width": 1.5},
-        }
-        made.add_trace(
-            go.Scatter(
-                x=[None], y=[None], mode="markers", marker=points, name=_FLAGGED, legendrank=1500
-            )
-        )
+        edge = {"color": colours.text, "width": 1.5}
+        points = {"size": 8, "color": colours.background, "line": edge}
+        sample = {"x": [None], "y": [None], "mode": "markers", "marker": points}
+        made.add_trace(go.Scatter(name=_FLAGGED, legendrank=1500, **sample))
     if chart.depth is not None:
         _depth_bar(made, chart.depth, colours)
     _dress(made, chart, colours, total + gap * (rows - 1) + HEAD)
-    for number, panel in enumerate(chart.panels):
-        at = {"row": number // columns + 1, "col": number % columns + 1}
-        last = number // columns == rows - 1 or not chart.share_x or columns > 1
-        _axes(made, panel, at, colours, label=last)
+    for row, panel in enumerate(chart.panels, start=1):
+        last = row == rows or not chart.share_x
+        _axes(made, panel, {"row": row, "col": 1}, colours, label=last)
     return made
 
 
@@ -231,6 +216,7 @@ def _heat(
     made: go.Figure, mark: Heat, panel: Panel, at: dict[str, int], colours: Theme, seen: set[str]
 ) -> None:
     low, middle, high = colours.heat
+    bottom, top = made.get_subplot(**at).yaxis.domain
     scale = (
         [[0, middle], [1, high]] if mark.centre is None else [[0, low], [0.5, middle], [1, high]]
     )
@@ -247,7 +233,13 @@ def _heat(
             hovertext=[[_hover(text) for text in line] for line in mark.hover] or None,
             hoverinfo="text" if mark.hover else None,
             showscale=bool(mark.unit),
-            colorbar={"title": {"text": mark.unit}, "thickness": 14, "outlinewidth": 0},
+            colorbar={
+                "title": {"text": mark.unit},
+                "thickness": 14,
+                "outlinewidth": 0,
+                "y": (bottom + top) / 2,
+                "len": top - bottom,
+            },
             xgap=1,
             ygap=1,
         ),
@@ -297,7 +289,7 @@ def _axes(
     common = {**grid, "tickfont": {"size": 13}, "automargin": True, "zerolinewidth": 1}
     across: dict[str, Any] = {**common, "zeroline": panel.rows}
     if panel.log_x:
-        across["type"] = "log"
+        across |= {"type": "log", "dtick": "D2"}
     if panel.symlog_x is not None:
         marks = _symlog_ticks(panel)
         across |= {"tickvals": [symlog(v, panel.symlog_x) for v in marks],
@@ -320,7 +312,7 @@ def _axes(
         names = [html.escape(shortened(name, 40)) for name in row_names(panel)]
         up |= {"categoryorder": "array", "categoryarray": names[::-1]}
     if panel.log_y:
-        up["type"] = "log"
+        up |= {"type": "log", "dtick": "D2"}
     if panel.y_range is not None:
         ends = [math.log10(v) for v in panel.y_range] if panel.log_y else panel.y_range
         up["range"] = list(ends)
@@ -331,8 +323,8 @@ def _axes(
         return
     made.update_yaxes(up, **at, secondary_y=False)
     title = {"text": html.escape(panel.right), "standoff": 16}
-    made.update_yaxes({**common, "title": title, "showgrid": False, "zeroline": False}, **at,
-                      secondary_y=True)  # fmt: skip
+    own = {"title": title, "showgrid": False, "zeroline": False, "tickmode": "auto"}
+    made.update_yaxes({**common, **own}, **at, secondary_y=True)
     for axis, right in (("left", False), ("right", True)):
         # The labels of two axes take the colours of their lines.
         shown = [m for m in panel.marks if isinstance(m, Line) and m.axis == axis]
@@ -386,12 +378,14 @@ def _dress(made: go.Figure, chart: Chart, colours: Theme, height: int) -> None:
         small = html.escape(shortened(chart.below, 110))
         title += f"<br><span style='font-size:0.75em'>{small}</span>"
     above = len(named) > 1
+    # Above the titles of the panels in the first line, if they have any.
+    lift = 26 / height if any(panel.title for panel in chart.panels) else 0.0
     made.update_layout(
         height=height + (40 if above else 0),
         title={"text": title, "x": 0, "xref": "paper", "yref": "container", "y": 0.98,
                "yanchor": "top"},
         showlegend=above,
-        legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "yref": "paper"},
+        legend={"orientation": "h", "x": 0, "y": 1 + lift, "yanchor": "bottom", "yref": "paper"},
         margin={"t": 150 if above else HEAD, "l": 60, "r": 20, "b": 50},
         font={"family": FONT, "size": 14, "color": colours.text},
         paper_bgcolor=colours.background,
@@ -411,4 +405,4 @@ def _dress(made: go.Figure, chart: Chart, colours: Theme, height: int) -> None:
     for note in made.layout.annotations:
         # Titles of panels stand at the left, as the title of the whole does.
         if note.yanchor == "bottom" and note.xref == "paper":
-            note.update(font={"size": 14, "color": colours.text})
+            note.update(x=0, xanchor="left", font={"size": 14, "color": colours.text})

@@ -88,6 +88,7 @@ def _drawn(
         "xtick.color": colours.text,
         "ytick.color": colours.text,
         "grid.color": colours.grid,
+        "axes.facecolor": colours.background,
     }
     with mpl.rc_context(style), warnings.catch_warnings():
         # A model named in a script that the font lacks is still a picture worth having.
@@ -97,12 +98,18 @@ def _drawn(
         paper = Figure(figsize=(width, sum(heights) + head), dpi=125, layout="constrained",
                        facecolor=colours.background)  # fmt: skip
         FigureCanvasAgg(paper)
-        grid = paper.subplots(len(lines), columns, squeeze=False, height_ratios=heights,
-                              sharex="col" if chart.share_x and columns == 1 else False)  # fmt: skip
+        shared = chart.share_x and columns == 1
+        grid = paper.subplots(
+            len(lines),
+            columns,
+            squeeze=False,
+            height_ratios=heights,
+            sharex="col" if shared else False,
+        )
         for place, axes in enumerate(grid.flat):
             if place < len(shown):
                 _panel(axes, shown[place], chart, colours)
-                if chart.share_x and columns == 1 and place < len(shown) - 1:
+                if shared and place < len(shown) - 1:
                     axes.set_xlabel("")
             else:
                 axes.set_visible(False)
