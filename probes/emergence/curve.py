@@ -133,7 +133,9 @@ class EmergenceCurve(Result):
         if self.comparison is not None:
             shown += self.comparison.tables()
         if self.calibration is not None:
-            shown += self.calibration.tables()
+            # On the page only: in the terminal the cautions hold what matters of it.
+            whole = next(table for table in self.calibration.tables() if table.page)
+            shown.append(dataclasses.replace(whole, notes=[self.calibration.how()]))
         return shown
 
     def charts(self) -> list[Chart]:

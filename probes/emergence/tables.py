@@ -43,13 +43,16 @@ def grid_table(rows: Sequence[EmergenceRow], caption: str, sample: str = "") -> 
     ]
     last = {count: cells[layers[-1], count] for count in shots if (layers[-1], count) in cells}
     notes = ["limit: any noiseless network that keeps distinct inputs distinct; E can exceed it"]
+    # Short names, so that nine shot counts fit into 80 columns.
     lines.append(["limit", *(_bits(last[c].limit) if c in last else "" for c in shots)])
     if any(row.untrained is not None for row in last.values()):
         twin = {count: row.untrained for count, row in last.items()}
-        lines.append(["untrained", *(_bits(twin.get(count)) for count in shots)])
-        notes.append("untrained: last block of a model with fresh weights")
-    notes += [f"{letter}: {name}" for name, letter in letters.items()]
-    notes += [f"everywhere: {name}" for name in occurring(rows) if name in everywhere]
+        lines.append(["twin", *(_bits(twin.get(count)) for count in shots)])
+        notes.append("twin: last block of the untrained twin, which has fresh weights")
+    if letters:
+        notes.append(", ".join(f"{letter}: {name}" for name, letter in letters.items()))
+    if everywhere:
+        notes.append(f"everywhere: {', '.join(f for f in occurring(rows) if f in everywhere)}")
     return Table(
         name="grid",
         caption=caption,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from ed_interp.probes.emergence.calibration.rows import (
@@ -44,29 +45,39 @@ def how(noise: float | None, left_out: Sequence[str]) -> str:
 
 def calibration_tables(rows: Sequence[CalibrationRow], checks: Sequence[CheckRow]) -> list[Table]:
     """Estimate against truth, and the self-consistency checks if they were run."""
-    heads = ["population", "truth", "estimate", "over seeds", "error", "right", "seconds", "flags"]
-    tables = [
-        Table(
-            name="calibration",
-            caption="Estimate against truth, in bits",
-            heads=heads,
-            rows=[
-                [
-                    row.population,
-                    f"{row.truth:.3f}",
-                    f"{row.estimate:.3f}",
-                    f"{row.low:.3f} to {row.high:.3f}",
-                    f"{row.estimate - row.truth:+.3f}",
-                    "yes" if row.right else "no",
-                    f"{row.seconds:.2f}",
-                    ", ".join(row.flags),
-                ]
-                for row in rows
-            ],
-            text=frozenset({5, 7}),
-            notes=[f"right: {RULE}, from the least value up"],
-        )
-    ]
+    whole = Table(
+        name="calibration",
+        caption="Estimate against truth, in bits",
+        heads=["population", "truth", "estimate", "over seeds", "error", "right", "seconds", "flags"],
+        rows=[
+            [
+                row.population,
+                f"{row.truth:.3f}",
+                f"{row.estimate:.3f}",
+                f"{row.low:.3f} to {row.high:.3f}",
+                f"{row.estimate - row.truth:+.3f}",
+                "yes" if row.right else "no",
+                f"{row.seconds:.2f}",
+                ", ".join(row.flags),
+            ]
+            for row in rows
+        ],
+        text=frozenset({5, 7}),
+        notes=[f"right: {RULE}, from the least value up"],
+        terminal=False,
+    )
+    # What fits into the width of a terminal, without a second part.
+    short = (0, 1, 2, 4, 5, 7)
+    brief = dataclasses.replace(
+        whole,
+        name="estimates",
+        heads=[whole.heads[column] for column in short],
+        rows=[[row[column] for column in short] for row in whole.rows],
+        text=frozenset({4, 5}),
+        terminal=True,
+        page=False,
+    )
+    tables = [brief, whole]
     if checks:
         tables.append(
             Table(
