@@ -29,144 +29,100 @@ Cost: ``n d^2`` for each site and each block: 0.3 s a block at n = 2,000 and d =
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from ed_interp.errors import unknown
-from ed_interp.probes.emergence.estimators.base import (
-    DEFAULT_MAX_BYTES,
-    Terms,
-    check_chain,
-    check_pair,
+from ed_interp.options import option
+from ed_interp.probes.emergence.estimators.base import ChainEstimator, Terms
+from ed_interp.probes.emergence.estimators.registry import register
+from ed_interp.probes.emergence.estimators.rows import (
+    counted_rows,
+    flat_weights,
+    population_entropy,
 )
-from ed_interp.probes.emergence.estimators.rows import population_entropy, population_weights
-from ed_interp.probes.emergence.estimators.tables import Whitened, whitened
+from ed_interp.probes.emergence.estimators.tables import Margins, Whitened, whitened
 
+# Largest squared correlation: what is nearer to 1 is 1 but for rounding.
 _CEILING = 1 - 1e-10
-"""Largest squared correlation: what is nearer to 1 is 1 but for rounding."""
-
 _ROWS_PER_COLUMN = 1.25
+# 95% point of the Tracy-Widom law of order 1 (Johnstone 2008, table 1).
 _CHANCE = 0.9793
-"""95% point of the Tracy-Widom law of order 1 (Johnstone 2008, table 1)."""
 
 
+@register("gaussian")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Gaussian:
+class Gaussian(ChainEstimator):
     """The ``gaussian`` estimator; see the module for what it computes and costs."""
 
-    correction: str = "auto"
-    """``auto``, ``analytic``, ``spectral`` or ``none``."""
-    margins: str = "raw"
-    """``raw`` columns, or ``rank``: made normal by their ranks."""
+    flags: ClassVar[Mapping[str, str]] = {
+        "shrunk": "too few rows for the columns: weak correlations were taken for chance",
+        "projected": "too few rows for the columns: only the leading principal components were "
+        "kept, so the value is a lower bound",
+        "ill-conditioned": "one side determines directions of the other exactly: the Gaussian "
+        "information is infinite and was cut at the precision of the numbers",
+    }
 
-    def __post_init__(self) -> None:
-        for what, value, known in (
-            ("correction", self.correction, ("auto", "analytic", "spectral", "none")),
-            ("margins", self.margins, ("raw", "rank")),
-        ):
-            if value not in known:
-                raise unknown(what, value, known)
-
-    @property
-    def name(self) -> str:
-        """The name in the registry."""
-        return "gaussian"
-
-    def pair(
-        self,
-        x: Float[Tensor, "row d_x"],
-        y: Float[Tensor, "row d_y"],
-        *,
-        weights: Shaped[Tensor, "row"] | None = None,
-        seed: int = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Terms:
-        """Information between ``x`` and ``y``: terms of shape ``1 row``. ``seed`` has no effect.
-
-        Raises:
-            InvalidInputError: tables that do not fit, NaN or infinite values, bad weights.
-        """
-        check_pair(x, y)
-        return self._run([[x, y]], (), weights)
-
-    def chain(
-        self,
-        states: Float[Tensor, "*batch site row d"],
-        *,
-        weights: Shaped[Tensor, "*#batch row"] | None = None,
-        seed: int = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Terms:
-        """Information between neighbouring sites; each site is whitened once.
-
-        Raises:
-            InvalidInputError: as :meth:`pair`, or fewer than two sites or rows.
-        """
-        check_chain(states)
-        flat = states.reshape(-1, *states.shape[-3:])
-        for chain in flat:
-            for left, right in itertools.pairwise(chain):
-                check_pair(left, right)
-        return self._run([list(one) for one in flat], tuple(states.shape[:-3]), weights)
+    correction: Literal["auto", "analytic", "spectral", "none"] = option(
+        "auto", help="Correction for chance; auto is analytic from 1.25 rows a column on."
+    )
+    margins: Margins = option(
+        "raw", help="Columns as they are (raw), or made normal by their ranks (rank)."
+    )
 
     @torch.no_grad()
-    def _run(
-        self, chains: list[list[Tensor]], batch: tuple[int, ...], weights: Tensor | None
+    def run(
+        self,
+        chains: list[list[Tensor]],
+        batch: tuple[int, ...],
+        weights: Tensor | None,
+        seed: int,
+        max_bytes: int,
     ) -> Terms:
+        """Terms of every chain; each site is whitened once. ``seed`` has no effect."""
         rows, blocks = len(chains[0][0]), len(chains[0]) - 1
-        normal = population_weights(weights, batch, rows)
-        flat_weights = normal.expand(*batch, rows).reshape(-1, rows)
+        normal, flat = flat_weights(weights, batch, rows)
         terms = torch.zeros(len(chains), blocks, rows, dtype=torch.float64)
         flags: dict[str, Tensor] = {}
-        for index, (sites, shares) in enumerate(zip(chains, flat_weights, strict=True)):
-            counted = shares > 0
-            share = shares[counted].to(sites[0].device)
-            white = [whitened(x[counted.to(x.device)], share, self.margins) for x in sites]
+        for index, (sites, own) in enumerate(zip(chains, flat, strict=True)):
+            counted, share, kept = counted_rows(sites, own)
+            share = share.to(kept[0].device)
+            white = [whitened(x, share, self.margins) for x in kept]
             for block in range(blocks):
-                found = _fit(white[block], white[block + 1], share, self.correction)
-                terms[index, block, counted] = found.terms.cpu()
-                for flag in found.flags:
+                bits, raised = _fit(white[block], white[block + 1], share, self.correction)
+                terms[index, block, counted] = bits.cpu()
+                for flag in raised:
                     mask = flags.setdefault(flag, torch.zeros(len(chains), blocks).bool())
                     mask[index, block] = True
-        limits = [
-            population_entropy(chain, share)
-            for chain, share in zip(chains, flat_weights, strict=True)
-        ]
+        limits = [population_entropy(sites, own) for sites, own in zip(chains, flat, strict=True)]
         return Terms(
             terms=terms.reshape(*batch, blocks, rows),
             weights=normal,
             limit=torch.tensor(limits, dtype=torch.float64).reshape(batch),
-            settings={"estimator": self.name, **dataclasses.asdict(self)},
+            settings=self.recorded(),
             flags={name: mask.reshape(*batch, blocks) for name, mask in flags.items()},
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Fit:
-    terms: Tensor
-    flags: tuple[str, ...]
-
-
-def _fit(x: Whitened, y: Whitened, weights: Tensor, correction: str) -> _Fit:
-    """Pointwise terms in bits whose weighted mean is the corrected estimate."""
-    dof = float(1 / weights.square().sum()) - 1
-    flags = []
+def _fit(x: Whitened, y: Whitened, weights: Tensor, correction: str) -> tuple[Tensor, list[str]]:
+    """Pointwise terms in bits, whose weighted mean is the corrected estimate, and flags."""
+    dof, flags = degrees_of_freedom(weights), []
     enough = dof >= _ROWS_PER_COLUMN * (x.width + y.width)
     how = ("analytic" if enough else "spectral") if correction == "auto" else correction
-    most = max(1, math.floor(dof / 4))
+    # The analytic correction is finite only with more degrees of freedom than columns.
     if how == "spectral" or (how == "analytic" and dof <= x.width + y.width + 1):
+        most = most_components(dof)
         if max(x.width, y.width) > most:
             flags.append("projected")
         x, y = (Whitened(side.scores[:, :most]) for side in (x, y))
     if how == "spectral":
         flags.append("shrunk")
     if min(x.width, y.width) == 0:
-        return _Fit(torch.zeros_like(weights), ())
+        return torch.zeros_like(weights), []
     u, v, squared = _canonical(x, y, weights)
     if bool((squared >= _CEILING).any()):
         flags.append("ill-conditioned")
@@ -179,10 +135,22 @@ def _fit(x: Whitened, y: Whitened, weights: Tensor, correction: str) -> _Fit:
     if how == "analytic":
         nats -= chance_nats(x.width, y.width, dof)
     rho = true.sqrt()
+    # The log ratio of the Gaussian densities in canonical variates, but for its constant, which
+    # is set so that the mean of the terms is the corrected value.
     quadratic = (true * (u.square() + v.square()) - 2 * rho * u * v) / (1 - true)
     terms = -0.5 * quadratic.sum(1)
     terms += nats - weights @ terms
-    return _Fit(terms / math.log(2), tuple(flags))
+    return terms / math.log(2), flags
+
+
+def degrees_of_freedom(weights: Float[Tensor, "row"]) -> float:
+    """Effective number of rows less 1 for their mean; ``weights`` sum to 1."""
+    return float(1 / weights.square().sum()) - 1
+
+
+def most_components(dof: float) -> int:
+    """Principal components per side that few rows allow: a quarter as many."""
+    return max(1, math.floor(dof / 4))
 
 
 def _canonical(x: Whitened, y: Whitened, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -199,27 +167,27 @@ def log_mean_ratio(
     y: Float[Tensor, "row d_y"],
     weights: Float[Tensor, "row"],
     chosen: Shaped[Tensor, "pick"],
-    margins: str = "raw",
+    margins: Margins = "raw",
 ) -> float:
     """``log E[p(x, y) / (p(x) p(y))]`` in nats over rows paired at random, p the fitted Gaussian.
 
     0 but for chance where the margins are Gaussian: the ratio integrates to 1 over their product.
 
     Args:
-        x: rows of one side.
-        y: the same rows of the other side.
-        weights: summing to 1.
-        chosen: indices of rows; each of them is paired with each other.
-        margins: of the Gaussian.
+        x: Rows of one side.
+        y: The same rows of the other side.
+        weights: Weights that sum to 1.
+        chosen: Indices of rows; each of them is paired with each other.
+        margins: Margins of the Gaussian.
     """
-    counted = weights > 0
-    share = weights[counted].to(x.device)
-    place = (counted.cumsum(0) - 1)[chosen].to(x.device)
-    dof = float(1 / share.square().sum()) - 1
-    most = max(1, math.floor(dof / 4))
-    sides = [whitened(z[counted.to(z.device)], share, margins) for z in (x, y)]
+    _, share, kept = counted_rows((x, y), weights)
+    share = share.to(x.device)
+    # Indices among all rows become places among the rows that count.
+    place = ((weights > 0).cumsum(0) - 1)[chosen].to(x.device)
+    dof = degrees_of_freedom(share)
+    sides = [whitened(z, share, margins) for z in kept]
     if dof < _ROWS_PER_COLUMN * (sides[0].width + sides[1].width):
-        sides = [Whitened(side.scores[:, :most]) for side in sides]
+        sides = [Whitened(side.scores[:, : most_components(dof)]) for side in sides]
     if min(side.width for side in sides) == 0:
         return 0.0
     u, v, squared = _canonical(sides[0], sides[1], share)
@@ -229,6 +197,7 @@ def log_mean_ratio(
     ratio -= (u.square() @ scale)[:, None] + v.square() @ scale
     ratio -= 0.5 * torch.log1p(-squared).sum()
     same = place[:, None] == place
+    # A row drawn twice is no random pair: its own term would dominate the mean.
     ratio[same] = -torch.inf
     pairs = max(1, int((~same).sum()))
     return float(torch.logsumexp(ratio.flatten(), 0)) - math.log(pairs)
@@ -241,11 +210,9 @@ def chance_nats(d_x: int, d_y: int, dof: float) -> float:
 
 
 def log_determinant_bias(width: int, dof: float) -> float:
-    """E log|S| - log|Sigma| in nats, S the covariance of Gaussian rows with ``dof`` of freedom.
-
-    The determinant of a Wishart matrix is a product of chi-squares of ``dof``, ``dof - 1``, ...
-    degrees of freedom, the expected logarithm of each a digamma function.
-    """
+    """E log|S| - log|Sigma| in nats, S the covariance of Gaussian rows with ``dof`` of freedom."""
+    # The determinant of a Wishart matrix is a product of chi-squares of dof, dof - 1, ... degrees
+    # of freedom, the expected logarithm of each a digamma function.
     places = torch.arange(width, dtype=torch.float64)
     return float((torch.digamma((dof - places) / 2) - math.log(dof / 2)).sum())
 
@@ -275,13 +242,14 @@ def shrunk_correlations(squared: Sequence[float], d_x: int, d_y: int, dof: float
     """
     c_x, c_y = d_x / dof, d_y / dof
     edge = largest_by_chance(d_x, d_y, dof)
-    found = []
-    for value in squared:
+
+    def shrunk(value: float) -> float:
         if value <= edge or c_x + c_y >= 1:
-            found.append(0.0)
-            continue
+            return 0.0
+        # Multiplied by r, the limit is quadratic: a r^2 + b r + c_x c_y = 0, the larger root.
         a = (1 - c_x) * (1 - c_y)
         b = c_x * (1 - c_y) + c_y * (1 - c_x) - value
         root = b * b - 4 * a * c_x * c_y
-        found.append(min(_CEILING, max(0.0, (-b + math.sqrt(max(0.0, root))) / (2 * a))))
-    return found
+        return min(_CEILING, max(0.0, (-b + math.sqrt(max(0.0, root))) / (2 * a)))
+
+    return [shrunk(value) for value in squared]

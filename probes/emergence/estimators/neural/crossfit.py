@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ed_interp.probes.emergence.estimators.neural.bounds import Bound
-from ed_interp.probes.emergence.estimators.neural.critics import Critic
 from ed_interp.probes.emergence.estimators.neural.pairs import Pair, stack
 from ed_interp.probes.emergence.estimators.neural.reference import (
     Reference,
@@ -24,107 +21,87 @@ from ed_interp.probes.emergence.estimators.neural.reference import (
 from ed_interp.probes.emergence.estimators.neural.sampling import SHUFFLE, fold_places, shuffled
 from ed_interp.probes.emergence.estimators.neural.saving import Saved
 from ed_interp.probes.emergence.estimators.neural.scoring import (
+    SHIFTS,
     Part,
     held_out_terms,
     partition,
     some_shifts,
 )
+from ed_interp.probes.emergence.estimators.neural.trained import Outcome
 from ed_interp.probes.emergence.estimators.neural.training import Plan, Trained, train
-
-
-@dataclasses.dataclass(frozen=True)
-class Fitting:
-    """What to fit and how."""
-
-    critic: Critic
-    bound: Bound
-    plan: Plan
-    folds: int
-    gaussian: bool
-    """Start from the Gaussian reference."""
-    debias: bool
-    """Replace its held-out mean by its unbiased value."""
-    clip: float
-    """Tau of ``smile``, in nats."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """One pair, in nats."""
-
-    terms: Float[Tensor, "point"]
-    nats: float
-    """The estimate: the weighted mean of the terms."""
-    held_out: float
-    """The held-out value of the critic, without replacing the mean of its reference."""
-    reference: float
-    """The unbiased value of the Gaussian reference; 0 without one."""
-    cap: float
-    """ln of the number of rows valued together, which no held-out value can be sure to exceed."""
-    step: int
-    """The latest of the folds' best steps; 0 where no learned correction helped."""
-    diverged: int
-    """Folds whose training diverged."""
 
 
 def cross_fit(
     pairs: Sequence[Pair],
-    fitting: Fitting,
+    plan: Plan,
     *,
-    seed: int,
     settings: Mapping[str, Any],
     folder: str | Path | None,
     max_bytes: int,
     advance: Callable[[int], None],
 ) -> list[Outcome]:
-    """Fit all pairs together and value each fold with critics that have not seen it."""
+    """Fit all pairs together and value each fold with critics that have not seen it.
+
+    Args:
+        pairs: The pairs.
+        plan: How to train and value them.
+        settings: What a saved state must agree with, and the data.
+        folder: Keeps the state; None for no folder.
+        max_bytes: Memory of the valuation.
+        advance: Called with the number of steps done.
+    """
     x, y, weights = stack(pairs)
-    rows, shares = _folds(weights, fitting.folds, seed)
-    reference = _reference(x, y, rows, shares, fitting)
+    rows, shares = _folds(weights, plan)
+    reference = _reference(x, y, rows, shares, plan)
     parts = [Part.of(reference, row, share) for row, share in zip(rows, shares, strict=True)]
-    trained = _train(parts, fitting, len(pairs), seed, settings, folder, advance)
-    terms = _held_out(parts, trained, fitting, seed, max_bytes)
-    if fitting.gaussian:
+    width = parts[0].x.shape[2]
+    streams = list(range(plan.folds)) * len(pairs)
+    start = plan.critic.start(width, width, streams, seed=plan.seed, neutral=plan.gaussian)
+    start = {name: one.to(x.device) for name, one in start.items()}
+    data = [table for part in parts[:2] for table in (part.x, part.y, part.weights)]
+    trained = train(
+        start, *parts[:2], plan, saved=Saved(folder, data, settings), advance=advance
+    )
+    terms = _held_out(parts, trained, plan, max_bytes)
+    unbiased = torch.zeros(len(pairs), dtype=torch.float64)
+    if plan.gaussian:
         unbiased = gaussian_nats(x, y, weights).cpu()
-    else:
-        unbiased = torch.zeros(len(pairs), dtype=torch.float64)
-    # Every row is held out once, so scattering the folds of a pair gives all its rows.
+    # Every row is held out once, so scattering the folds of a pair covers all its rows.
     spread, joint = (
-        _scatter(part, rows[2], shares[2], weights, fitting.folds)
+        _scatter(part, rows[2], shares[2], weights)
         for part in (terms, reference.joint().gather(1, rows[2]))
     )
-    found = []
+    # Members are pairs by folds.
+    steps, diverged = (one.reshape(-1, plan.folds) for one in (trained.step, trained.diverged))
+    outcomes = []
     for index, pair in enumerate(pairs):
-        count, members = (
-            len(pair.weights),
-            slice(index * fitting.folds, (index + 1) * fitting.folds),
-        )
-        own, share = spread[index, :count].cpu(), pair.weights
+        count, share = len(pair.weights), pair.weights
+        own = spread[index, :count].cpu()
         held_out = float(own @ share)
-        if fitting.debias:
+        if plan.debias:
             own = own + unbiased[index] - joint[index, :count].cpu() @ share
-        found.append(
+        outcomes.append(
             Outcome(
                 terms=own,
                 nats=float(own @ share),
                 held_out=held_out,
                 reference=float(unbiased[index]),
-                cap=math.log(count / fitting.folds),
-                step=int(trained.step[members].max()),
-                diverged=int(trained.diverged[members].sum()),
+                cap=math.log(count / plan.folds),
+                best_step=int(steps[index].max()),
+                diverged=int(diverged[index].sum()),
             )
         )
-    return found
+    return outcomes
 
 
-def _folds(weights: Tensor, folds: int, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+def _folds(weights: Tensor, plan: Plan) -> tuple[list[Tensor], list[Tensor]]:
     """Rows and weights of (training, stopping, held-out) rows, ``member place``.
 
-    Members are pairs by folds, the folds of a pair beside each other.
+    Members are pairs by folds: the folds of a pair are neighbours.
     """
-    longest = weights.shape[1]
+    longest, folds = weights.shape[1], plan.folds
     counts = (weights > 0).sum(1).cpu()
-    order = shuffled(counts, longest, seed, SHUFFLE).to(weights.device)
+    order = shuffled(counts, longest, plan.seed, SHUFFLE).to(weights.device)
     order, weights = (table.repeat_interleave(folds, 0) for table in (order, weights))
     rows, shares = [], []
     for kind in zip(*(fold_places(longest, folds, fold) for fold in range(folds)), strict=True):
@@ -137,11 +114,12 @@ def _folds(weights: Tensor, folds: int, seed: int) -> tuple[list[Tensor], list[T
 
 
 def _reference(
-    x: Tensor, y: Tensor, rows: list[Tensor], shares: list[Tensor], fitting: Fitting
+    x: Tensor, y: Tensor, rows: list[Tensor], shares: list[Tensor], plan: Plan
 ) -> Reference:
-    x, y = (table.repeat_interleave(fitting.folds, 0) for table in (x, y))
-    if not fitting.gaussian:
+    x, y = (table.repeat_interleave(plan.folds, 0) for table in (x, y))
+    if not plan.gaussian:
         return no_reference(x, y)
+    # The held-out rows weigh 0 in both, so the reference has not seen them either.
     train_on, stop_by = (
         torch.zeros_like(x[..., 0]).scatter_add_(1, row, share)
         for row, share in zip(rows[:2], shares[:2], strict=True)
@@ -149,68 +127,36 @@ def _reference(
     return fit_reference(x, y, train_on, stop_by)
 
 
-def _train(
-    parts: list[Part],
-    fitting: Fitting,
-    pairs: int,
-    seed: int,
-    settings: Mapping[str, Any],
-    folder: str | Path | None,
-    advance: Callable[[int], None],
-) -> Trained:
-    width = parts[0].x.shape[2]
-    start = fitting.critic.start(
-        width, width, list(range(fitting.folds)) * pairs, seed=seed, neutral=fitting.gaussian
-    )
-    start = {name: one.to(parts[0].x.device) for name, one in start.items()}
-    tensors = [part for side in parts[:2] for part in (side.x, side.y, side.weights)]
-    return train(
-        fitting.critic,
-        start,
-        parts[0],
-        parts[1],
-        fitting.bound,
-        fitting.plan,
-        seed=seed,
-        saved=Saved(folder, tensors, settings),
-        advance=advance,
-    )
-
-
 @torch.no_grad()
 def _held_out(
-    parts: list[Part], trained: Trained, fitting: Fitting, seed: int, max_bytes: int
+    parts: list[Part], trained: Trained, plan: Plan, max_bytes: int
 ) -> Float[Tensor, "member place"]:
     """Terms of the held-out rows, some members at a time: all pairs of rows take memory."""
     _, stop_by, held = parts
     members, places = held.weights.shape
     at_once = max(1, max_bytes // (places**2 * 8 * 6))
-    shifts = some_shifts(4 * fitting.plan.shifts, seed)
-    found = []
+    # The value is reported, not only compared: more separate pairs than early stopping takes.
+    shifts = some_shifts(4 * SHIFTS, plan.seed)
+    terms = []
     for start in range(0, members, at_once):
         which = torch.arange(start, min(members, start + at_once), device=held.x.device)
         weights = {name: one[which] for name, one in trained.weights.items()}
-        level = partition(fitting.critic, weights, stop_by.members(which))
+        level = partition(plan.critic, weights, stop_by.members(which))
         part = held.members(which)
-        found.append(
+        terms.append(
             held_out_terms(
-                fitting.critic,
-                weights,
-                part,
-                fitting.bound,
-                clip=fitting.clip,
-                level=level,
-                shifts=shifts,
+                plan.critic, weights, part, plan.bound, clip=plan.clip, level=level, shifts=shifts
             )
         )
-    return torch.cat(found)
+    return torch.cat(terms)
 
 
 def _scatter(
-    values: Tensor, rows: Tensor, shares: Tensor, weights: Tensor, folds: int
+    values: Tensor, rows: Tensor, shares: Tensor, weights: Tensor
 ) -> Float[Tensor, "pair point"]:
     """Held-out values of the folds of each pair, put back at their rows."""
     pairs = len(weights)
-    found = torch.zeros(pairs, weights.shape[1], dtype=torch.float64, device=weights.device)
+    spread = torch.zeros(pairs, weights.shape[1], dtype=torch.float64, device=weights.device)
+    # Padding places point at row 0 of the order and must add nothing to it, not even NaN.
     values = torch.where(shares > 0, values.double(), 0.0)
-    return found.scatter_add_(1, rows.reshape(pairs, -1), values.reshape(pairs, -1))
+    return spread.scatter_add_(1, rows.reshape(pairs, -1), values.reshape(pairs, -1))

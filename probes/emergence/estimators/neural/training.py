@@ -8,8 +8,8 @@ learned correction is used only as far as it helps on rows that no step has seen
 A member whose weights or value become NaN or infinite, or whose value falls ``_COLLAPSE`` nats
 below its start, leaves the batch with the best state it had and is marked as diverged.
 
-Cost of a step: per member the products of the critic on ``batch`` rows, three times; beside that
-some dozens of small operations for all members together. Memory: five times the weights,
+Cost of a step: per member the products of the critic on ``batch`` rows, three times, and some
+dozens of small operations for all members together. Memory: five times the weights,
 the batch, and the rows of all members in float32.
 """
 
@@ -27,6 +27,7 @@ from ed_interp.probes.emergence.estimators.neural.critics import Critic, Weights
 from ed_interp.probes.emergence.estimators.neural.sampling import BATCH, draw
 from ed_interp.probes.emergence.estimators.neural.saving import Saved
 from ed_interp.probes.emergence.estimators.neural.scoring import (
+    SHIFTS,
     Part,
     some_shifts,
     stop_value,
@@ -34,21 +35,30 @@ from ed_interp.probes.emergence.estimators.neural.scoring import (
 )
 
 _COLLAPSE = 5.0
+# Steps over which the learning rate rises, as Adam's first estimates of the moments are rough.
 _WARM_UP = 20
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How long and how fast to train."""
+    """What to train, how long and how fast, and how to value it."""
 
+    critic: Critic
+    bound: Bound
     steps: int
     batch: int
     lr: float
     every: int
     patience: int
-    shifts: int
-    """Separate pairs per row, for critics that do not score all pairs."""
     weight_decay: float
+    seed: int
+    folds: int
+    gaussian: bool
+    """Start from the Gaussian reference."""
+    debias: bool
+    """Replace its held-out mean by its unbiased value."""
+    clip: float
+    """Tau of ``smile``, in nats."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,20 +88,20 @@ class Adam:
     def step(self, gradients: Weights, lr: float) -> None:
         """One step uphill, in place."""
         for name, value in self.weights.items():
-            value.grad = gradients[name].neg_()
+            value.grad = gradients[name].neg_()  # torch goes downhill
         self._torch.param_groups[0]["lr"] = lr
         self._torch.step()
 
     def state(self) -> Weights:
         """The moments by name, ``first/...`` and ``second/...``, and the number of steps."""
-        found: Weights = {}
+        state: Weights = {}
         for name, value in self.weights.items():
             if value not in self._torch.state:  # No step yet.
                 return {}
             own = self._torch.state[value]
-            found[f"first/{name}"], found[f"second/{name}"] = own["exp_avg"], own["exp_avg_sq"]
-            found["taken"] = own["step"]
-        return found
+            state[f"first/{name}"], state[f"second/{name}"] = own["exp_avg"], own["exp_avg_sq"]
+            state["taken"] = own["step"]
+        return state
 
     def restore(self, weights: Weights, state: Mapping[str, Tensor]) -> None:
         """Go on with these weights and moments."""
@@ -105,41 +115,36 @@ class Adam:
 
     def keep(self, which: Tensor) -> None:
         """Drop the other members, of the weights too."""
-        state = self.state()
-        kept = {name: one[which.to(one.device)] for name, one in self.weights.items()}
-        moments = {
-            name: one if name == "taken" else one[which.to(one.device)]
-            for name, one in state.items()
-        }
-        self.restore(kept, moments)
+        def kept(tables: Weights) -> Weights:
+            # All have a first axis of members but the number of steps, which is one for all.
+            return {
+                name: one if name == "taken" else one[which.to(one.device)]
+                for name, one in tables.items()
+            }
+
+        self.restore(kept(self.weights), kept(self.state()))
 
 
 def train(
-    critic: Critic,
     start: Weights,
     train_on: Part,
     stop_by: Part,
-    bound: Bound,
     plan: Plan,
     *,
-    seed: int,
     saved: Saved,
     advance: Callable[[int], None],
 ) -> Trained:
     """Train every member; see the module.
 
     Args:
-        critic: the architecture.
-        start: its initial weights; not changed.
-        train_on: rows to draw minibatches from.
-        stop_by: rows to stop by.
-        bound: the objective.
-        plan: how long and how fast.
-        seed: of the minibatches.
-        saved: where the state is kept and found.
-        advance: called with the number of steps done.
+        start: Initial weights; not changed.
+        train_on: Rows to draw minibatches from.
+        stop_by: Rows to stop by.
+        plan: What, how long and how fast.
+        saved: Keeps the state and returns it after an interruption.
+        advance: Called with the number of steps done.
     """
-    run = _Run(critic, start, stop_by, bound, plan, seed)
+    run = _Run(start, stop_by, plan)
     known = saved.get()
     if known is not None:
         run.restore(known)
@@ -155,6 +160,7 @@ def train(
             run.value_now()
             if len(run.active) < before:
                 data = train_on.members(run.active)
+            # Only here: between two valuations the state would not be enough to go on from.
             if saved.due():
                 saved.put(run.state())
     advance(plan.steps - run.number)
@@ -166,22 +172,20 @@ def train(
 class _Run:
     """A training in progress."""
 
-    def __init__(
-        self, critic: Critic, start: Weights, stop_by: Part, bound: Bound, plan: Plan, seed: int
-    ) -> None:
+    def __init__(self, start: Weights, stop_by: Part, plan: Plan) -> None:
         members = len(next(iter(start.values())))
-        self.critic, self.bound, self.plan, self.seed = critic, bound, plan, seed
+        self.plan = plan
         self.whole_stop = self.stop = stop_by
         self.active = torch.arange(members)
         self.number = 0
-        now = {name: one.clone() for name, one in start.items()}
+        now, self.best = ({name: one.clone() for name, one in start.items()} for _ in range(2))
         self.adam = Adam(now, decay=plan.weight_decay)
-        self.best = {name: one.clone() for name, one in start.items()}
         self.best_value = torch.full((members,), -torch.inf, dtype=torch.float64)
         self.first_value = torch.full((members,), torch.nan, dtype=torch.float64)
         self.best_step = torch.zeros(members, dtype=torch.int64)
         self.diverged = torch.zeros(members, dtype=torch.bool)
-        self.stop_shifts = some_shifts(plan.shifts, seed, BATCH)
+        # The same separate pairs at every valuation, or the best would be the luckiest.
+        self.stop_shifts = some_shifts(SHIFTS, plan.seed, BATCH)
 
     @property
     def now(self) -> Weights:
@@ -190,18 +194,20 @@ class _Run:
 
     def step(self, data: Part) -> None:
         """One step of every active member."""
-        rows = draw(data.weights, self.plan.batch, self.seed, BATCH, self.number)
-        shifts = some_shifts(self.plan.shifts, self.seed, BATCH, self.number)
-        found = training_gradients(self.critic, self.now, data.rows(rows), self.bound, shifts)
+        plan = self.plan
+        stream = (plan.seed, BATCH, self.number)
+        batch = data.rows(draw(data.weights, plan.batch, *stream))
+        shifts = some_shifts(SHIFTS, *stream)
+        gradients = training_gradients(plan.critic, self.now, batch, plan.bound, shifts)
         self.number += 1
-        lr = self.plan.lr * min(1.0, self.number / _WARM_UP)
-        self.adam.step(found, lr)
+        self.adam.step(gradients, plan.lr * min(1.0, self.number / _WARM_UP))
 
     @torch.no_grad()
     def value_now(self) -> None:
         """Value the active members, keep the better ones, let the finished ones go."""
-        value = stop_value(self.critic, self.now, self.stop, self.bound, self.stop_shifts).cpu()
-        value = value.double()
+        plan = self.plan
+        value = stop_value(plan.critic, self.now, self.stop, plan.bound, self.stop_shifts)
+        value = value.cpu().double()
         if self.number == 0:
             self.first_value[self.active] = value
         sound = torch.isfinite(value)
@@ -209,6 +215,7 @@ class _Run:
             sound &= torch.isfinite(one).flatten(1).all(1).cpu()
         lost = ~sound | (value < self.first_value[self.active] - _COLLAPSE)
         better = ~lost & (value > self.best_value[self.active])
+        # Masks are over the active members, the tables of the best over all.
         chosen = self.active[better]
         for name, one in self.now.items():
             self.best[name][chosen.to(one.device)] = one[better.to(one.device)]
@@ -216,40 +223,30 @@ class _Run:
         self.best_step[chosen] = self.number
         self.diverged[self.active[lost]] = True
         waited = self.number - self.best_step[self.active]
-        keep = ~lost & (waited < self.plan.patience * self.plan.every)
+        keep = ~lost & (waited < plan.patience * plan.every)
         if not bool(keep.all()):
-            self._keep(keep)
-
-    def _keep(self, keep: Bool[Tensor, "active"]) -> None:
-        self.active = self.active[keep]
-        self.adam.keep(keep)
-        self.stop = self.stop.members(keep)
+            self.active = self.active[keep]
+            self.adam.keep(keep)
+            self.stop = self.stop.members(keep)
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on."""
-        found = {
-            "number": torch.tensor(self.number),
-            "active": self.active,
-            "best_value": self.best_value,
-            "first_value": self.first_value,
-            "best_step": self.best_step,
-            "diverged": self.diverged,
-        }
+        state = {name: getattr(self, name) for name in _KEPT}
         for label, table in (("now", self.now), ("best", self.best)):
-            found |= {f"{label}/{name}": one for name, one in table.items()}
-        return found | self.adam.state()
+            state |= {f"{label}/{name}": one for name, one in table.items()}
+        return state | {"number": torch.tensor(self.number)} | self.adam.state()
 
     def restore(self, known: dict[str, Tensor]) -> None:
         """Go on from such a state."""
         self.number = int(known["number"])
-        self.active = known["active"]
-        self.best_value, self.first_value = known["best_value"], known["first_value"]
-        self.best_step, self.diverged = known["best_step"], known["diverged"]
+        for name in _KEPT:
+            setattr(self, name, known[name])
         self.stop = self.whole_stop.members(self.active)
-        device = next(iter(self.now.values())).device
+        now, self.best = (
+            {name: known[f"{label}/{name}"].to(one) for name, one in self.now.items()}
+            for label in ("now", "best")
+        )
+        self.adam.restore(now, known)
 
-        def table(label: str) -> Weights:
-            return {name: known[f"{label}/{name}"].to(device) for name in self.now}
 
-        self.best = table("best")
-        self.adam.restore(table("now"), known)
+_KEPT = ("active", "best_value", "first_value", "best_step", "diverged")

@@ -1,0 +1,143 @@
+"""Estimators that train a critic: from representations to terms, whatever is trained and how.
+
+Atoms are exact; the other pairs train together in groups that fit ``max_bytes``.
+"""
+
+from __future__ import annotations
+
+import abc
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ed_interp.options import option
+from ed_interp.probes.emergence.estimators.base import SATURATED_SHARE, ChainEstimator, Terms
+from ed_interp.probes.emergence.estimators.neural.pairs import Key, Pair, grouped, prepare
+from ed_interp.progress import Progress, track
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one pair's training came to."""
+
+    terms: Float[Tensor, "point"]
+    """In nats, float64."""
+    nats: float
+    """The estimate: the weighted mean of the terms."""
+    cap: float
+    """ln of the number of rows valued together, which no value can be sure to exceed."""
+    diverged: int
+    """Trainings that diverged."""
+    best_step: int
+    """The step whose state was used, the latest of all folds; 0 is the start."""
+    held_out: float = 0.0
+    """The held-out value of the critic in nats, without replacing the mean of its reference."""
+    reference: float = 0.0
+    """The unbiased value of the Gaussian reference in nats; 0 without one."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainedEstimator(ChainEstimator):
+    """Base of estimators that train critics, all blocks and batch elements together."""
+
+    flags: ClassVar[Mapping[str, str]] = {
+        "discrete": "few different rows that repeat: the exact information of the labels, without "
+        "training",
+        "diverged": "a training of the critic diverged; its best earlier state was used",
+        "at-log-n": "near the largest value that this estimator can return for this many rows",
+    }
+    together = True
+
+    # Where the state is kept and how progress is told change no number, so these are no options:
+    # they are set on a copy, neither recorded nor compared.
+    _folder: ClassVar[str | Path | None] = None
+    _progress: ClassVar[Progress] = None
+
+    steps: int = option(1000, help="Most training steps.", min=1)
+    lr: float = option(3e-3, help="Highest learning rate of Adam.", above=0)
+
+    def reporting(self, progress: Progress) -> Self:
+        """The same estimator, which reports its progress: a bar, or calls of a callable."""
+        return self._copy(_progress=progress)
+
+    def resuming(self, folder: str | Path | None) -> Self:
+        """The same estimator, which keeps the state of its training in ``folder``."""
+        return self._copy(_folder=folder)
+
+    def _copy(self, **attributes: Any) -> Self:
+        made = copy.copy(self)
+        for name, value in attributes.items():
+            object.__setattr__(made, name, value)
+        return made
+
+    @abc.abstractmethod
+    def whiten(self, rows: Tensor, share: Tensor, width: int) -> Tensor:
+        """Coordinates of one side to train on; ``width`` is that of the widest site."""
+
+    @abc.abstractmethod
+    def member_bytes(self, pair: Pair) -> int:
+        """Memory that one pair takes in training."""
+
+    @abc.abstractmethod
+    def fit(
+        self, pairs: Sequence[Pair], *, seed: int, max_bytes: int, advance: Callable[[int], None]
+    ) -> list[Outcome]:
+        """Train some pairs together."""
+
+    def kind_of(self, pair: Pair) -> Hashable:
+        """Only pairs of one kind can train together."""
+        return None
+
+    def details(self, one: Outcome) -> dict[str, float]:
+        """What is recorded of every training."""
+        return {"best_step": one.best_step}
+
+    def raised(self, one: Outcome) -> dict[str, bool]:
+        """Flags of one training."""
+        return {"diverged": one.diverged > 0, "at-log-n": one.nats >= SATURATED_SHARE * one.cap}
+
+    def run(
+        self,
+        chains: list[list[Tensor]],
+        batch: tuple[int, ...],
+        weights: Tensor | None,
+        seed: int,
+        max_bytes: int,
+    ) -> Terms:
+        """Terms of every chain. Whole-numbered weights are taken as numbers of times seen."""
+        width = max(site.shape[1] for site in chains[0])
+        prepared = prepare(chains, batch, weights, lambda z, share: self.whiten(z, share, width))
+        groups = grouped(prepared.pairs, self.member_bytes, max_bytes, self.kind_of)
+        outcomes: dict[Key, Outcome] = {}
+        with track(self._progress, f"training {self.name}", self.steps * len(groups)) as advance:
+            for keys in groups:
+                pairs = [prepared.pairs[key] for key in keys]
+                fitted = self.fit(pairs, seed=seed, max_bytes=max_bytes, advance=advance)
+                outcomes |= dict(zip(keys, fitted, strict=True))
+        shape = (len(chains), prepared.blocks)
+        flags = {name: torch.zeros(shape, dtype=torch.bool) for name in self.flags}
+        # Nested lists "element block"; None where the rows are atoms and nothing was trained.
+        details: dict[str, list[list[float | None]]] = {}
+        for key in prepared.exact:
+            flags["discrete"][key] = True
+        for key, one in outcomes.items():
+            for name, holds in self.raised(one).items():
+                flags[name][key] = holds
+            for name, value in self.details(one).items():
+                table = details.setdefault(name, [[None] * shape[1] for _ in chains])
+                table[key[0]][key[1]] = value
+        bits = prepared.rows({key: one.terms / math.log(2) for key, one in outcomes.items()})
+        return Terms(
+            terms=bits.reshape(*batch, *bits.shape[1:]).to(chains[0][0].device, torch.float32),
+            weights=prepared.weights,
+            limit=torch.tensor(prepared.limits, dtype=torch.float64).reshape(batch),
+            settings=self.recorded(seed=seed, **details),
+            flags={name: mask.reshape(*batch, shape[1]) for name, mask in flags.items()},
+        )
