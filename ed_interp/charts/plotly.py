@@ -259,6 +259,8 @@ def _rule(
     )
     label = {"annotation_text": html.escape(mark.name), "annotation_font_color": colour}
     text: dict[str, Any] = label if mark.name else {}
+    if mark.vertical and panel.log_x and text:
+        text["annotation_x"] = math.log10(mark.at)  # Plotly places notes by exponent there
     if mark.vertical:
         made.add_vline(x=place, line=line, **text, **at)
     else:

@@ -134,7 +134,12 @@ def heatmap_chart(rows: Sequence[EmergenceRow], labels: Labels) -> Chart:
         below=f"emergence · {labels.below}",
         heading="Block by shots",
         caption="The same E at a glance, first block at the bottom. A star marks a flagged value.",
-        panels=[Panel(marks=[heat], x="shots", y="block")],
+        # Some 26 pixels a block, so that its number can be read, as far as a page is high.
+        panels=[
+            Panel(
+                marks=[heat], x="shots", y="block", height=min(max(0.9, len(layers) * 0.09), 2.7)
+            )
+        ],
     )
 
 
@@ -222,7 +227,6 @@ def profile_chart(
         )
     if noise is not None and noise > 0 and blocks:
         marks.append(Rule(at=noise, name=f"noise of the curve: {noise:.3g}", vertical=True))
-    scales = sorted({row.noise for block in blocks.values() for row in block})
     return Chart(
         name="profile",
         title=labels.title,
@@ -236,7 +240,7 @@ def profile_chart(
                 x="noise scale per normalised coordinate",
                 y=f"emergence E ({labels.unit})",
                 log_x=True,
-                x_ticks=scales,
+                height=1.2,
             )
         ],
         depth=_depth_bar(blocks),
