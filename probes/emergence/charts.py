@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from ed_interp.charts.spec import Band, Chart, Heat, Line, Mark, Panel, Rule
 from ed_interp.charts.theme import MANY_BLOCKS, depth, plural
@@ -34,6 +34,7 @@ class Labels:
     unit: str
 
 
+@runtime_checkable
 class _OfBlock(Protocol):
     @property
     def layer(self) -> int: ...

@@ -96,12 +96,13 @@ def answers_table(behaviour: Sequence[BehaviourRow]) -> Table:
     rows = sorted(behaviour, key=lambda row: row.shots)
     return Table(
         name="answers",
-        caption=f"Answers (chance {rows[0].chance:.3f})",
+        caption=f"Answers: accuracy (chance {rows[0].chance:.3f}), log-probability in nats, median "
+        "rank of the first token",
         heads=["shots", *(str(row.shots) for row in rows)],
         rows=[
             ["accuracy", *(f"{row.accuracy:.3f}" for row in rows)],
-            ["logprob, nats", *(f"{row.logprob:.2f}" for row in rows)],
-            ["median rank", *(f"{row.rank:.0f}" for row in rows)],
+            ["logprob", *(f"{row.logprob:.2f}" for row in rows)],
+            ["rank", *(f"{row.rank:.0f}" for row in rows)],
         ],
         page=False,
     )

@@ -7,12 +7,13 @@ not overlap; that of the paired gain in accuracy must exclude 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ed_interp.charts.theme import plural
 from ed_interp.probes.emergence.rows import AgreementRow, BehaviourRow, EmergenceRow
 
 
+@runtime_checkable
 class Flagged(Protocol):
     """A row of any table that carries flags."""
 
