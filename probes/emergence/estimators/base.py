@@ -23,7 +23,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -34,6 +34,9 @@ from ed_interp.options import Options
 from ed_interp.probes.emergence.estimators.rows import flat_weights, population_entropy
 from ed_interp.progress import Progress
 from ed_interp.statistics import Interval, bootstrap_interval
+
+# Not typing.Self, which run-time type checkers cannot resolve outside of a decorated class.
+E = TypeVar("E", bound="Estimator")
 
 DEFAULT_MAX_BYTES = 256 * 2**20
 """Working memory that an estimator may use, its input and output not counted."""
@@ -179,7 +182,7 @@ class Estimator(Options, abc.ABC):
             flags=_joined([one.flags for one in pairs], (*batch, sites - 1)),
         )
 
-    def for_population(self, *, d: int, n: int) -> Self:
+    def for_population(self: E, *, d: int, n: int) -> E:
         """The same estimator, settings that depend on the size of a population made definite.
 
         Args:
@@ -188,7 +191,7 @@ class Estimator(Options, abc.ABC):
         """
         return self
 
-    def variants(self) -> tuple[tuple[float, Self], ...]:
+    def variants(self: E) -> tuple[tuple[float, E], ...]:
         """(relative noise, estimator) over a range of noise; empty where there is none to vary."""
         return ()
 
@@ -197,11 +200,11 @@ class Estimator(Options, abc.ABC):
         """Standard deviation of the noise added to every coordinate; None where there is none."""
         return None
 
-    def reporting(self, progress: Progress) -> Self:
+    def reporting(self: E, progress: Progress) -> E:
         """The same estimator, which reports its progress if it takes long."""
         return self
 
-    def resuming(self, folder: str | Path | None) -> Self:
+    def resuming(self: E, folder: str | Path | None) -> E:
         """The same estimator, which keeps its state in a folder and resumes from it, if it trains.
 
         Equal rows and options find their state again; anything else starts anew.

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -96,14 +96,14 @@ class Smoothed(ChainEstimator):
         if self.noise is not None and self.beta is not None:
             raise InvalidInputError("give noise or beta, not both: beta only chooses the noise")
 
-    def for_population(self, *, d: int, n: int) -> Self:
+    def for_population(self, *, d: int, n: int) -> Smoothed:
         """The noise of the rule made definite, the same for every site, shot count and process."""
         if self.noise is not None:
             return self
         noise = noise_scale(d, n, DEFAULT_BETA if self.beta is None else self.beta)
         return dataclasses.replace(self, noise=noise, beta=None)
 
-    def variants(self) -> tuple[tuple[float, Self], ...]:
+    def variants(self) -> tuple[tuple[float, Smoothed], ...]:
         """The same estimator at the seven levels of :data:`PROFILE_BETAS`."""
         return tuple((b, dataclasses.replace(self, noise=None, beta=b)) for b in PROFILE_BETAS)
 

@@ -135,7 +135,7 @@ class HeldOut(TrainedEstimator, abc.ABC):
         hidden = max(columns, 64)
         return self.folds * (rows + columns * hidden * 20 + 12 * self.batch**2)
 
-    def details(self, one: Outcome) -> dict[str, float]:
+    def details(self, one: Outcome) -> dict[str, float | int]:
         """What is recorded of every training."""
         return {
             "held_out_bits": one.held_out / math.log(2),

@@ -61,9 +61,10 @@ class Part(Reference):
 
     def rows(self, index: Int64[Tensor, "member chosen"]) -> Part:
         """Rows drawn in proportion to their weights, so each counts alike."""
+        x, y = gathered(self.x, index), gathered(self.y, index)
+        of_x, of_y = self.of_x.gather(1, index), self.of_y.gather(1, index)
         even = torch.full(index.shape, 1 / index.shape[1], device=index.device)
-        x, of_x = gathered(self.x, index), self.of_x.gather(1, index)
-        return dataclasses.replace(self.other(index), x=x, of_x=of_x, weights=even)
+        return Part(x, y, self.left, of_x, of_y, even)
 
     def other(self, index: Int64[Tensor, "member row"]) -> Part:
         """The same x with other rows' y, which bring their weights."""

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,8 @@ from ed_interp.options import option
 from ed_interp.probes.emergence.estimators.base import SATURATED_SHARE, ChainEstimator, Terms
 from ed_interp.probes.emergence.estimators.neural.pairs import Key, Pair, grouped, prepare
 from ed_interp.progress import Progress, track
+
+T = TypeVar("T", bound="TrainedEstimator")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,15 +65,15 @@ class TrainedEstimator(ChainEstimator):
     steps: int = option(1000, help="Most training steps.", min=1)
     lr: float = option(3e-3, help="Highest learning rate of Adam.", above=0)
 
-    def reporting(self, progress: Progress) -> Self:
+    def reporting(self: T, progress: Progress) -> T:
         """The same estimator, which reports its progress: a bar, or calls of a callable."""
         return self._copy(_progress=progress)
 
-    def resuming(self, folder: str | Path | None) -> Self:
+    def resuming(self: T, folder: str | Path | None) -> T:
         """The same estimator, which keeps the state of its training in ``folder``."""
         return self._copy(_folder=folder)
 
-    def _copy(self, **attributes: Any) -> Self:
+    def _copy(self: T, **attributes: Any) -> T:
         made = copy.copy(self)
         for name, value in attributes.items():
             object.__setattr__(made, name, value)
@@ -95,7 +97,7 @@ class TrainedEstimator(ChainEstimator):
         """Only pairs of one kind can train together."""
         return None
 
-    def details(self, one: Outcome) -> dict[str, float]:
+    def details(self, one: Outcome) -> dict[str, float | int]:
         """What is recorded of every training."""
         return {"best_step": one.best_step}
 
@@ -124,7 +126,7 @@ class TrainedEstimator(ChainEstimator):
         shape = (len(chains), prepared.blocks)
         flags = {name: torch.zeros(shape, dtype=torch.bool) for name in self.flags}
         # Nested lists "element block"; None where the rows are atoms and nothing was trained.
-        details: dict[str, list[list[float | None]]] = {}
+        details: dict[str, list[list[float | int | None]]] = {}
         for key in prepared.exact:
             flags["discrete"][key] = True
         for key, one in outcomes.items():
