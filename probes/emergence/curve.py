@@ -141,11 +141,12 @@ class EmergenceCurve(Result):
     def charts(self) -> list[Chart]:
         below = words.estimator_text(self.estimator, self.noise)
         labels = charts.Labels(f"{self.model} · {self.task}", below, self.unit)
-        shown = [
-            charts.emergence_chart(self.rows, self.behaviour, labels, self._meanings()),
-            charts.heatmap_chart(self.rows, labels),
-            charts.terms_chart(self.rows, labels),
-        ]
+        shown = [charts.emergence_chart(self.rows, self.behaviour, labels, self._meanings())]
+        if self.rows:
+            shown += [
+                charts.heatmap_chart(self.rows, labels),
+                charts.terms_chart(self.rows, labels),
+            ]
         if self.profile:
             shown.append(charts.profile_chart(self.profile, labels, self.noise))
         if self.comparison is not None:
