@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from ed_interp.charts.spec import Band, Chart, Heat, Line, Mark, Panel, Rule
@@ -60,25 +60,10 @@ def emergence_chart(
         meanings: What each flag means, for the hover text of flagged points.
     """
     blocks = by_block(rows)
-    many = len(blocks) > MANY_BLOCKS
     marks: list[Mark] = [*_twin(blocks, labels.unit), _limit(rows, labels.unit)] if rows else []
-    for layer, block in blocks.items():
-        marks.append(
-            Line(
-                name=f"block {layer}",
-                x=[row.shots for row in block],
-                y=[row.emergence for row in block],
-                low=[row.ci_low for row in block],
-                high=[row.ci_high for row in block],
-                colour=depth(layer, list(blocks)),
-                width=1.5 if many else 2.5,
-                size=5 if many else 8,
-                hollow=[bool(row.flags) for row in block],
-                hover=[_hover(row, labels.unit, meanings) for row in block],
-                legend=not many,
-                rank=_BLOCKS - layer,
-            )
-        )
+    marks += _lines(
+        blocks, "emergence", lambda row: _hover(row, labels.unit, meanings), interval="band"
+    )
     panels = [Panel(marks=marks, y=f"emergence E ({labels.unit})", x="shots", height=1.3)]
     caption = (
         "E = macro - micro per block. Bands are bootstrap intervals over prompts. The dashed line "
@@ -137,9 +122,7 @@ def heatmap_chart(rows: Sequence[EmergenceRow], labels: Labels) -> Chart:
         caption="The same E at a glance, first block at the bottom. A star marks a flagged value.",
         # Some 26 pixels a block, so that its number can be read, as far as a page is high.
         panels=[
-            Panel(
-                marks=[heat], x="shots", y="block", height=min(max(0.9, len(layers) * 0.09), 2.7)
-            )
+            Panel(marks=[heat], x="shots", y="block", height=min(max(0.9, len(layers) * 0.09), 2.7))
         ],
     )
 
@@ -147,44 +130,25 @@ def heatmap_chart(rows: Sequence[EmergenceRow], labels: Labels) -> Chart:
 def terms_chart(rows: Sequence[EmergenceRow], labels: Labels) -> Chart:
     """The two terms of E: macro (last token) above, micro (single tokens) below."""
     blocks = by_block(rows)
-    many = len(blocks) > MANY_BLOCKS
     entropy = {row.shots: row.macro_limit for row in sorted(rows, key=lambda row: row.shots)}
-    ceiling = Line(
-        name="entropy of the sequences",
-        x=list(entropy),
-        y=list(entropy.values()),
-        colour="muted",
-        dash="dash",
-        width=2,
-        mode=_mode(entropy),
-        rank=_CONTROLS,
-        hover=[
-            f"{plural(shots, 'shot')}: macro is at most {value:.3f} {labels.unit}"
-            for shots, value in entropy.items()
-        ],
+    ceiling = _control(
+        "entropy of the sequences",
+        entropy,
+        lambda shots, value: f"{shots}: macro is at most {value:.3f} {labels.unit}",
     )
-    panels = []
-    for term in ("macro", "micro"):
-        lines = [
-            Line(
-                name=f"block {layer}",
-                x=[row.shots for row in block],
-                y=[getattr(row, term) for row in block],
-                colour=depth(layer, list(blocks)),
-                width=1.5 if many else 2.5,
-                size=4 if many else 7,
-                legend=not many and term == "macro",
-                group=f"block {layer}",
-                rank=_BLOCKS - layer,
-                hover=[
-                    f"{_where(row)}\n{term} {getattr(row, term):.3f} {labels.unit}"
-                    for row in block
-                ],
-            )
-            for layer, block in blocks.items()
-        ]
-        marks = [ceiling, *lines] if term == "macro" else lines
-        panels.append(Panel(marks=marks, y=f"{term} ({labels.unit})", x="shots"))
+
+    def lines(term: str) -> list[Line]:
+        return _lines(
+            blocks,
+            term,
+            lambda row: f"{_where(row)}\n{term} {getattr(row, term):.3f} {labels.unit}",
+            legend=term == "macro",
+        )
+
+    panels = [
+        Panel(marks=[ceiling, *lines("macro")], y=f"macro ({labels.unit})", x="shots"),
+        Panel(marks=lines("micro"), y=f"micro ({labels.unit})", x="shots"),
+    ]
     return Chart(
         name="terms",
         title=labels.title,
@@ -204,28 +168,16 @@ def profile_chart(
     """E over the noise scale, per block, at the most shots; ``noise`` is the curve's own."""
     most = max((row.shots for row in profile), default=0)
     blocks = by_block(row for row in profile if row.shots == most)
-    many = len(blocks) > MANY_BLOCKS
-    marks: list[Mark] = []
-    for layer, block in blocks.items():
-        block = sorted(block, key=lambda row: row.noise)
-        marks.append(
-            Line(
-                name=f"block {layer}",
-                x=[row.noise for row in block],
-                y=[row.emergence for row in block],
-                colour=depth(layer, list(blocks)),
-                width=1.5 if many else 2.5,
-                size=4 if many else 7,
-                legend=not many,
-                rank=_BLOCKS - layer,
-                hover=[
-                    f"{_where(row)}, noise {row.noise:.3g} (beta {row.beta:.3g})\n"
-                    f"E {row.emergence:.3f} {labels.unit}\n"
-                    f"macro {row.macro:.3f}, micro {row.micro:.3f} {labels.unit}"
-                    for row in block
-                ],
-            )
+    blocks = {layer: sorted(own, key=lambda row: row.noise) for layer, own in blocks.items()}
+
+    def hover(row: ProfileRow) -> str:
+        return (
+            f"{_where(row)}, noise {row.noise:.3g} (beta {row.beta:.3g})\n"
+            f"E {row.emergence:.3f} {labels.unit}\n"
+            f"macro {row.macro:.3f}, micro {row.micro:.3f} {labels.unit}"
         )
+
+    marks: list[Mark] = [*_lines(blocks, "emergence", hover, x="noise")]
     if noise is not None and noise > 0 and blocks:
         marks.append(Rule(at=noise, name=f"noise of the curve: {noise:.3g}", vertical=True))
     return Chart(
@@ -250,31 +202,15 @@ def profile_chart(
 
 def comparison_chart(rows: Sequence[ComparisonRow], *, title: str, unit: str = "bits") -> Chart:
     """E of every block over shots, one panel per estimator, each on its own scale."""
-    panels = []
-    for name, group in itertools.groupby(rows, key=lambda row: row.estimator):
-        blocks = by_block(group)
-        lines = [
-            Line(
-                name=f"block {layer}",
-                x=[row.shots for row in block],
-                y=[row.emergence for row in block],
-                low=[row.ci_low for row in block],
-                high=[row.ci_high for row in block],
-                interval="bars",
-                colour=depth(layer, list(blocks)),
-                width=2,
-                size=7,
-                hollow=[bool(row.flags) for row in block],
-                legend=not panels and len(blocks) <= MANY_BLOCKS,
-                group=f"block {layer}",
-                rank=_BLOCKS - layer,
-                hover=[
-                    f"{name}, {_where(row)}\nE {row.emergence:.3f} {unit}\n{', '.join(row.flags)}"
-                    for row in block
-                ],
-            )
-            for layer, block in blocks.items()
-        ]
+
+    def hover(row: ComparisonRow) -> str:
+        flags = ", ".join(row.flags)
+        return f"{row.estimator}, {_where(row)}\nE {row.emergence:.3f} {unit}\n{flags}".rstrip()
+
+    panels: list[Panel] = []
+    for name, own in itertools.groupby(rows, key=lambda row: row.estimator):
+        # The same blocks in every panel: one legend is enough.
+        lines = _lines(by_block(own), "emergence", hover, interval="bars", legend=not panels)
         panels.append(Panel(marks=lines, title=name, y=f"E ({unit})", x="shots"))
     return Chart(
         name="comparison",
@@ -310,7 +246,57 @@ def _with_shots(panels: Sequence[Panel], rows: Sequence[_OfBlock]) -> list[Panel
     return [dataclasses.replace(panel, x_ticks=counts) for panel in panels]
 
 
-def _mode(places: Mapping[int, object]) -> Literal["both", "line"]:
+def _lines(
+    blocks: Mapping[int, Sequence[RowT]],
+    y: str,
+    hover: Callable[[RowT], str],
+    *,
+    x: str = "shots",
+    interval: Literal["band", "bars"] | None = None,
+    legend: bool = True,
+) -> list[Line]:
+    """A line per block, of a field of its rows over another; flagged points are hollow."""
+    many = len(blocks) > MANY_BLOCKS
+    lines = []
+    for layer, rows in blocks.items():
+        line = Line(
+            name=f"block {layer}",
+            x=[getattr(row, x) for row in rows],
+            y=[getattr(row, y) for row in rows],
+            colour=depth(layer, list(blocks)),
+            width=1.5 if many else 2.5,
+            size=5 if many else 8,
+            legend=legend and not many,
+            group=f"block {layer}",
+            rank=_BLOCKS - layer,
+            hover=[hover(row) for row in rows],
+        )
+        if interval is not None:
+            low, high, flags = (
+                [getattr(row, name) for row in rows] for name in ("ci_low", "ci_high", "flags")
+            )
+            hollow = [bool(names) for names in flags]
+            line = dataclasses.replace(line, low=low, high=high, interval=interval, hollow=hollow)
+        lines.append(line)
+    return lines
+
+
+def _control(name: str, values: Mapping[int, float], hover: Callable[[str, float], str]) -> Line:
+    """A dashed line over shot counts that every block shares, since it depends on the data."""
+    return Line(
+        name=name,
+        x=list(values),
+        y=list(values.values()),
+        colour="muted",
+        dash="dash",
+        width=2,
+        mode=_mode(values),
+        rank=_CONTROLS,
+        hover=[hover(plural(shots, "shot"), value) for shots, value in values.items()],
+    )
+
+
+def _mode(places: Collection[int]) -> Literal["both", "line"]:
     """A line through a single point cannot be seen, so that point gets a marker."""
     return "both" if len(places) == 1 else "line"
 
@@ -336,22 +322,14 @@ def _hover(row: EmergenceRow, unit: str, meanings: Mapping[str, str]) -> str:
 
 
 def _limit(rows: Sequence[EmergenceRow], unit: str) -> Line:
-    """The limit of noiseless networks; the same for every block, since it depends on the data."""
     limit = {row.shots: row.limit for row in sorted(rows, key=lambda row: row.shots)}
-    return Line(
-        name="limit of noiseless networks",
-        x=list(limit),
-        y=list(limit.values()),
-        colour="muted",
-        dash="dash",
-        width=2,
-        mode=_mode(limit),
-        rank=_CONTROLS,
-        hover=[
-            f"{plural(shots, 'shot')}: any noiseless network that keeps\n"
+    return _control(
+        "limit of noiseless networks",
+        limit,
+        lambda shots, value: (
+            f"{shots}: any noiseless network that keeps\n"
             f"distinct inputs distinct has {value:.3f} {unit}"
-            for shots, value in limit.items()
-        ],
+        ),
     )
 
 
@@ -414,7 +392,7 @@ def _behaviour_panel(rows: Sequence[BehaviourRow]) -> Panel:
         colour="muted",
         dash="dot",
         width=2,
-        mode=_mode(dict.fromkeys(shots)),
+        mode=_mode(shots),
         rank=_BEHAVIOUR,
         hover=[f"chance at {plural(row.shots, 'shot')}: {row.chance:.3f}" for row in rows],
     )

@@ -115,7 +115,9 @@ def emergence(
         progress=progress,
     )
     record: Mapping[str, Any] = options.to_dict()
-    if not all(given is None or isinstance(given, (str, Path)) for given in (model, task, tokenizer)):
+    if not all(
+        given is None or isinstance(given, (str, Path)) for given in (model, task, tokenizer)
+    ):
         # The options hold no more than the names of live objects: another one of the same name
         # must not resume this run.
         record = {**record, "fingerprints": [hooked.fingerprint, population.fingerprint]}

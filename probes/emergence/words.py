@@ -29,9 +29,7 @@ def headline(
         return "No row was measured."
     most = max(row.shots for row in rows)
     best = max((row for row in rows if row.shots == most), key=lambda row: row.emergence)
-    first = min(
-        (row for row in rows if row.layer == best.layer), key=lambda row: row.shots
-    )
+    first = min((row for row in rows if row.layer == best.layer), key=lambda row: row.shots)
     parts = [_emergence_clause(first, best, unit)]
     if best.untrained is not None:
         parts.append(f"the untrained twin has {best.untrained:.2f}")
@@ -129,4 +127,3 @@ def spans(counts: Sequence[int]) -> str:
     return ", ".join(
         f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs
     )
-

@@ -18,9 +18,7 @@ from ed_interp.probes.emergence.estimators import get_estimator
 
 def row(family: str, truth: float, estimate: float) -> CalibrationRow:
     name, right = f"{family}-{truth:g}", is_right(estimate, truth)
-    return CalibrationRow(
-        name, family, truth, 0.0, estimate, estimate, estimate, 1.0, 0.1, right
-    )
+    return CalibrationRow(name, family, truth, 0.0, estimate, estimate, estimate, 1.0, 0.1, right)
 
 
 def made(*rows: CalibrationRow) -> Calibration:
@@ -58,7 +56,12 @@ def test_the_chart_shows_every_estimate_and_the_rule() -> None:
 
 def test_the_gaussian_estimator_is_right_on_gaussians_and_not_on_clusters(tmp_path: Path) -> None:
     calibration = calibrate(
-        "gaussian", n=600, d=10, bits=(0.0, 2.0), families=("gaussian", "clusters"), seeds=2,
+        "gaussian",
+        n=600,
+        d=10,
+        bits=(0.0, 2.0),
+        families=("gaussian", "clusters"),
+        seeds=2,
         checks=False,
     )
     assert calibration.bands["gaussian"] == pytest.approx(2.0)

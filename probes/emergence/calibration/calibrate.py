@@ -135,9 +135,7 @@ def _cell(
     seconds = time.perf_counter() - start
     interval = terms.intervals(seed=seed)
     bits, low, high = float(terms.bits[0]), float(interval.low[0]), float(interval.high[0])
-    flags = flags_of(
-        bits=bits, ci_low=low, limit=float(terms.limit), rows=n, own=terms.flags_at(0)
-    )
+    flags = flags_of(bits=bits, ci_low=low, limit=float(terms.limit), rows=n, own=terms.flags_at(0))
     cell = {"bits": bits, "low": low, "high": high, "seconds": seconds, "flags": list(flags)}
     if file is not None:
         write_json(file, cell)

@@ -37,9 +37,7 @@ def how(noise: float | None, left_out: Sequence[str]) -> str:
             "coordinate, which is what this estimator estimates."
         )
     if left_out:
-        parts.append(
-            f"Left out, as their truth behind noise is not known: {', '.join(left_out)}."
-        )
+        parts.append(f"Left out, as their truth behind noise is not known: {', '.join(left_out)}.")
     return " ".join(parts)
 
 
@@ -48,7 +46,16 @@ def calibration_tables(rows: Sequence[CalibrationRow], checks: Sequence[CheckRow
     whole = Table(
         name="calibration",
         caption="Estimate against truth, in bits",
-        heads=["population", "truth", "estimate", "over seeds", "error", "right", "seconds", "flags"],
+        heads=[
+            "population",
+            "truth",
+            "estimate",
+            "over seeds",
+            "error",
+            "right",
+            "seconds",
+            "flags",
+        ],
         rows=[
             [
                 row.population,
