@@ -122,8 +122,9 @@ class EmergenceCurve(Result):
     def tables(self) -> list[Table]:
         below = words.estimator_text(self.estimator, self.noise)
         sample = tables.sample_text(self.settings, max(self.shots, default=0))
+        caption = f"E in {self.unit} ({below})"
         shown = [
-            tables.grid_table(self.rows, f"E in {self.unit} ({below})", sample),
+            tables.grid_table(self.rows, caption, sample),
             tables.rows_table(self.rows, self.unit),
         ]
         if self.behaviour:
@@ -134,8 +135,9 @@ class EmergenceCurve(Result):
             shown += self.comparison.tables()
         if self.calibration is not None:
             # On the page only: in the terminal the cautions hold what matters of it.
-            whole = next(table for table in self.calibration.tables() if table.page)
-            shown.append(dataclasses.replace(whole, notes=[self.calibration.how()]))
+            short, whole = self.calibration.tables()[:2]
+            notes = [self.calibration.how()]
+            shown += [dataclasses.replace(short, terminal=False, notes=notes), whole]
         return shown
 
     def charts(self) -> list[Chart]:

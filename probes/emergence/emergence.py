@@ -60,6 +60,9 @@ from ed_interp.prompts.tasks import (
 from ed_interp.prompts.tokens import TokenPopulation, draw_windows, tokenize
 from ed_interp.results import keep
 
+Terms = Mapping[int, ShotTerms]
+"""Terms of one model by one estimator, per shot count."""
+
 
 @takes_options(EmergenceOptions)
 def emergence(
@@ -171,12 +174,16 @@ class _Run:
         """Read, estimate and tabulate; intermediate work is kept in ``folder``, if there is one."""
         trained = self.read(self.hooked, folder, "trained")
         terms = self.estimate(trained, self.estimator, folder)
-        twin = self.twin_terms(folder) if self.options.untrained else None
+        twin = None
+        if self.options.untrained:
+            fresh = untrained_twin(self.hooked, seed=self.options.seed)
+            states = self.read(fresh, folder, "untrained")
+            twin = self.estimate(states, self.estimator, folder, "untrained twin")
         profile = self.profile(trained, folder) if self.options.noise_profile else ()
-        rows = emergence_rows(terms, twin, self.hooked, self.population, self.options)
+        rows = self.rows(terms, twin)
         estimates = {self.estimator.name: rows}
         for other in self.others:
-            estimates[other.name] = self.rows_by(other, trained, folder)
+            estimates[other.name] = self.rows(self.estimate(trained, other, folder, other.name))
         calibration = None
         if self.options.calibrate:
             calibration = calibrate_estimator(
@@ -219,17 +226,16 @@ class _Run:
 
     def estimate(
         self, states: Read, estimator: Estimator, folder: Path | None, what: str = "estimating"
-    ) -> dict[int, ShotTerms]:
+    ) -> Terms:
         """Terms per shot count."""
         resumable = estimator.resuming(folder and folder / "training")
         return estimate(
             states, resumable, seed=self.options.seed, progress=self.progress, what=what
         )
 
-    def twin_terms(self, folder: Path | None) -> dict[int, ShotTerms]:
-        """Terms of the untrained twin."""
-        twin = self.read(untrained_twin(self.hooked, seed=self.options.seed), folder, "untrained")
-        return self.estimate(twin, self.estimator, folder, "untrained twin")
+    def rows(self, terms: Terms, twin: Terms | None = None) -> tuple[EmergenceRow, ...]:
+        """Terms as rows of the curve."""
+        return emergence_rows(terms, twin, self.hooked, self.population, self.options)
 
     def profile(self, trained: Read, folder: Path | None) -> tuple[ProfileRow, ...]:
         """Emergence over a range of noise, from the same activations."""
@@ -242,13 +248,6 @@ class _Run:
             terms = self.estimate(trained, variant, folder, f"noise {noise:.3g}")
             rows += profile_rows(terms, beta, noise)
         return tuple(sorted(rows, key=dataclasses.astuple))
-
-    def rows_by(
-        self, other: Estimator, trained: Read, folder: Path | None
-    ) -> tuple[EmergenceRow, ...]:
-        """Rows by another estimator, from the same activations."""
-        terms = self.estimate(trained, other, folder, other.name)
-        return emergence_rows(terms, None, self.hooked, self.population, self.options)
 
     def settings(self, trained: Read) -> dict[str, Any]:
         """What the options leave open and this run has settled: enough to repeat it exactly."""

@@ -8,7 +8,7 @@ capture (:mod:`ed_interp.streams.capture`), one pass over single tokens, and the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.probes.emergence.estimators.base import Estimator
 from ed_interp.probes.emergence.estimators.noise import Normalisation, normalise
 from ed_interp.probes.emergence.options import SinglePosition
-from ed_interp.probes.emergence.single import SingleTokens, Slot, read_single_tokens, single_tokens
+from ed_interp.probes.emergence.single import SingleTokens, read_single_tokens, single_tokens
 from ed_interp.probes.emergence.together import Chain, Estimates
 from ed_interp.processes import gather, process
 from ed_interp.progress import Progress, track
@@ -58,8 +58,7 @@ class Read:
         return Sequences(states, counts, row_of, first)
 
     def normal(self, states: Tensor) -> Tensor:
-        """``states`` on the model's device, on the scale on which noise means the same in every
-        block."""
+        """States on the model's device, normalised so that noise means the same in every block."""
         return normalise(states.to(self.device), self.normalisation)
 
 
@@ -199,15 +198,18 @@ def _shot_terms(
     read: Read, shots: int, macros: Estimates[int], micros: Estimates[Contents]
 ) -> ShotTerms:
     sequences = read.sequences(shots)
-    sites, prompts = sequences.states.shape[0], len(sequences.first)
     blocks = macros[shots]
-    micro = np.zeros((sites - 1, prompts))
-    tokens = np.zeros(prompts)
+    micro = np.zeros((len(sequences.states) - 1, len(sequences.first)))
+    tokens = np.zeros(len(sequences.first))
     entropy = 0.0
-    for terms, mask, bits in _slots(read, shots, micros):
-        micro[:, mask] += terms
+    for slot in read.tokens.by_shots[shots]:
+        mask = read.tokens.slots[slot] >= 0  # prompts that have the slot
+        ids = read.tokens.slots[slot][mask]
+        # A chain holds the distinct tokens in ascending order, so a token's row is its rank.
+        row_of = np.unique(ids, return_inverse=True)[1]
+        micro[:, mask] += micros[contents_of(ids)].terms[:, row_of]
         tokens += mask
-        entropy += bits * float(mask.sum())
+        entropy += entropy_bits(ids) * float(mask.sum())
     return ShotTerms(
         macro=blocks.terms[:, sequences.row_of],
         micro=micro,
@@ -218,19 +220,6 @@ def _shot_terms(
         constant=tuple(bool((site == site[:1]).all()) for site in sequences.states[:-1]),
         flags=blocks.flags,
     )
-
-
-def _slots(
-    read: Read, shots: int, micros: Estimates[Contents]
-) -> Iterator[tuple[Array, NDArray[np.bool_], float]]:
-    """Per slot of a shot count: ``block prompt`` terms of the prompts that have it, the mask of
-    those prompts, and the entropy of its tokens in bits."""
-    for slot in read.tokens.by_shots[shots]:
-        mask = read.tokens.slots[slot] >= 0
-        tokens = read.tokens.slots[slot][mask]
-        # Chains hold the distinct tokens in ascending order, so a token's row is its rank.
-        distinct, row_of = np.unique(tokens, return_inverse=True)
-        yield micros[contents_of(tokens)].terms[:, row_of], mask, entropy_bits(tokens)
 
 
 def contents_of(tokens: NDArray[np.int64]) -> Contents:

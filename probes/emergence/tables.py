@@ -1,9 +1,12 @@
-"""Tables of an emergence curve, made from its rows: short grids for terminals and notebooks, every
-number for the page."""
+"""Tables of an emergence curve, made from its rows.
+
+Short grids are for terminals and notebooks, every number is for the page.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
 
@@ -19,74 +22,93 @@ from ed_interp.probes.emergence.words import occurring
 from ed_interp.tables import Table
 
 
-def grid_table(rows: Sequence[EmergenceRow], caption: str, sample: str = "") -> Table:
+def table_of(
+    rows: Sequence[Any],
+    *,
+    heads: Mapping[str, str] | None = None,
+    formats: Mapping[str, str] | None = None,
+    **about: Any,
+) -> Table:
+    """Every number of some rows: a column per field, and one for both ends of an interval.
+
+    Args:
+        rows: Of one dataclass.
+        heads: Heads of columns, where they are not the fields' names.
+        formats: Of numbers, where three digits behind the point do not suit them.
+        about: Name, caption and the rest of the table.
+    """
+    heads, formats = heads or {}, formats or {}
+    columns: list[tuple[str, list[str]]] = []
+    words: set[int] = set()
+    for name in [field.name for field in dataclasses.fields(rows[0])] if rows else []:
+        values = [getattr(row, name) for row in rows]
+        cells = [_cell(value, formats.get(name, ".3f")) for value in values]
+        if name.endswith("high"):  # the other end of the column before
+            ends = zip(columns[-1][1], cells, strict=True)
+            columns[-1] = (columns[-1][0], [f"{low} to {high}" for low, high in ends])
+        elif known := [value for value in values if value is not None]:  # else: it was not run
+            if not isinstance(known[0], (int, float)) or isinstance(known[0], bool):
+                words.add(len(columns))
+            columns.append((heads.get(name, "interval" if name.endswith("low") else name), cells))
+    lines = [list(line) for line in zip(*(cells for _, cells in columns), strict=True)]
+    return Table(heads=[head for head, _ in columns], rows=lines, text=frozenset(words), **about)
+
+
+def _cell(value: Any, form: str) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return format(value, form)
+    return "none" if value is None else str(value)
+
+
+def grid_table(rows: Sequence[EmergenceRow], caption: str, sample: str) -> Table:
     """E per block (down) and shot count (across), then the controls.
 
     Flags are letters behind the numbers, explained below; one that holds everywhere is only
-    named, since a letter in every cell would tell nothing.
+    named, since a letter in every cell would say nothing.
     """
     layers, shots = sorted({row.layer for row in rows}), sorted({row.shots for row in rows})
     cells = {(row.layer, row.shots): row for row in rows}
     everywhere = set.intersection(*(set(row.flags) for row in rows)) if rows else set()
-    letters = dict(
-        zip([name for name in occurring(rows) if name not in everywhere], _letters(), strict=False)
-    )
+    marked = [name for name in occurring(rows) if name not in everywhere]
+    letters = dict(zip(marked, _LETTERS, strict=False))
 
-    def cell(row: EmergenceRow | None) -> str:
-        if row is None:
-            return ""
+    def line(name: str, layer: int, text: Callable[[EmergenceRow], str]) -> list[str]:
+        places = [(layer, count) for count in shots]
+        return [name, *(text(cells[place]) if place in cells else "" for place in places)]
+
+    def cell(row: EmergenceRow) -> str:
         return _bits(row.emergence) + "".join(letters.get(flag, "") for flag in row.flags)
 
-    lines = [
-        [f"block {layer}", *(cell(cells.get((layer, count))) for count in shots)]
-        for layer in layers
-    ]
-    last = {count: cells[layers[-1], count] for count in shots if (layers[-1], count) in cells}
+    lines = [line(f"block {layer}", layer, cell) for layer in layers]
     notes = ["limit: any noiseless network that keeps distinct inputs distinct; E can exceed it"]
+    last = layers[-1] if layers else 0
     # Short names, so that nine shot counts fit into 80 columns.
-    lines.append(["limit", *(_bits(last[c].limit) if c in last else "" for c in shots)])
-    if any(row.untrained is not None for row in last.values()):
-        twin = {count: row.untrained for count, row in last.items()}
-        lines.append(["twin", *(_bits(twin.get(count)) for count in shots)])
+    lines.append(line("limit", last, lambda row: _bits(row.limit)))
+    if any(row.untrained is not None for row in rows):
+        lines.append(line("twin", last, lambda row: _bits(row.untrained)))
         notes.append("twin: last block of the untrained twin, which has fresh weights")
     if letters:
         notes.append(", ".join(f"{letter}: {name}" for name, letter in letters.items()))
     if everywhere:
         notes.append(f"everywhere: {', '.join(f for f in occurring(rows) if f in everywhere)}")
+    heads = ["shots", *map(str, shots)]
     return Table(
-        name="grid",
-        caption=caption,
-        heads=["shots", *map(str, shots)],
-        rows=lines,
-        notes=[*notes, *([sample] if sample else [])],
-        page=False,
+        name="grid", caption=caption, heads=heads, rows=lines, notes=[*notes, sample], page=False
     )
 
 
 def rows_table(rows: Sequence[EmergenceRow], unit: str) -> Table:
     """Every number of every row."""
-    heads = ["block", "shots", "E", "interval", "macro", "micro", "limit", "entropy", "untrained"]
-    return Table(
+    return table_of(
+        sorted(rows, key=lambda row: (row.layer, row.shots)),
+        heads={**_HEADS, "macro_limit": "entropy"},
         name="emergence",
         caption=f"Emergence per block and shots, in {unit}: E = macro - micro, the limit of "
         "noiseless networks, the entropy of the sequences, and E of the untrained twin",
-        heads=[*heads, "flags"],
-        rows=[
-            [
-                str(row.layer),
-                str(row.shots),
-                f"{row.emergence:.3f}",
-                _interval(row.ci_low, row.ci_high),
-                f"{row.macro:.3f}",
-                f"{row.micro:.3f}",
-                f"{row.limit:.3f}",
-                f"{row.macro_limit:.3f}",
-                "not run" if row.untrained is None else f"{row.untrained:.3f}",
-                ", ".join(row.flags),
-            ]
-            for row in sorted(rows, key=lambda row: (row.layer, row.shots))
-        ],
-        text=frozenset({9}),
         terminal=False,
     )
 
@@ -110,60 +132,26 @@ def answers_table(behaviour: Sequence[BehaviourRow]) -> Table:
 
 def behaviour_table(behaviour: Sequence[BehaviourRow]) -> Table:
     """Every number of the behaviour."""
-    return Table(
+    return table_of(
+        sorted(behaviour, key=lambda row: row.shots),
+        heads={"logprob": "log-probability", "n": "prompts"},
+        formats={"rank": ".1f", **dict.fromkeys(("gain", "gain_ci_low", "gain_ci_high"), "+.3f")},
         name="behaviour",
         caption="Behaviour per shots: accuracy of the whole answer, its mean log-probability in "
         "nats, median rank of its first token, and the gain in accuracy over the fewest shots, "
         "paired by prompt",
-        heads=[
-            "shots",
-            "accuracy",
-            "interval",
-            "chance",
-            "gain",
-            "interval",
-            "log-probability",
-            "interval",
-            "rank",
-            "prompts",
-        ],
-        rows=[
-            [
-                str(row.shots),
-                f"{row.accuracy:.3f}",
-                _interval(row.ci_low, row.ci_high),
-                f"{row.chance:.3f}",
-                f"{row.gain:+.3f}",
-                f"{row.gain_ci_low:+.3f} to {row.gain_ci_high:+.3f}",
-                f"{row.logprob:.3f}",
-                _interval(row.logprob_ci_low, row.logprob_ci_high),
-                f"{row.rank:.1f}",
-                f"{row.n:,}",
-            ]
-            for row in sorted(behaviour, key=lambda row: row.shots)
-        ],
         terminal=False,
     )
 
 
 def profile_table(profile: Sequence[ProfileRow], unit: str) -> Table:
     """E at every noise level."""
-    return Table(
+    return table_of(
+        sorted(profile, key=lambda row: (row.layer, row.shots, row.noise)),
+        heads=_HEADS,
+        formats={"beta": ".4f", "noise": ".4f"},
         name="profile",
         caption=f"Emergence over the noise scale, in {unit}",
-        heads=["block", "shots", "beta", "noise", "E", "macro", "micro"],
-        rows=[
-            [
-                str(row.layer),
-                str(row.shots),
-                f"{row.beta:.4f}",
-                f"{row.noise:.4f}",
-                f"{row.emergence:.3f}",
-                f"{row.macro:.3f}",
-                f"{row.micro:.3f}",
-            ]
-            for row in sorted(profile, key=lambda row: (row.layer, row.shots, row.noise))
-        ],
         folded=True,
         terminal=False,
     )
@@ -171,50 +159,16 @@ def profile_table(profile: Sequence[ProfileRow], unit: str) -> Table:
 
 def agreement_table(agreement: Sequence[AgreementRow]) -> Table:
     """Rank correlations of every two estimators."""
-
-    def rank(value: float | None) -> str:
-        return "none" if value is None else f"{value:.2f}"
-
-    return Table(
-        name="agreement",
-        caption="Agreement of the estimators: rank correlation over blocks and shots",
-        heads=["estimators", "quantity", "Spearman", "Kendall", "values"],
-        rows=[
-            [
-                f"{row.first}, {row.second}",
-                row.quantity,
-                rank(row.spearman),
-                rank(row.kendall),
-                str(row.values),
-            ]
-            for row in agreement
-        ],
-        text=frozenset({0, 1}),
-    )
+    caption = "Agreement of the estimators: rank correlation over blocks and shots"
+    correlations = {"spearman": ".2f", "kendall": ".2f"}
+    return table_of(agreement, formats=correlations, name="agreement", caption=caption)
 
 
 def comparison_table(rows: Sequence[ComparisonRow], unit: str = "bits") -> Table:
     """Every number by every estimator."""
-    return Table(
-        name="comparison",
-        caption=f"Emergence by every estimator, in {unit}",
-        heads=["estimator", "block", "shots", "E", "interval", "macro", "micro", "flags"],
-        rows=[
-            [
-                row.estimator,
-                str(row.layer),
-                str(row.shots),
-                f"{row.emergence:.3f}",
-                _interval(row.ci_low, row.ci_high),
-                f"{row.macro:.3f}",
-                f"{row.micro:.3f}",
-                ", ".join(row.flags),
-            ]
-            for row in rows
-        ],
-        text=frozenset({0, 7}),
-        folded=True,
-        terminal=False,
+    caption = f"Emergence by every estimator, in {unit}"
+    return table_of(
+        rows, heads=_HEADS, name="comparison", caption=caption, folded=True, terminal=False
     )
 
 
@@ -227,15 +181,12 @@ def sample_text(settings: Mapping[str, Any], shots: int) -> str:
     return text
 
 
-def _letters() -> list[str]:
-    """Marks of flags: a, b, c, ..., then aa, ab, ... which no estimator has needed yet."""
-    return [*ascii_lowercase, *(f"a{letter}" for letter in ascii_lowercase)]
+_HEADS = {"layer": "block", "emergence": "E"}
+
+_LETTERS = [*ascii_lowercase, *(f"a{letter}" for letter in ascii_lowercase)]
+"""Marks of flags; no curve has needed the 27th yet."""
 
 
 def _bits(value: float | None) -> str:
     # Adding 0.0 turns the -0.0 of a rounded small negative number into 0.0.
     return "" if value is None else f"{round(value, 2) + 0.0:.2f}"
-
-
-def _interval(low: float, high: float) -> str:
-    return f"{low:.3f} to {high:.3f}"

@@ -7,18 +7,10 @@ not overlap; that of the paired gain in accuracy must exclude 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 from ed_interp.charts.theme import plural
 from ed_interp.probes.emergence.rows import AgreementRow, BehaviourRow, EmergenceRow
-
-
-@runtime_checkable
-class Flagged(Protocol):
-    """A row of any table that carries flags."""
-
-    @property
-    def flags(self) -> tuple[str, ...]: ...
 
 
 def headline(
@@ -72,7 +64,7 @@ def cautions(rows: Sequence[EmergenceRow], calibrated: str = "") -> str:
     return " ".join(sentences)
 
 
-def glossary(rows: Sequence[Flagged], meanings: Mapping[str, str]) -> dict[str, str]:
+def glossary(rows: Sequence[Any], meanings: Mapping[str, str]) -> dict[str, str]:
     """The flags that occur, what each means and how often it occurs."""
     return {
         name: f"{meanings.get(name, 'a flag of an estimator that is not installed')} "
@@ -81,7 +73,7 @@ def glossary(rows: Sequence[Flagged], meanings: Mapping[str, str]) -> dict[str, 
     }
 
 
-def occurring(rows: Sequence[Flagged]) -> list[str]:
+def occurring(rows: Sequence[Any]) -> list[str]:
     """The names of the flags that some row carries, in order of appearance."""
     return list(dict.fromkeys(flag for row in rows for flag in row.flags))
 

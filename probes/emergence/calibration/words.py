@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 from ed_interp.probes.emergence.calibration.rows import (
@@ -11,6 +10,7 @@ from ed_interp.probes.emergence.calibration.rows import (
     CalibrationRow,
     CheckRow,
 )
+from ed_interp.probes.emergence.tables import table_of
 from ed_interp.tables import Table
 
 RULE = f"the median over seeds is within {ABSOLUTE_BITS:g} bits or {RELATIVE:.0%} of the truth"
@@ -42,67 +42,33 @@ def how(noise: float | None, left_out: Sequence[str]) -> str:
 
 
 def calibration_tables(rows: Sequence[CalibrationRow], checks: Sequence[CheckRow]) -> list[Table]:
-    """Estimate against truth, and the self-consistency checks if they were run."""
-    whole = Table(
-        name="calibration",
+    """Estimate against truth, every number of it, and the checks if they were run."""
+    short = Table(
+        name="estimates",
         caption="Estimate against truth, in bits",
-        heads=[
-            "population",
-            "truth",
-            "estimate",
-            "over seeds",
-            "error",
-            "right",
-            "seconds",
-            "flags",
-        ],
+        heads=["population", "truth", "estimate", "error", "right", "flags"],
         rows=[
             [
                 row.population,
                 f"{row.truth:.3f}",
                 f"{row.estimate:.3f}",
-                f"{row.low:.3f} to {row.high:.3f}",
                 f"{row.estimate - row.truth:+.3f}",
                 "yes" if row.right else "no",
-                f"{row.seconds:.2f}",
                 ", ".join(row.flags),
             ]
             for row in rows
         ],
-        text=frozenset({5, 7}),
-        notes=[f"right: {RULE}, from the least value up"],
-        terminal=False,
-    )
-    # What fits into the width of a terminal, without a second part.
-    short = (0, 1, 2, 4, 5, 7)
-    brief = dataclasses.replace(
-        whole,
-        name="estimates",
-        heads=[whole.heads[column] for column in short],
-        rows=[[row[column] for column in short] for row in whole.rows],
         text=frozenset({4, 5}),
-        terminal=True,
-        page=False,
+        notes=[f"right: {RULE}, from the least value up"],
     )
-    tables = [brief, whole]
+    heads = {"truth_error": "error of truth", "low": "over seeds"}
+    caption = "Every number of the calibration"
+    tables = [
+        short,
+        table_of(
+            rows, heads=heads, name="calibration", caption=caption, folded=True, terminal=False
+        ),
+    ]
     if checks:
-        tables.append(
-            Table(
-                name="checks",
-                caption="Self-consistency, in bits",
-                heads=["check", "meaning", "estimate", "expected", "allowed", "holds"],
-                rows=[
-                    [
-                        row.check,
-                        row.meaning,
-                        f"{row.estimate:.3f}",
-                        f"{row.expected:.3f}",
-                        f"{row.allowed:.3f}",
-                        "yes" if row.holds else "no",
-                    ]
-                    for row in checks
-                ],
-                text=frozenset({1, 5}),
-            )
-        )
+        tables.append(table_of(checks, name="checks", caption="Self-consistency, in bits"))
     return tables

@@ -85,7 +85,9 @@ def parse_settings(name: str, texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         setting, equals, value = text.partition("=")
         if not equals:
-            raise InvalidInputError(f"options of estimator {name!r} must be NAME=VALUE, got {text!r}")
+            raise InvalidInputError(
+                f"options of estimator {name!r} must be NAME=VALUE, got {text!r}"
+            )
         setting = setting.strip()
         settings[setting] = _parsed(value.strip(), _option(kind, setting))
     return settings

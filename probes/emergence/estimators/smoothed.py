@@ -73,9 +73,7 @@ class Smoothed(ChainEstimator):
         "the noiseless limit: the information between row identities.",
         shown="beta * sqrt(d / ln n), for states of unit scale",
     )
-    beta: float | None = option(
-        None, help="Scale of the default noise rule.", shown="1/3", above=0
-    )
+    beta: float | None = option(None, help="Scale of the default noise rule.", shown="1/3", above=0)
     samples: int | None = option(
         None,
         help="Noise samples per row, rounded up to an even number.",

@@ -59,9 +59,7 @@ def cross_fit(
     start = plan.critic.start(width, width, streams, seed=plan.seed, neutral=plan.gaussian)
     start = {name: one.to(x.device) for name, one in start.items()}
     data = [table for part in parts[:2] for table in (part.x, part.y, part.weights)]
-    trained = train(
-        start, *parts[:2], plan, saved=Saved(folder, data, settings), advance=advance
-    )
+    trained = train(start, *parts[:2], plan, saved=Saved(folder, data, settings), advance=advance)
     terms = _held_out(parts, trained, plan, max_bytes)
     unbiased = torch.zeros(len(pairs), dtype=torch.float64)
     if plan.gaussian:

@@ -115,6 +115,7 @@ class Adam:
 
     def keep(self, which: Tensor) -> None:
         """Drop the other members, of the weights too."""
+
         def kept(tables: Weights) -> Weights:
             # All have a first axis of members but the number of steps, which is one for all.
             return {
