@@ -252,7 +252,7 @@ def takes_options(kind: type[Options]) -> Callable[[Callable[..., R]], Callable[
             settings = {name: value for name, value in given.items() if name not in own}
             for name in shared:
                 if given.get(name) is not None:
-                    settings[name] = _label(given[name])
+                    settings[name] = _label(given[name], hints_of(kind)[name])
             if options is None:
                 options = kind(**settings)
             elif settings:
@@ -272,9 +272,11 @@ def takes_options(kind: type[Options]) -> Callable[[Callable[..., R]], Callable[
     return decorate
 
 
-def _label(value: Any) -> Any:
+def _label(value: Any, hint: Any) -> Any:
     """What the options record: a name as it is, a live object by its name or type."""
-    if isinstance(value, (str, int, float, tuple, list)):
+    # A list is a value where the option takes several, and a live object (pairs, say) elsewhere.
+    several = get_origin(without_none(hint)) is tuple
+    if isinstance(value, (str, int, float)) or (several and isinstance(value, (tuple, list))):
         return value
     if isinstance(value, Path):
         return str(value)

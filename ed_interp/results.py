@@ -59,6 +59,7 @@ HOMES = {
     "comparison": "ed_interp.eval.compare.result",
     "dictionary-measurement": "ed_interp.probes.dictionaries.measurement",
     "emergence": "ed_interp.probes.emergence.curve",
+    "estimator-comparison": "ed_interp.probes.emergence.compare",
     "feature-descriptions": "ed_interp.probes.dictionaries.description.descriptions",
     "feature-emergence": "ed_interp.probes.dictionaries.emergence.result",
     "steering-sweep": "ed_interp.eval.steering.result",

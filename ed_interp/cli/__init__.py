@@ -17,9 +17,9 @@ import typer
 from ed_interp import __version__
 from ed_interp.cli import (
     adapter,
-    calibrate,
+    calibrate,  # noqa: F401
     compare,
-    emergence,
+    emergence,  # noqa: F401
     features,
     models,  # noqa: F401 - it adds itself
     paper,
@@ -30,13 +30,11 @@ from ed_interp.cli.app import app
 from ed_interp.errors import EdInterpError, InvalidInputError, ModelLoadError, UnknownNameError
 
 # Verbs that do not add themselves yet.
-app.command("emergence", help=emergence.HELP)(emergence.command)
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(features.app, name="features")
 app.add_typer(steer.app, name="steer")
 app.command("compare", help=compare.HELP)(compare.command)
 app.command("paper", help=paper.HELP)(paper.command)
-app.command("calibrate", help=calibrate.HELP)(calibrate.command)
 
 
 def _version(wanted: bool) -> bool:
