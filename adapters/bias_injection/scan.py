@@ -45,8 +45,8 @@ def states(
         start: Values before the first position.
     """
     function: Any = _Decay
-    found: Tensor = function.apply(u, decay, start)
-    return found
+    values: Tensor = function.apply(u, decay, start)
+    return values
 
 
 def dense_states(
@@ -60,45 +60,48 @@ def dense_states(
     grow without bound along the sequence.
     """
     function: Any = _Dense
-    found: Tensor = function.apply(u, transition, start)
-    return found
+    values: Tensor = function.apply(u, transition, start)
+    return values
 
 
 class _Decay(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, decay: Tensor, start: Tensor) -> Tensor:
-        found = _decay_states(u, decay, start)
-        ctx.save_for_backward(found, decay)
-        return found
+        values = _decay_states(u, decay, start)
+        ctx.save_for_backward(values, decay)
+        return values
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         grad: Tensor = grad_outputs[0]
-        found, decay = ctx.saved_tensors
+        values, decay = ctx.saved_tensors
         total = _backwards(grad, lambda v, zero: _decay_states(v, decay, zero))
-        for_decay = torch.einsum("rtn,rtn->n", total[:, 1:], found[:, :-1])
+        # s[t + 1] depends on the decay through decay * s[t]: gradient at t + 1 times value at t.
+        for_decay = torch.einsum("rtn,rtn->n", total[:, 1:], values[:, :-1])
         return total[:, 1:], for_decay, total[:, 0]
 
 
 class _Dense(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, transition: Tensor, start: Tensor) -> Tensor:
-        found = _dense_states(u, transition, start)
-        ctx.save_for_backward(found, transition)
-        return found
+        values = _dense_states(u, transition, start)
+        ctx.save_for_backward(values, transition)
+        return values
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         grad: Tensor = grad_outputs[0]
-        found, transition = ctx.saved_tensors
+        values, transition = ctx.saved_tensors
         total = _backwards(grad, lambda v, zero: _dense_states(v, transition.T, zero))
         with _float32(grad):
-            for_transition = torch.einsum("rtm,rtn->mn", total[:, 1:], found[:, :-1])
+            for_transition = torch.einsum("rtm,rtn->mn", total[:, 1:], values[:, :-1])
         return total[:, 1:], for_transition, total[:, 0]
 
 
 def _backwards(grad: Tensor, scan: Any) -> Tensor:
     """Gradient that reaches each state, its own and through all later ones."""
+    # total[t] = grad[t] + decay * total[t + 1]: the forward recurrence in reversed time, of which
+    # the value after position k is the total k from the end.
     grad = grad.float()
     total: Tensor = scan(grad.flip(1), torch.zeros_like(grad[:, 0]))[:, 1:].flip(1)
     return total
@@ -111,16 +114,21 @@ def _decay_states(u: Tensor, decay: Tensor, start: Tensor) -> Tensor:
     length = min(CHUNK, time)
     chunks = -(-time // length)
     u = F.pad(u, (0, 0, 0, chunks * length - time))
+    # What is read at position p shows at position s > p with decay ** (s - 1 - p): gap[p, s].
     step = torch.arange(length + 1, device=u.device)
     gap = step - 1 - step[:-1, None]
     powers = decay[:, None] ** step
+    # Negative gaps are the future: zero, and clamped only because they serve as an index.
     matrix = torch.where(gap >= 0, powers[:, gap.clamp(min=0)], powers.new_zeros(()))
+    # One product per node: (node, row and chunk, position) times (node, position, position).
     by_node = u.reshape(rows * chunks, length, nodes).permute(2, 0, 1)
     with _float32(u):
         local = torch.bmm(by_node, matrix).view(nodes, rows, chunks, length + 1)
     if chunks == 1:
         carried = start[:, None]
     else:
+        # The state at a chunk's end is its own sum plus decay ** length times the state at its
+        # start: the same recurrence over chunks.
         carried = _decay_states(local[..., -1].permute(1, 2, 0), powers[:, -1], start)[:, :-1]
     local = torch.addcmul(local, carried.permute(2, 0, 1)[..., None], powers[:, None, None])
     return _joined(local.permute(1, 2, 3, 0), time)
@@ -140,7 +148,8 @@ def _dense_states(u: Tensor, transition: Tensor, start: Tensor) -> Tensor:
         for _ in range(length):
             power.append(transition @ power[-1])
         powers = torch.stack(power)
-        # Source position and node by target position and node.
+        # From powers[gap] as (source, target, target node, source node) to one matrix of
+        # source position and node by target position and node.
         blocks = powers[gap.clamp(min=0)] * (gap >= 0)[..., None, None]
         matrix = blocks.permute(0, 3, 1, 2).reshape(length * nodes, (length + 1) * nodes)
         local = u.reshape(rows, chunks, length * nodes) @ matrix
@@ -156,6 +165,7 @@ def _dense_states(u: Tensor, transition: Tensor, start: Tensor) -> Tensor:
 def _joined(local: Tensor, time: int) -> Tensor:
     """Chunks of ``length + 1`` states, the last being the next one's first, as one sequence."""
     rows, _, _, nodes = local.shape
+    # The last state of each chunk but the final one is left out, since it comes again.
     inside = local[:, :, :-1].reshape(rows, -1, nodes)
     return torch.cat([inside, local[:, -1:, -1]], dim=1)[:, : time + 1]
 
