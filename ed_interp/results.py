@@ -32,7 +32,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar, get_args, get_origin
 
 from ed_interp.charts.spec import Chart
 from ed_interp.errors import InvalidInputError, RunFolderError, unknown
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
     import pyarrow as pa
+
+# Not typing.Self, which run-time type checkers cannot resolve outside of a decorated class.
+R = TypeVar("R", bound="Result")
 
 HOMES = {
     "adapter-training": "ed_interp.adapters.training.result",
@@ -149,7 +152,7 @@ class Result:
         return strict_json(self.to_dict(), self.FILE)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(cls: type[R], data: Mapping[str, Any]) -> R:
         """The inverse of :meth:`to_dict`; also takes what a file holds.
 
         Raises:
@@ -161,7 +164,7 @@ class Result:
         body = cls.upgrade(body, int(data.get("version", cls.VERSION)))
         try:
             # As JSON, since strictness would otherwise refuse a list where a tuple is meant.
-            made: Self = _adapter(cls).validate_json(strict_json(body, cls.FILE))
+            made: R = _adapter(cls).validate_json(strict_json(body, cls.FILE))
             return made
         except pydantic.ValidationError as error:
             raise InvalidInputError(_first_problem(error)) from error
@@ -237,7 +240,7 @@ class Result:
         write_text(folder / "report.html", render(self, ran_on))
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls: type[R], folder: str | Path) -> R:
         """Read back what :meth:`save`, or a run, wrote.
 
         Raises:
@@ -247,7 +250,7 @@ class Result:
         return cls._from_file(file, _read_json(file))
 
     @classmethod
-    def _from_file(cls, file: Path, data: Any) -> Self:
+    def _from_file(cls: type[R], file: Path, data: Any) -> R:
         kind = data.get("format") if isinstance(data, dict) else type(data).__name__
         if kind != _PREFIX + cls.KIND:
             raise RunFolderError(f"{file} must be of format {_PREFIX + cls.KIND}, got {kind!r}")
@@ -272,9 +275,6 @@ class Result:
         return summary(self)
 
 
-R = TypeVar("R", bound=Result)
-
-
 def load_any(folder: str | Path) -> Result:
     """Read the result in a run folder, of whatever kind it is.
 
@@ -283,17 +283,18 @@ def load_any(folder: str | Path) -> Result:
     """
     folder = Path(folder).expanduser()
     # run.json first: a study's folder holds other JSON beside it.
-    files = sorted(folder.glob("*.json"), key=lambda file: (file.name != Result.FILE, file.name))
-    kind, data, file = "", None, folder / Result.FILE
-    for file in files or [folder / Result.FILE]:
-        data = _read_json(file)
+    files = [file for file in folder.glob("*.json") if file.name != "settings.json"]
+    files.sort(key=lambda file: (file.name != Result.FILE, file.name))
+    kind, last = "", folder / Result.FILE
+    for file in files or [last]:
+        data, last = _read_json(file), file
         kind = str(data.get("format", "")) if isinstance(data, dict) else ""
         cls = kind.startswith(_PREFIX) and _class_of(kind.removeprefix(_PREFIX))
         if cls and file.name == cls.FILE:
             return cls._from_file(file, data)
     known = ", ".join(HOMES)
     raise RunFolderError(
-        f"{folder} must hold a result of ed-interp ({known}), got format {kind!r} in {file.name}"
+        f"{folder} must hold a result of ed-interp ({known}), got format {kind!r} in {last.name}"
     )
 
 
@@ -370,7 +371,9 @@ def _first_problem(error: Any) -> str:
     reason = problem["msg"][0].lower() + problem["msg"][1:]
     if problem["type"] == "unexpected_keyword_argument":
         reason = "unknown field"
-    return f"{place.lstrip('.') or 'the whole'}: {reason}, got {problem['input']!r:.60}"
+    elif problem["type"] != "missing":
+        reason += f", got {problem['input']!r:.60}"
+    return f"{place.lstrip('.') or 'the whole'}: {reason}"
 
 
 def _read_json(file: Path) -> Any:
