@@ -16,7 +16,7 @@ import typer
 
 from ed_interp import __version__
 from ed_interp.cli import (
-    adapter,
+    adapter,  # noqa: F401
     calibrate,
     compare,
     emergence,
@@ -31,7 +31,6 @@ from ed_interp.errors import EdInterpError, InvalidInputError, ModelLoadError, U
 
 # Verbs that do not add themselves yet.
 app.command("emergence", help=emergence.HELP)(emergence.command)
-app.add_typer(adapter.app, name="adapter")
 app.add_typer(features.app, name="features")
 app.add_typer(steer.app, name="steer")
 app.command("compare", help=compare.HELP)(compare.command)

@@ -276,7 +276,7 @@ def test_damaged_files_are_refused(model, stored, tmp_path):
 def test_one_flipped_byte_is_refused(model, stored):
     """Wherever it is: in the states, in a session's times, in the time constant."""
     whole = stored.read_bytes()
-    texts = b"interactions\\\": 1", b"tau\\\": \\\"8"
+    texts = b'interactions\\": 1', b'tau\\": \\"8'
     for place in (len(whole) - 2, *(whole.index(text) + len(text) - 1 for text in texts)):
         changed = bytearray(whole)
         changed[place] ^= 1  # 1 becomes 0, 8 becomes 9

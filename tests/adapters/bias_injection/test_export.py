@@ -111,7 +111,7 @@ def test_feedback_is_not_left_out_unasked(adapted, tmp_path):
     export_lora(adapted("llama", trained=False), tmp_path / "lora")
     with pytest.raises(RunFolderError, match="holds an adapter already"):
         export_lora(adapted("llama", trained=False), tmp_path / "lora")
-    with pytest.raises(InvalidInputError, match="adapter_name must be .*, got 'x'"):
+    with pytest.raises(InvalidInputError, match=r"adapter_name must be .*, got 'x'"):
         export_lora(adapted("llama"), tmp_path / "other", adapter_name="x")
 
 
