@@ -6,9 +6,9 @@ old checkpoints can no longer be read as they are.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from peft.config import PeftConfig
 from ed_interp.adapters.bias_injection.checkpoint import digest_of_file
 from ed_interp.adapters.bias_injection.register import BIAS_INJECTION
 from ed_interp.errors import InvalidInputError
+from ed_interp.options import option
 from ed_interp.records.files import write_text
 
 FORMAT_VERSION = 1
@@ -34,11 +35,7 @@ from peft import AutoPeftModelForCausalLM
 FEEDBACK = ("input", "output", "none")
 
 
-def _help(text: str) -> dict[str, str]:
-    return {"help": text}
-
-
-@dataclass
+@dataclasses.dataclass
 class BiasInjectionConfig(PeftConfig):  # type: ignore[misc]
     """A linear layer ``y = W x`` becomes ``y_t = W x_t + (alpha/r) B A x_t + b + V s_t``.
 
@@ -49,67 +46,53 @@ class BiasInjectionConfig(PeftConfig):  # type: ignore[misc]
         InvalidInputError: on construction, for a value that cannot be used.
     """
 
-    r: int = field(default=8, metadata=_help("Rank of the low-rank part A, B; 0 leaves it out."))
-    lora_alpha: float | int = field(
-        default=8, metadata=_help("The low-rank part is scaled by lora_alpha / r.")
+    r: int = option(8, help="Rank of the low-rank part A, B; 0 leaves it out.")
+    lora_alpha: float | int = option(8, help="The low-rank part is scaled by lora_alpha / r.")
+    n_nodes: int = option(4, help="Nodes per targeted layer; 0 leaves them out.")
+    tau: float | int | list[float] | None = option(
+        None,
+        help="Time constant of the nodes in tokens, above 0: at the start of training, or for "
+        "good if learn_tau is false. One number, or one per node; by default spread "
+        "geometrically from 4 to 256. A node forgets what it read after a few time "
+        "constants.",
     )
-    n_nodes: int = field(default=4, metadata=_help("Nodes per targeted layer; 0 leaves them out."))
-    tau: float | int | list[float] | None = field(
-        default=None,
-        metadata=_help(
-            "Time constant of the nodes in tokens, above 0: at the start of training, or for good "
-            "if learn_tau is false. One number, or one per node; by default spread geometrically "
-            "from 4 to 256. A node forgets what it read after a few time constants."
-        ),
+    learn_tau: bool = option(True, help="Whether the time constants are trained.")
+    use_bias: bool = option(True, help="Whether the adapter adds a bias b.")
+    feedback: str = option(
+        "input",
+        help="What the nodes read: 'input', what the layer read at the tokens before; 'output', "
+        "what it wrote (nodes then feed each other, the recurrence is dense and may grow); "
+        "'none', nothing: nodes hold a learned constant value.",
     )
-    learn_tau: bool = field(default=True, metadata=_help("Whether the time constants are trained."))
-    use_bias: bool = field(default=True, metadata=_help("Whether the adapter adds a bias b."))
-    feedback: str = field(
-        default="input",
-        metadata=_help(
-            "What the nodes read: 'input', what the layer read at the tokens before; 'output', "
-            "what it wrote (nodes then feed each other, the recurrence is dense and may grow); "
-            "'none', nothing: nodes hold a learned constant value."
-        ),
+    neutral: bool = option(
+        False,
+        help="Keep the paper's neutral relation under training: the bias is always minus the sum "
+        "of the node weights, b = -sum_i V_i, so nodes at value 1 cancel it.",
     )
-    neutral: bool = field(
-        default=False,
-        metadata=_help(
-            "Keep the paper's neutral relation under training: the bias is always minus the sum of"
-            " the node weights, b = -sum_i V_i, so nodes at value 1 cancel it."
-        ),
+    dropout: float = option(0.0, help="Dropout on what A and R read, while training.")
+    target_modules: list[str] | set[str] | str | None = option(
+        None,
+        help="Names or a regular expression of the linear layers to adapt, or 'all-linear'; by "
+        "default the ones PEFT's LoRA takes for the architecture.",
     )
-    dropout: float = field(
-        default=0.0, metadata=_help("Dropout on what A and R read, while training.")
+    exclude_modules: list[str] | set[str] | str | None = option(
+        None, help="Names or a regular expression of layers to leave alone."
     )
-    target_modules: list[str] | set[str] | str | None = field(
-        default=None,
-        metadata=_help(
-            "Names or a regular expression of the linear layers to adapt, or 'all-linear'; by "
-            "default the ones PEFT's LoRA takes for the architecture."
-        ),
+    layers_to_transform: list[int] | int | None = option(
+        None, help="Indices of the blocks to adapt; all by default."
     )
-    exclude_modules: list[str] | set[str] | str | None = field(
-        default=None, metadata=_help("Names or a regular expression of layers to leave alone.")
+    layers_pattern: list[str] | str | None = option(
+        None, help="Name of the list of blocks, for layers_to_transform."
     )
-    layers_to_transform: list[int] | int | None = field(
-        default=None, metadata=_help("Indices of the blocks to adapt; all by default.")
+    modules_to_save: list[str] | None = option(
+        None, help="Further modules to train and save whole."
     )
-    layers_pattern: list[str] | str | None = field(
-        default=None, metadata=_help("Name of the list of blocks, for layers_to_transform.")
+    init_weights: bool = option(
+        True, help="Start neutral. False starts with random weights everywhere, for tests."
     )
-    modules_to_save: list[str] | None = field(
-        default=None, metadata=_help("Further modules to train and save whole.")
-    )
-    init_weights: bool = field(
-        default=True,
-        metadata=_help("Start neutral. False starts with random weights everywhere, for tests."),
-    )
-    format_version: int = field(
-        default=FORMAT_VERSION, metadata=_help("Version of the checkpoint format.")
-    )
-    weights_sha256: str | None = field(
-        default=None, metadata=_help("Digest of the saved tensors, written by save_pretrained.")
+    format_version: int = option(FORMAT_VERSION, help="Version of the checkpoint format.")
+    weights_sha256: str | None = option(
+        None, help="Digest of the saved tensors, written by save_pretrained."
     )
 
     def __post_init__(self) -> None:

@@ -14,7 +14,6 @@ COST: two forward passes of four tokens per site; going back copies the model on
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -173,27 +172,20 @@ def _arrives(runner: TransformersRunner, site: Site, key: str, vector: Tensor) -
     # Scaled to 1, so that rounding is small against it whatever the direction's own scale.
     probe = vector.to(runner.device, runner.dtype)
     probe = probe / probe.float().abs().max().clamp(min=1e-30).to(probe.dtype)
-    plain = _read(runner, module, writer, None)
-    moved = _read(runner, module, writer, lambda output: output + probe)
+    plain, moved = (_read(runner, module, writer, added) for added in (0.0, probe))
     off = (moved.float() - plain.float() - probe.float()).abs().max()
     return bool(off < _TOLERANCE.get(runner.dtype, 1e-2) * (1 + plain.float().abs().max()))
 
 
 def _read(
-    runner: TransformersRunner,
-    module: nn.Module,
-    writer: nn.Module,
-    change: Callable[[Tensor], Tensor] | None,
+    runner: TransformersRunner, module: nn.Module, writer: nn.Module, added: Tensor | float
 ) -> Tensor:
-    held: list[Tensor] = []
-
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
-        held.append(output[0] if isinstance(output, tuple) else output)
-
-    def move(_: nn.Module, __: Any, output: Any) -> Any:
-        return output if change is None else change(output)
-
-    handles = [module.register_forward_hook(keep), writer.register_forward_hook(move)]
+    """Output of ``module`` over four tokens, with ``added`` to the output of ``writer``."""
+    outputs: list[Any] = []
+    handles = [
+        module.register_forward_hook(lambda _module, _args, output: outputs.append(output)),
+        writer.register_forward_hook(lambda _module, _args, output: output + added),
+    ]
     training = runner.base.training
     try:
         runner.base.eval()
@@ -203,4 +195,5 @@ def _read(
         runner.base.train(training)
         for handle in handles:
             handle.remove()
-    return held[0]
+    read: Tensor = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
+    return read

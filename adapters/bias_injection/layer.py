@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ed_interp.adapters.bias_injection.config import BiasInjectionConfig
 from ed_interp.adapters.bias_injection.nodes import reads_encoder, run, shape_of
+from ed_interp.adapters.bias_injection.register import PREFIX
 from ed_interp.errors import InvalidInputError
 
 
@@ -44,14 +45,8 @@ class Settings:
 class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
     """A linear layer with extra nodes; see :class:`BiasInjectionConfig` for the equations."""
 
-    adapter_layer_names = (
-        "bias_injection_A",
-        "bias_injection_B",
-        "bias_injection_bias",
-        "bias_injection_read",
-        "bias_injection_write",
-        "bias_injection_value",
-        "bias_injection_log_tau",
+    adapter_layer_names = tuple(
+        f"{PREFIX}{name}" for name in ("A", "B", "bias", "read", "write", "value", "log_tau")
     )
     other_param_names = ("bias_injection_dropout", "settings")
 

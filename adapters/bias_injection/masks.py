@@ -22,16 +22,6 @@ from ed_interp.errors import InvalidInputError
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
-    """The mask of the present tokens, as the recurrence needs it."""
-
-    real: Bool[Tensor, "row time"] | None
-    """Tokens that count; None if all do."""
-    restarts: Bool[Tensor, "row time"] | None
-    """Tokens before which the states are zero again; None if there is none."""
-
-
-@dataclasses.dataclass(frozen=True)
 class Group:
     """Sequences of similar length that are scanned together."""
 
@@ -45,11 +35,11 @@ class Group:
     """Tokens of each sequence."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How the tokens that count are laid out for the scan."""
-
-    groups: tuple[Group, ...]
+Plan = tuple[Group, ...]
+"""How the tokens that count are laid out for the scan."""
+Reading = tuple[Tensor | None, Tensor | None]
+"""Of a mask, each ``row time``: the tokens that count (None if all do), and those before which the
+states are zero again (None if there are none)."""
 
 
 def read_mask(mask: Any, *, rows: int, time: int, past: int) -> Reading:
@@ -71,7 +61,7 @@ def read_mask(mask: Any, *, rows: int, time: int, past: int) -> Reading:
         candidates = [mask.get("full_attention"), *mask.values()]
         mask = next((one for one in candidates if one is not None), None)
     if not isinstance(mask, Tensor):
-        return Reading(None, None)
+        return None, None
     if mask.ndim == 2:
         if mask.shape[1] < time:
             raise InvalidInputError(
@@ -80,9 +70,9 @@ def read_mask(mask: Any, *, rows: int, time: int, past: int) -> Reading:
             )
         # Cached tokens come first, so the last columns are those of this pass.
         real = mask[:, -time:].bool() if mask.shape[1] > time else mask.bool()
-        return Reading(real.expand(rows, time), None)
+        return real.expand(rows, time), None
     if mask.ndim != 4:
-        return Reading(None, None)
+        return None, None
     # What is added to the scores of hidden tokens is anything from -10000 to minus infinity.
     visible = mask[:, 0] if mask.dtype == torch.bool else mask[:, 0] > -5000
     visible = visible.expand(rows, -1, -1)
@@ -97,7 +87,7 @@ def _read_square(visible: Bool[Tensor, "row time key"]) -> Reading:
     # Every real token sees itself, padding does not.
     real = visible.diagonal(dim1=1, dim2=2)
     if time == 1 or torch.compiler.is_compiling():
-        return Reading(real, None)
+        return real, None
     index = torch.arange(time, device=visible.device)
     # Index of the last real token before each one: the running maximum of real indices, shifted
     # by one so that a token does not find itself; -1 where it is the first.
@@ -105,7 +95,7 @@ def _read_square(visible: Bool[Tensor, "row time key"]) -> Reading:
     # Whether each sees that token; the first of a row and padding have nothing to follow.
     follows = visible.gather(2, before.clamp(min=0)[..., None])[..., 0] | (before < 0) | ~real
     if follows.all():
-        return Reading(real, None)
+        return real, None
     # What follows nothing must see nothing earlier; otherwise sequences branch.
     earlier = (visible & (index[None, :, None] > index)).any(2)
     if (~follows & earlier).any():
@@ -114,7 +104,7 @@ def _read_square(visible: Bool[Tensor, "row time key"]) -> Reading:
             "a tree (tokens that see earlier ones, not the one just before); run the branches as "
             "separate sequences with a two-dimensional mask"
         )
-    return Reading(real, ~follows)
+    return real, ~follows
 
 
 def restarts_of(
@@ -175,7 +165,7 @@ def _by_row(real: Tensor) -> Plan:
     within = torch.arange(time, device=real.device) < lengths[:, None]
     # rows * time is one past the last token: the row of zeros that `arranged` appends.
     source = torch.where(within, row[:, None] * time + order, rows * time)
-    return Plan((Group(source, row, row, lengths),))
+    return (Group(source, row, row, lengths),)
 
 
 def _by_sequence(real: Tensor | None, restarts: Tensor) -> Plan:
@@ -212,4 +202,4 @@ def _by_sequence(real: Tensor | None, restarts: Tensor) -> Plan:
         tokens = token[place] if token.numel() else place
         source = torch.where(within, tokens, rows * time)
         groups.append(Group(source, starts[chosen], ends[chosen], lengths[chosen]))
-    return Plan(tuple(groups))
+    return tuple(groups)

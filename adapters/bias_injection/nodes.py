@@ -10,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.adapters.bias_injection.masks import Plan
-from ed_interp.adapters.bias_injection.scan import dense_states, states
+from ed_interp.adapters.bias_injection.scan import states
 from ed_interp.adapters.bias_injection.state import FRAME, Frame
 from ed_interp.errors import InvalidInputError
 
@@ -117,7 +116,7 @@ def run(
             torch.addcmul(u[:, 0], first, decay) if decay.ndim == 1 else first @ decay.T + u[:, 0]
         )
     else:
-        values, final = arranged(u, _scan(decay), first, layout)
+        values, final = arranged(u, decay, first, layout)
     if frame is not None and frame.keeps:
         frame.keep(key, final, values)
     return values
@@ -125,7 +124,7 @@ def run(
 
 def arranged(
     u: Float[Tensor, "row time node"],
-    scan: Callable[[Tensor, Tensor], Tensor],
+    decay: Float[Tensor, "..."],
     start: Float[Tensor, "row node"],
     layout: Plan | None,
 ) -> tuple[Float[Tensor, "row time node"], Float[Tensor, "row node"]]:
@@ -134,7 +133,7 @@ def arranged(
     Tokens that do not count get zero: nothing that counts reads their values.
     """
     if layout is None:
-        all_values = scan(u, start)
+        all_values = states(u, decay, start)
         return all_values[:, :-1], all_values[:, -1]
     rows, time, nodes = u.shape
     # A last row of zeros in each: indices one past the end read nothing from it, and what they
@@ -143,18 +142,12 @@ def arranged(
     flat = torch.cat([u.reshape(rows * time, nodes), nothing])
     starts = torch.cat([start, nothing])
     values, finals = torch.zeros_like(flat), starts
-    for group in layout.groups:
+    for group in layout:
         source = group.source.to(u.device)
-        scanned = scan(flat[source], starts[group.starts.to(u.device)])
+        scanned = states(flat[source], decay, starts[group.starts.to(u.device)])
         values = values.index_copy(0, source.flatten(), scanned[:, :-1].reshape(-1, nodes))
         # scanned[r, t] is the state before token t, so the final one is at the row's length.
         row = torch.arange(scanned.shape[0], device=u.device)
         last = scanned[row, group.lengths.to(u.device)]
         finals = finals.index_copy(0, group.ends.to(u.device), last)
     return values[:-1].view(rows, time, nodes), finals[:-1]
-
-
-def _scan(decay: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    if decay.ndim == 1:
-        return lambda u, start: states(u, decay, start)
-    return lambda u, start: dense_states(u, decay, start)

@@ -212,8 +212,7 @@ class Frame:
     def plan(self, rows: int, time: int) -> Plan | None:
         """The layout of this stack's tokens, made once per pass."""
         if self._plan is None:
-            reading = read_mask(self.mask, rows=rows, time=time, past=self.past)
-            real, restarts = reading.real, reading.restarts
+            real, restarts = read_mask(self.mask, rows=rows, time=time, past=self.past)
             if real is not None and real.shape != (rows, time):
                 real = None
             counts = self.stored.counts if self.stored is not None and self.past else None

@@ -1,10 +1,10 @@
-"""Pictures of a training run and of an adapter."""
+"""The picture of a training run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ed_interp.adapters.training.rows import LossRow, Taus
+from ed_interp.adapters.training.rows import LossRow
 from ed_interp.charts.spec import Chart, Line, Panel
 
 
@@ -21,16 +21,3 @@ def losses(rows: Sequence[LossRow], title: str) -> list[Chart]:
         return []
     panel = Panel(marks=marks, x="step", y="loss (nats per token)")
     return [Chart(name="losses", title=title, heading="Losses", panels=[panel])]
-
-
-def time_constants(taus: Taus | None, title: str) -> list[Chart]:
-    """The time constant of each node, by layer."""
-    if taus is None:
-        return []
-    points = [(tau, layer) for layer, values in taus.by_layer.items() for tau in values]
-    x, y = zip(*points, strict=True)
-    # Block, module and layer: "0.attn.c_attn" of base_model.model.transformer.h.0.attn.c_attn.
-    names = [".".join(layer.split(".")[-4:-1]) for layer in y]
-    marks = [Line(name="nodes", x=x, y=names, mode="points", legend=False)]
-    panel = Panel(marks=marks, x="time constant (tokens)", rows=True, log_x=True)
-    return [Chart(name="time-constants", title=title, heading="Time constants", panels=[panel])]

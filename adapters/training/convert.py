@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ed_interp.adapters.bias_injection.export import export_lora
-from ed_interp.adapters.training.describe import describe
+from ed_interp.adapters.training.describe import AdapterDescription, describe
 from ed_interp.adapters.training.options import ExportOptions, MergeOptions
 from ed_interp.errors import InvalidInputError, ModelLoadError
 from ed_interp.models.hooked import HookedModel
@@ -34,41 +34,35 @@ class ConvertedAdapter(Result):
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def title(self) -> str:
-        """What it is now."""
         return f"{self.adapter} as a {self.kind}"
 
     def headline(self) -> str:
-        """What loads it."""
         if self.kind == "merged model":
             return f"It holds {self.base_model} with the adapter in its weights; load it alone."
         return f"PEFT loads it on {self.base_model} without ed-interp."
 
 
-def load_adapted(options: MergeOptions) -> HookedModel:
-    """The base model with the adapter of a folder, not merged.
+def _open(options: MergeOptions, described: AdapterDescription) -> tuple[HookedModel, str]:
+    """The base model with the adapter of a folder, not merged, and the base model's name.
 
     Raises:
-        ModelLoadError: either cannot be loaded, or the adapter is damaged.
-        InvalidInputError: the adapter does not fit the model.
+        ModelLoadError: the base model cannot be loaded.
+        InvalidInputError: the adapter does not fit it.
     """
-    name = options.model or describe(options.folder).base_model
+    folder, name = options.folder, options.model or described.base_model
     if not name:
-        raise ModelLoadError(
-            f"{options.folder} must name its base model, got none; pass model= (--model)"
-        )
+        raise ModelLoadError(f"{folder} must name its base model, got none; pass model= (--model)")
     from peft import PeftModel
 
     hooked = dataclasses.replace(options, model=name).load()
     try:
-        model = PeftModel.from_pretrained(hooked.model, str(options.folder)).eval()
+        model = PeftModel.from_pretrained(hooked.model, str(folder)).eval()
     except (RuntimeError, ValueError, KeyError) as error:
         if isinstance(error, InvalidInputError):
             raise
         text = " ".join(str(error).split())[:300]
-        raise InvalidInputError(
-            f"the adapter in {options.folder} does not fit {name}: {text}"
-        ) from error
-    return HookedModel.wrap(model, hooked.tokenizer, name=options.folder.name)
+        raise InvalidInputError(f"the adapter in {folder} does not fit {name}: {text}") from error
+    return HookedModel.wrap(model, hooked.tokenizer, name=folder.name), name
 
 
 @takes_options(ExportOptions)
@@ -84,18 +78,18 @@ def export_static(
 
     Raises:
         InvalidInputError: another kind of adapter, or live feedback that may not be left out.
+        ModelLoadError: adapter or base model cannot be loaded.
     """
-    described = describe(options.folder)
+    described = describe(folder)
     if described.method != "bias-injection":
         raise InvalidInputError(
             f"{folder} must hold a bias-injection adapter, got {described.method}; PEFT loads "
             "other methods as they are"
         )
-    hooked = load_adapted(options)
+    hooked, base = _open(options, described)
     settings = {"export": described.fingerprint, **options.to_dict()}
     with RunFolder.open(out, settings, overwrite=overwrite, resumable=False) as run:
         export_lora(hooked.model, run.folder, drop_feedback=options.drop_feedback)
-    base = options.model or str(described.base_model)
     return ConvertedAdapter(str(run.path), "plain LoRA", str(folder), base, settings)
 
 
@@ -112,9 +106,10 @@ def merge_adapter(
 
     Raises:
         InvalidInputError: the adapter cannot be merged, as with live feedback nodes.
+        ModelLoadError: adapter or base model cannot be loaded.
     """
-    described = describe(options.folder)
-    hooked = load_adapted(options)
+    described = describe(folder)
+    hooked, base = _open(options, described)
     try:
         merged = hooked.model.merge_and_unload()
     except (NotImplementedError, AttributeError, RuntimeError) as error:
@@ -126,5 +121,4 @@ def merge_adapter(
         merged.save_pretrained(run.folder)
         if hooked.tokenizer is not None:
             hooked.tokenizer.save_pretrained(run.folder)
-    base = options.model or str(described.base_model)
     return ConvertedAdapter(str(run.path), "merged model", str(folder), base, settings)

@@ -91,9 +91,10 @@ def read_examples(
     else:
         shape = Template(template) if template else Template()
         examples = _examples(read_rows(file), file, (input_column, output_column), shape)
-    if all_tokens:
-        examples = [Example(tuple(_all_trained(turn) for turn in each.turns)) for each in examples]
-    return examples
+    if not all_tokens:
+        return examples
+    texts = [[[part.text for part in turn] for turn in each.turns] for each in examples]
+    return [Example(tuple(tuple(Part(t, True) for t in turn) for turn in each)) for each in texts]
 
 
 def examples_of_pairs(
@@ -144,10 +145,13 @@ def encode_all(
     separate: bool = False,
     max_tokens: int | None = None,
 ) -> list[list[Encoded]]:
-    """:func:`encode` for every example.
+    """Token ids and labels of each example: one sequence, or with ``separate`` one for every turn.
+
+    Special tokens that the tokenizer puts first by itself come first in each sequence.
 
     Raises:
-        InvalidInputError: no tokenizer, or an example that cannot be used.
+        InvalidInputError: no tokenizer, an example of which no token carries loss, or a sequence
+            longer than ``max_tokens``.
     """
     if tokenizer is None:
         raise InvalidInputError(
@@ -155,40 +159,36 @@ def encode_all(
             "model with ed_interp.load(model, tokenizer=...)"
         )
     encoder = _Encoder(tokenizer)
-    return [encode(each, encoder, separate=separate, max_tokens=max_tokens) for each in examples]
+    return [
+        _encode(
+            [(turn,) for turn in example.turns] if separate else [example.turns],
+            encoder,
+            max_tokens,
+        )
+        for example in examples
+    ]
 
 
-def encode(
-    example: Example, encoder: _Encoder, *, separate: bool = False, max_tokens: int | None = None
+def _encode(
+    sequences: Sequence[Sequence[Turn]], encoder: _Encoder, max_tokens: int | None
 ) -> list[Encoded]:
-    """Token ids and labels: one sequence, or with ``separate`` one for every turn.
-
-    Special tokens that the tokenizer puts first by itself come first in each.
-
-    Raises:
-        InvalidInputError: no token of the example carries loss, or a sequence is longer than
-            ``max_tokens``.
-    """
-    turns = [(turn,) for turn in example.turns] if separate else [example.turns]
     encoded = []
-    for turn in turns:
+    for turns in sequences:
         ids, labels = list(encoder.prefix), [IGNORED] * len(encoder.prefix)
-        parts = [part for each in turn for part in each]
-        for part in parts:
+        for part in (part for turn in turns for part in turn):
             # Each part on its own, so that no token lies across the border of loss and no loss.
             new = encoder(part.text)
             ids += new
             labels += new if part.trained else [IGNORED] * len(new)
         if max_tokens is not None and len(ids) > max_tokens:
-            start = "".join(part.text for part in parts)[:40]
             raise InvalidInputError(
                 f"examples must have {max_tokens} tokens or less for this model, got {len(ids)} in "
-                f"{start!r}...; shorten it"
+                f"{turns[0][0].text[:40]!r}...; shorten it"
             )
         encoded.append(Encoded(tuple(ids), tuple(labels)))
     # The first label of a sequence is never predicted: no token comes before it.
     if all(label == IGNORED for each in encoded for label in each.labels[1:]):
-        start = example.turns[0][0].text[:40]
+        start = sequences[0][0][0].text[:40]
         raise InvalidInputError(f"the example {start!r}... must have a token with loss, got none")
     return encoded
 
@@ -249,7 +249,3 @@ def _chat(row: Mapping[str, Any], where: str) -> Example:
     if not turns:
         raise InvalidInputError(f"{where} must have a message of the assistant to learn from")
     return Example(tuple(turns))
-
-
-def _all_trained(turn: Turn) -> Turn:
-    return tuple(Part(part.text, True) for part in turn)

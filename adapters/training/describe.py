@@ -16,10 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ed_interp.adapters.training.charts import time_constants
 from ed_interp.adapters.training.groups import group_of
 from ed_interp.adapters.training.rows import Group, Taus, pairs_table
-from ed_interp.charts.spec import Chart
 from ed_interp.errors import ModelLoadError
 from ed_interp.results import Result
 from ed_interp.tables import Table
@@ -49,11 +47,9 @@ class AdapterDescription(Result):
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def title(self) -> str:
-        """The method and the base model it names."""
         return f"{self.method} adapter of {self.base_model or 'an unnamed base model'}"
 
     def facts(self) -> dict[str, str]:
-        """Where it is, and its size."""
         return {
             "folder": self.folder,
             "fingerprint": self.fingerprint,
@@ -61,7 +57,6 @@ class AdapterDescription(Result):
         }
 
     def tables(self) -> list[Table]:
-        """Facts, groups of parameters, time constants and the configuration."""
         groups = {
             name: f"{group.parameters:,} parameters, norm {group.norm:.4g}"
             for name, group in self.groups.items()
@@ -71,19 +66,11 @@ class AdapterDescription(Result):
             spread = f"{taus.least:.4g}, {taus.median:.4g}, {taus.greatest:.4g}"
             groups["time constants"] = f"{taus.count}: least, median, greatest {spread} tokens"
         config = {name: json.dumps(value) for name, value in self.config.items()}
-        norms = {name: f"{norm:.4g}" for name, norm in self.layers.items()}
         return [
             pairs_table("adapter", "", self.facts()),
             pairs_table("groups", "Weights", groups),
             pairs_table("config", "Configuration", config),
-            dataclasses.replace(
-                pairs_table("layers", "Norm of every tensor", norms), folded=True, terminal=False
-            ),
         ]
-
-    def charts(self) -> list[Chart]:
-        """Time constants by layer."""
-        return time_constants(self.taus, self.title())
 
 
 def describe(folder: str | Path) -> AdapterDescription:

@@ -1,65 +1,59 @@
 """The adapters that can be trained by name, and their PEFT configurations.
 
-A further method is one function, registered from any module that is imported first, or named in
-the entry-point group ``ed_interp.adapter_methods``::
+A further method is one call, in any module that is imported first or that the entry-point group
+``ed_interp.adapter_methods`` names::
 
-    @register("pissa", takes=LOW_RANK)
-    def pissa(options: AdapterOptions, shared: dict[str, Any]) -> Any:
-        return peft.LoraConfig(r=options.r, init_lora_weights="pissa", **shared)
+    register("rslora", "peft:LoraConfig", {**RANK, "dropout": "lora_dropout"}, use_rslora=True)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
 from ed_interp.adapters.training.options import AdapterOptions
 from ed_interp.errors import InvalidInputError, unknown
 
-LOW_RANK = ("r", "alpha", "dropout", "targets", "layers")
-NODES = ("nodes", "tau", "fixed_tau", "feedback", "bias", "neutral")
+PLACES = {"targets": "target_modules", "layers": "layers_to_transform"}
+RANK = {"r": "r", "alpha": "lora_alpha", **PLACES}
 
 IMPORTS: dict[str, str] = {}
 """What must be imported before PEFT can load a checkpoint, by method; nothing for PEFT's own."""
 
-Maker = Callable[[AdapterOptions, dict[str, Any]], Any]
-
 
 @dataclasses.dataclass(frozen=True)
 class _Method:
-    make: Maker
-    takes: tuple[str, ...]
+    config: str
+    takes: Mapping[str, str]
     min_rank: int
+    fixed: Mapping[str, Any]
 
 
 _METHODS: dict[str, _Method] = {}
 
 
 def register(
-    name: str, *, takes: tuple[str, ...] = LOW_RANK, module: str = "", min_rank: int = 1
-) -> Callable[[Maker], Maker]:
-    """Add a method: the decorated function makes its PEFT configuration.
-
-    The function takes the options and keywords for any PEFT configuration (``task_type``,
-    ``target_modules``, ``layers_to_transform``).
+    name: str, config: str, takes: Mapping[str, str], *, min_rank: int = 1, **fixed: Any
+) -> None:
+    """Add a method.
 
     Args:
-        name: of the method, as ``method=`` and ``--method`` take it.
-        takes: fields of :class:`AdapterOptions` that it uses; any other that is set is refused.
-        module: to import before PEFT can load a checkpoint, if PEFT does not know the method.
+        name: as ``method=`` and ``--method`` take it.
+        config: its PEFT configuration, as ``module:class``. A module other than ``peft`` is what
+            must be imported before PEFT can load a checkpoint of the method.
+        takes: fields of :class:`AdapterOptions` that the configuration has, and their names there,
+            with ``!`` where it says the opposite; any other option that is set is refused.
         min_rank: smallest ``r``.
+        **fixed: further settings of the configuration.
     """
-
-    def add(make: Maker) -> Maker:
-        _METHODS[name] = _Method(make, takes, min_rank)
-        if module:
-            IMPORTS[name] = module
-        return make
-
-    return add
+    _METHODS[name] = _Method(config, takes, min_rank, fixed)
+    module = config.partition(":")[0]
+    if module != "peft":
+        IMPORTS[name] = module
 
 
 def available_methods() -> tuple[str, ...]:
@@ -88,12 +82,17 @@ def make_config(name: str, options: AdapterOptions) -> Any:
         raise InvalidInputError(
             f"r must be {method.min_rank} or greater for method {name!r}, got {options.r}"
         )
-    shared: dict[str, Any] = {"task_type": "CAUSAL_LM"}
-    shared["target_modules"] = None if options.targets is None else list(options.targets)
-    if options.layers is not None:
-        shared["layers_to_transform"] = list(options.layers)
+    values = options.to_dict()
+    if values["alpha"] is None:
+        values["alpha"] = 2 * options.r
+    given: dict[str, Any] = {"task_type": "CAUSAL_LM", **method.fixed}
+    for own, field in method.takes.items():
+        # None leaves a choice to the configuration's own default.
+        if values[own] is not None:
+            given[field.removeprefix("!")] = (not values[own]) if "!" in field else values[own]
+    module, _, kind = method.config.partition(":")
     try:
-        return method.make(options, shared)
+        return getattr(import_module(module), kind)(**given)
     except (TypeError, ValueError) as error:
         if isinstance(error, InvalidInputError):
             raise
@@ -106,78 +105,24 @@ def _load_entry_points() -> None:
         point.load()
 
 
-def _alpha(options: AdapterOptions) -> Any:
-    # PEFT declares whole numbers, but divides: fractions are as good.
-    return 2 * options.r if options.alpha is None else options.alpha
-
-
-@register(
+register(
     "bias-injection",
-    takes=(*LOW_RANK, *NODES),
-    module="ed_interp.adapters.bias_injection",
+    "ed_interp.adapters.bias_injection:BiasInjectionConfig",
+    {
+        **RANK,
+        "dropout": "dropout",
+        "nodes": "n_nodes",
+        "tau": "tau",
+        "fixed_tau": "!learn_tau",
+        "feedback": "feedback",
+        "bias": "use_bias",
+        "neutral": "neutral",
+    },
     min_rank=0,
 )
-def _bias_injection(options: AdapterOptions, shared: dict[str, Any]) -> Any:
-    from ed_interp.adapters.bias_injection import BiasInjectionConfig
-
-    own = {
-        "n_nodes": options.nodes,
-        "tau": options.tau,
-        "feedback": options.feedback,
-        "use_bias": options.bias,
-    }
-    # None leaves the choice to the configuration's own default.
-    own = {name: value for name, value in own.items() if value is not None}
-    return BiasInjectionConfig(
-        r=options.r,
-        lora_alpha=_alpha(options),
-        dropout=options.dropout,
-        neutral=options.neutral,
-        learn_tau=not options.fixed_tau,
-        **own,
-        **shared,
-    )
-
-
-@register("lora")
-def _lora(options: AdapterOptions, shared: dict[str, Any]) -> Any:
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=options.r, lora_alpha=_alpha(options), lora_dropout=options.dropout, **shared
-    )
-
-
-@register("dora")
-def _dora(options: AdapterOptions, shared: dict[str, Any]) -> Any:
-    return _lora(options, {"use_dora": True, **shared})
-
-
-@register("vera", takes=("r", "dropout", "targets", "layers"))
-def _vera(options: AdapterOptions, shared: dict[str, Any]) -> Any:
-    from peft import VeraConfig
-
-    return VeraConfig(r=options.r, vera_dropout=options.dropout, **shared)
-
-
-@register("ia3", takes=("targets",))
-def _ia3(options: AdapterOptions, shared: dict[str, Any]) -> Any:
-    from peft import IA3Config
-
-    return IA3Config(**shared)
-
-
-@register("loha")
-def _loha(options: AdapterOptions, shared: dict[str, Any]) -> Any:
-    from peft import LoHaConfig
-
-    dropout = options.dropout
-    return LoHaConfig(r=options.r, alpha=_alpha(options), rank_dropout=dropout, **shared)
-
-
-@register("lokr")
-def _lokr(options: AdapterOptions, shared: dict[str, Any]) -> Any:
-    from peft import LoKrConfig
-
-    dropout = options.dropout
-    return LoKrConfig(r=options.r, alpha=_alpha(options), rank_dropout=dropout, **shared)
+register("lora", "peft:LoraConfig", {**RANK, "dropout": "lora_dropout"})
+register("dora", "peft:LoraConfig", {**RANK, "dropout": "lora_dropout"}, use_dora=True)
+register("vera", "peft:VeraConfig", {"r": "r", "dropout": "vera_dropout", **PLACES})
+register("ia3", "peft:IA3Config", {"targets": "target_modules"})
+for _name, _config in (("loha", "peft:LoHaConfig"), ("lokr", "peft:LoKrConfig")):
+    register(_name, _config, {"r": "r", "alpha": "alpha", "dropout": "rank_dropout", **PLACES})

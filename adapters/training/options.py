@@ -6,17 +6,23 @@ Nothing heavy is imported here, so that ``--help`` stays fast.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, Literal
 
 from ed_interp.models.options import ModelOptions
 from ed_interp.options import MODEL, RUNNING, OptionError, Options, Seeded, option
 
-EXAMPLES, ADAPTER, STEPS, CARD = "Examples", "Adapter", "Optimisation", "Model card"
-LARGEST_SEED = 2**32 - 1
-"""NumPy's old generator, which transformers seeds too, takes no greater one."""
+EXAMPLES = "Examples"
 
-_DEFAULT = "by method"
+_examples = functools.partial(option, panel=EXAMPLES)
+_adapter = functools.partial(option, panel="Adapter")
+_steps = functools.partial(option, panel="Optimisation")
+_running = functools.partial(option, panel=RUNNING)
+_card = functools.partial(option, panel="Model card")
+
+# transformers seeds NumPy's old generator too, which takes no greater number.
+_LARGEST_SEED = 2**32 - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,17 +30,13 @@ class ExampleOptions(Options):
     """A file of examples."""
 
     data: Path | None = option(
-        None,
-        help="File of examples: .jsonl, .json, .csv, .parquet or .txt.",
-        panel=EXAMPLES,
-        shown="required",
+        None, help="File: .jsonl, .json, .csv, .parquet or .txt.", panel=EXAMPLES, shown="required"
     )
-    input_column: str = option("input", help="Column of inputs.", panel=EXAMPLES)
-    output_column: str = option("output", help="Column of outputs.", panel=EXAMPLES)
-    template: str | None = option(
+    input_column: str = _examples("input", help="Column of inputs.")
+    output_column: str = _examples("output", help="Column of outputs.")
+    template: str | None = _examples(
         None,
         help=r"Text of a pair, with {input} and {output}; \n is a line break.",
-        panel=EXAMPLES,
         shown=r"'{input} -> {output}\n'",
     )
 
@@ -43,10 +45,8 @@ class ExampleOptions(Options):
 class MethodOptions(Options):
     """The kind of adapter."""
 
-    method: str = option(
-        "bias-injection",
-        help="Method: bias-injection, lora, dora, vera, ia3, loha or lokr.",
-        panel=ADAPTER,
+    method: str = _adapter(
+        "bias-injection", help="Method: bias-injection, lora, dora, vera, ia3, loha or lokr."
     )
 
 
@@ -54,48 +54,33 @@ class MethodOptions(Options):
 class AdapterOptions(Options):
     """What the adapter is; None leaves a choice to the method."""
 
-    r: int = option(8, help="Rank of the low-rank update.", panel=ADAPTER, min=0)
-    alpha: float | None = option(
-        None, help="The low-rank update is scaled by alpha / r.", panel=ADAPTER, shown="2 r"
+    r: int = _adapter(8, help="Rank of the low-rank update.", min=0)
+    alpha: float | None = _adapter(
+        None, help="The low-rank update is scaled by alpha / r.", shown="2 r"
     )
-    dropout: float = option(
-        0.0,
-        help="Dropout on the input of the low-rank update, while training.",
-        panel=ADAPTER,
-        min=0,
-        below=1,
+    dropout: float = _adapter(
+        0.0, help="Dropout on the input of the low-rank update, while training.", min=0, below=1
     )
-    targets: tuple[str, ...] | None = option(
-        None,
-        help="Names of the layers to adapt, such as c_attn,c_proj.",
-        panel=ADAPTER,
-        shown="by architecture",
+    targets: tuple[str, ...] | None = _adapter(
+        None, help="Layers to adapt by name, such as c_attn,c_proj.", shown="by architecture"
     )
-    layers: tuple[int, ...] | None = option(
-        None, help="Blocks to adapt, such as 0-3 or 2,5.", panel=ADAPTER, shown="all", min=0
+    layers: tuple[int, ...] | None = _adapter(
+        None, help="Blocks to adapt, such as 0-3 or 2,5.", shown="all", min=0
     )
-    nodes: int | None = option(
-        None, help="Feedback nodes per adapted layer.", panel=ADAPTER, shown=_DEFAULT, min=0
+    nodes: int | None = _adapter(
+        None, help="Feedback nodes per adapted layer.", shown="by method", min=0
     )
-    tau: float | None = option(
-        None,
-        help="Initial time constant of the nodes, in tokens.",
-        panel=ADAPTER,
-        shown=_DEFAULT,
-        above=0,
+    tau: float | None = _adapter(
+        None, help="Initial time constant of the nodes, in tokens.", shown="by method", above=0
     )
-    fixed_tau: bool = option(
-        False, help="Keep the time constants at their initial values.", panel=ADAPTER
+    fixed_tau: bool = _adapter(False, help="Keep the time constants at their initial values.")
+    feedback: Literal["input", "output", "none"] | None = _adapter(
+        None, help="What the nodes read of their layer.", shown="by method"
     )
-    feedback: Literal["input", "output", "none"] | None = option(
-        None, help="What the nodes read of their layer.", panel=ADAPTER, shown=_DEFAULT
+    bias: bool | None = _adapter(
+        None, help="Train a bias in every adapted layer.", shown="by method"
     )
-    bias: bool | None = option(
-        None, help="Train a bias in every adapted layer.", panel=ADAPTER, shown=_DEFAULT
-    )
-    neutral: bool = option(
-        False, help="Keep the bias at minus the sum of the node weights.", panel=ADAPTER
-    )
+    neutral: bool = _adapter(False, help="Keep the bias at minus the sum of the node weights.")
 
     def changed(self) -> list[str]:
         """Names of the adapter's settings that are not at their default."""
@@ -107,74 +92,58 @@ class AdapterOptions(Options):
 class TrainingOptions(Seeded):
     """How to train. Equal options, data, model and seed give equal weights on the same machine."""
 
-    epochs: float = option(3.0, help="Passes over the training examples.", panel=STEPS, above=0)
-    max_steps: int | None = option(
-        None, help="Optimizer steps, in place of --epochs.", panel=STEPS, min=1, shown="by epochs"
+    epochs: float = _steps(3.0, help="Passes over the training examples.", above=0)
+    max_steps: int | None = _steps(
+        None, help="Optimizer steps, in place of --epochs.", min=1, shown="by epochs"
     )
-    batch_size: int = option(
-        8, help="Examples per step (per batch, with --accumulate).", panel=RUNNING, min=1
+    batch_size: int = _running(8, help="Examples per step (per batch, with --accumulate).", min=1)
+    accumulate: int = _steps(1, help="Batches whose gradients are summed for one step.", min=1)
+    lr_lora: float = _steps(
+        1e-3, help="Learning rate of low-rank matrices and of other methods.", min=0
     )
-    accumulate: int = option(
-        1, help="Batches whose gradients are summed for one step.", panel=STEPS, min=1
+    lr_nodes: float = _steps(1e-3, help="Learning rate of feedback nodes and bias.", min=0)
+    lr_tau: float = _steps(1e-2, help="Learning rate of the time constants.", min=0)
+    weight_decay: float = _steps(
+        0.0, help="Weight decay of matrices; biases and time constants have none.", min=0
     )
-    lr_lora: float = option(
-        1e-3, help="Learning rate of low-rank matrices and other methods.", panel=STEPS, min=0
+    warmup: float = _steps(
+        0.05, help="Share of the steps over which learning rates rise.", min=0, below=1
     )
-    lr_nodes: float = option(
-        1e-3, help="Learning rate of feedback nodes and bias.", panel=STEPS, min=0
+    schedule: Literal["linear", "cosine", "constant"] = _steps(
+        "cosine", help="Course of the learning rates after warm-up."
     )
-    lr_tau: float = option(1e-2, help="Learning rate of the time constants.", panel=STEPS, min=0)
-    weight_decay: float = option(
-        0.0, help="Weight decay of matrices; biases and time constants have none.", panel=STEPS,
-        min=0,
-    )  # fmt: skip
-    warmup: float = option(
-        0.05, help="Share of the steps over which learning rates rise.", panel=STEPS, min=0, below=1
+    clip: float = _steps(1.0, help="Largest norm of the gradient.", above=0)
+    eval_share: float = _steps(
+        0.1, help="Share of the examples held out; 0 holds out none.", min=0, below=1
     )
-    schedule: Literal["linear", "cosine", "constant"] = option(
-        "cosine", help="Course of the learning rates after warm-up.", panel=STEPS
+    eval_steps: int | None = _steps(
+        None, help="Steps between evaluations.", min=1, shown="a tenth of the run"
     )
-    clip: float = option(1.0, help="Largest norm of the gradient.", panel=STEPS, above=0)
-    eval_share: float = option(
-        0.1, help="Share of the examples held out; 0 holds out none.", panel=STEPS, min=0, below=1
+    patience: int | None = _steps(
+        None, help="Stop after this many evaluations without improvement.", min=1, shown="never"
     )
-    eval_steps: int | None = option(
-        None, help="Steps between evaluations.", panel=STEPS, min=1, shown="a tenth of the run"
-    )
-    patience: int | None = option(
-        None,
-        help="Stop after this many evaluations without improvement.",
-        panel=STEPS,
-        min=1,
-        shown="never",
-    )
-    save_steps: int | None = option(
+    save_steps: int | None = _steps(
         None,
         help="Steps between checkpoints to resume from, where nothing is held out.",
-        panel=STEPS,
         min=1,
         shown="as --eval-steps",
     )
-    all_tokens: bool = option(
-        False, help="Put loss on every token, not only on answers.", panel=EXAMPLES
+    all_tokens: bool = _examples(False, help="Put loss on every token, not only on answers.")
+    carry: bool = _steps(False, help="Run turns as separate calls that carry the nodes' states.")
+    carry_tau: float = _steps(
+        8.0, help="Time constant of forgetting between turns, in turns.", above=0
     )
-    carry: bool = option(
-        False, help="Run turns as separate calls that carry the nodes' states.", panel=STEPS
+    precision: Literal["float32", "bfloat16"] = _running(
+        "float32", help="Precision of the forward pass; bfloat16 is mixed."
     )
-    carry_tau: float = option(
-        8.0, help="Time constant of forgetting between turns, in turns.", panel=STEPS, above=0
-    )
-    precision: Literal["float32", "bfloat16"] = option(
-        "float32", help="Precision of the forward pass; bfloat16 is mixed.", panel=RUNNING
-    )
-    checkpointing: Literal["off", "reentrant", "non-reentrant"] = option(
-        "off", help="Gradient checkpointing: less memory, more time.", panel=RUNNING
+    checkpointing: Literal["off", "reentrant", "non-reentrant"] = _running(
+        "off", help="Gradient checkpointing: less memory, more time."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.seed > LARGEST_SEED:
-            raise OptionError("seed", f"must be {LARGEST_SEED} or less, got {self.seed}")
+        if self.seed > _LARGEST_SEED:
+            raise OptionError("seed", f"must be {_LARGEST_SEED} or less, got {self.seed}")
         if self.patience is not None and self.eval_share == 0:
             raise OptionError(
                 "patience", "must come with held-out examples, got eval_share 0; give a share"
@@ -185,10 +154,10 @@ class TrainingOptions(Seeded):
 class CardFields(Options):
     """What only the person who trains can say; the card prints None as not stated."""
 
-    licence: str | None = option(None, help="Licence of the adapter, such as mit.", panel=CARD)
-    data_licence: str | None = option(None, help="Licence of the data.", panel=CARD)
-    base_licence: str | None = option(None, help="Licence of the base model.", panel=CARD)
-    description: str | None = option(None, help="What the adapter is for.", panel=CARD)
+    licence: str | None = _card(None, help="Licence of the adapter, such as mit.")
+    data_licence: str | None = _card(None, help="Licence of the data.")
+    base_licence: str | None = _card(None, help="Licence of the base model.")
+    description: str | None = _card(None, help="What the adapter is for.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -226,6 +195,4 @@ class MergeOptions(ModelOptions, FolderOptions):
 class ExportOptions(MergeOptions):
     """All that ``adapter export`` takes."""
 
-    drop_feedback: bool = option(
-        False, help="Leave out feedback nodes that are not zero.", panel=ADAPTER
-    )
+    drop_feedback: bool = _adapter(False, help="Leave out feedback nodes that are not zero.")

@@ -62,11 +62,9 @@ class TrainedAdapter(Result):
     """Where it was read from."""
 
     def title(self) -> str:
-        """The method and its base model."""
         return f"{self.method} on {self.model.get('name', '?')}"
 
     def headline(self) -> str:
-        """The losses of the first and of the saved weights."""
         held = [row.eval_loss for row in self.history if row.eval_loss is not None]
         took = f"{self.steps} step{'s' if self.steps != 1 else ''} ({self.stopped})"
         if self.eval_loss is None or not held:
@@ -77,13 +75,11 @@ class TrainedAdapter(Result):
         )
 
     def cautions(self) -> str:
-        """Said where nothing was held out."""
         if self.eval_loss is None:
             return "No examples were held out: nothing shows whether the adapter generalises."
         return ""
 
     def facts(self) -> dict[str, str]:
-        """What trained on what."""
         return {
             "method": self.method,
             "base model": str(self.model.get("name", "?")),
@@ -93,14 +89,12 @@ class TrainedAdapter(Result):
         }
 
     def how(self) -> str:
-        """Which weights trained, and which were kept."""
         return (
             "Only the adapter trained; every weight of the base model had the same SHA-256 before "
             "and after. With held-out examples, the weights of their least loss are kept."
         )
 
     def tables(self) -> list[Table]:
-        """Facts and losses; on a page also every logged step."""
         held = "-" if self.eval_loss is None else f"{self.eval_loss:.4f} nats per token"
         summary = {
             **self.facts(),
@@ -118,7 +112,6 @@ class TrainedAdapter(Result):
         ]  # fmt: skip
 
     def charts(self) -> list[Chart]:
-        """Losses over steps."""
         return losses(self.history, self.title())
 
     def write(self, folder: Path) -> None:

@@ -20,6 +20,7 @@ import contextlib
 import copy
 import dataclasses
 import hashlib
+import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,11 +97,7 @@ def train(
     examples, options = _examples(data, options)
     training, held_out = split(examples, share=options.eval_share, seed=options.seed)
     hooked = _trainable(model, options)
-    encode = {"separate": options.carry, "max_tokens": hooked.context_window}
-    rows, held_rows = (
-        [{"turns": turns} for turns in encode_all(part, hooked.tokenizer, **encode)]
-        for part in (training, held_out)
-    )
+    rows, held_rows = (_rows(part, hooked, options) for part in (training, held_out))
     counts = {"training": len(training), "held_out": len(held_out)}
     assert options.data is not None
     described = {"name": options.data.name, "sha256": fingerprint(examples), **counts}
@@ -121,7 +118,7 @@ def train(
         # PEFT looks for its files at the top of a folder, above the intermediate work.
         tuned.save_pretrained(work.parent, save_embedding_layers=False)
         settings = _plain(resolved.to_dict())
-        sizes = [(p.numel(), p.requires_grad) for p in tuned.parameters()]
+        trained, everything = tuned.get_nb_trainable_parameters()
         return TrainedAdapter(
             name=Path(out).expanduser().resolve().name,
             model={**hooked.describe(), "name": base},
@@ -131,10 +128,7 @@ def train(
             data=described,
             card=options.part(CardFields),
             **outcome,
-            parameters={
-                "trained": sum(size for size, trains in sizes if trains),
-                "all": sum(size for size, _ in sizes),
-            },
+            parameters={"trained": trained, "all": everything},
             base_sha256=frozen.fingerprint,
             adapter_sha256=hashlib.sha256((work.parent / WEIGHTS).read_bytes()).hexdigest(),
             settings={"options": options.to_dict()},
@@ -179,6 +173,13 @@ def _examples(data: Any, options: TrainOptions) -> tuple[list[Example], TrainOpt
             "data must be a file or a list of at least one Example; examples_of_pairs makes them"
         )
     return list(data), dataclasses.replace(options, data=Path("examples in memory"))
+
+
+def _rows(examples: list[Example], hooked: HookedModel, options: TrainOptions) -> Rows:
+    encoded = encode_all(
+        examples, hooked.tokenizer, separate=options.carry, max_tokens=hooked.context_window
+    )
+    return [{"turns": turns} for turns in encoded]
 
 
 def _trainable(model: Any, options: TrainOptions) -> HookedModel:
@@ -299,12 +300,8 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
-def _plain(value: Any) -> Any:
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration as plain data: sets sorted, enumerations by value."""
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (set, frozenset)):
-        return sorted(_plain(each) for each in value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return getattr(value, "value", value)
+    text = json.dumps(config, default=lambda v: sorted(v) if isinstance(v, set) else v.value)
+    plain: dict[str, Any] = json.loads(text)
+    return plain
