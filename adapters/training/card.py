@@ -10,8 +10,6 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from ed_interp.adapters.training.methods import IMPORTS
 
-_UNKNOWN = "not stated"
-
 # Jinja leaves values as they are: what a person wrote is Markdown already.
 _TEMPLATE = """---
 {{ card_data }}
@@ -21,10 +19,23 @@ _TEMPLATE = """---
 
 {{ about }}
 
-{{ need }}
+{% if module -%}
+PEFT knows this method once `{{ module }}` is imported (`pip install ed-interp`); without the import
+it raises a `KeyError`.
+{%- else -%}
+PEFT loads it without ed-interp.
+{%- endif %}
 
 ```python
-{{ code }}
+{% if module %}import {{ module }}  # registers the method with PEFT
+{% endif %}import ed_interp
+
+hooked = ed_interp.load("{{ name }}")  # this folder
+
+# or, with a base model of your own:
+from peft import PeftModel
+
+model = PeftModel.from_pretrained(base, "{{ name }}")
 ```
 
 | | |
@@ -59,47 +70,37 @@ def model_card(record: Mapping[str, Any], versions: Mapping[str, str | None]) ->
         versions: of the libraries it was trained with.
     """
     method, model, fields = record["method"], record["model"], record["card"]
-    data, counts, name = record["data"], record["parameters"], record["name"]
-    module = IMPORTS.get(method)
-    code = [f"import {module}  # registers the method with PEFT"] if module else []
-    code += ["import ed_interp", "", f'hooked = ed_interp.load("{name}")  # this folder']
-    code += ["", "# or, with a base model of your own:", "from peft import PeftModel", ""]
-    code += [f'model = PeftModel.from_pretrained(base, "{name}")']
-    held = "nothing was held out"
-    if record["eval_loss"] is not None:
-        held = f"{record['eval_loss']:.4f} nats per token"
+    data, counts, held = record["data"], record["parameters"], record["eval_loss"]
+    facts = {
+        "method": method,
+        "base model": f"{model['name']} (fingerprint {model['fingerprint']})",
+        "trained parameters": f"{counts['trained']:,} of {counts['all']:,}",
+        "data": f"{data['name']}, {data['training']} training and {data['held_out']} held-out "
+        "examples",
+        "data hash (SHA-256)": data["sha256"],
+        "steps": f"{record['steps']}, {record['stopped']}",
+        "training loss": f"{record['loss']:.4f} nats per token",
+        "held-out loss": "nothing was held out" if held is None else f"{held:.4f} nats per token",
+        "seed": record["training"]["seed"],
+        "licence of the adapter": fields["licence"] or "not stated",
+        "licence of the data": fields["data_licence"] or "not stated",
+        "licence of the base model": fields["base_licence"] or "not stated",
+    }
+    head = ModelCardData(
+        base_model=model["name"],
+        library_name="peft",
+        license=fields["licence"] or "unknown",
+        pipeline_tag="text-generation",
+        tags=["peft", "ed-interp", method],
+    )
+    about = f"A {method} adapter of {model['name']}, trained with ed-interp."
     card = ModelCard.from_template(
-        ModelCardData(
-            base_model=model["name"],
-            library_name="peft",
-            license=fields["licence"] or "unknown",
-            pipeline_tag="text-generation",
-            tags=["peft", "ed-interp", method],
-        ),
+        head,
         template_str=_TEMPLATE,
-        name=name,
-        about=fields["description"]
-        or f"A {method} adapter of {model['name']}, trained with ed-interp.",
-        need=f"PEFT knows this method once `{module}` is imported (`pip install ed-interp`); "
-        "without the import it raises a `KeyError`."
-        if module
-        else "PEFT loads it without ed-interp.",
-        code="\n".join(code),
-        facts={
-            "method": method,
-            "base model": f"{model['name']} (fingerprint {model['fingerprint']})",
-            "trained parameters": f"{counts['trained']:,} of {counts['all']:,}",
-            "data": f"{data['name']}, {data['training']} training and {data['held_out']} held-out "
-            "examples",
-            "data hash (SHA-256)": data["sha256"],
-            "steps": f"{record['steps']}, {record['stopped']}",
-            "training loss": f"{record['loss']:.4f} nats per token",
-            "held-out loss": held,
-            "seed": record["training"]["seed"],
-            "licence of the adapter": fields["licence"] or _UNKNOWN,
-            "licence of the data": fields["data_licence"] or _UNKNOWN,
-            "licence of the base model": fields["base_licence"] or _UNKNOWN,
-        },
+        name=record["name"],
+        about=fields["description"] or about,
+        module=IMPORTS.get(method),
+        facts=facts,
         adapter=json.dumps(record["adapter"], indent=2),
         training=json.dumps(record["training"], indent=2),
         versions=", ".join(f"{name} {version}" for name, version in versions.items() if version),

@@ -298,27 +298,29 @@ def test_values_that_cannot_be_are_refused_with_a_right_digest(model, stored):
     written({name: value * float("nan") for name, value in tensors.items()})
     with pytest.raises(InvalidInputError, match="finite"):
         Experience.load(stored, model)
-    written(tensors, sessions=[])
-    with pytest.raises(InvalidInputError, match="belongs to none of its sessions"):
-        Experience.load(stored, model)
-    for changes in ({"tau": "-1"}, {"tau": "x"}, {"unit": "years"}, {"sessions": [{"name": "a"}]}):
+    for changes in (
+        {"sessions": []},
+        {"sessions": meta["sessions"] * 2},
+        {"sessions": [{"name": "a"}]},
+        {"tau": "x"},
+    ):
         written(tensors, **changes)
-        with pytest.raises(InvalidInputError, match="is damaged"):
+        with pytest.raises(InvalidInputError, match="is damaged") as caught:
+            Experience.load(stored, model)
+        assert str(stored) in str(caught.value)
+    for changes, message in (({"tau": "-1"}, "tau must"), ({"unit": "years"}, "unit must")):
+        written(tensors, **changes)
+        with pytest.raises(InvalidInputError, match=message):
             Experience.load(stored, model)
 
 
-def test_files_of_version_1_are_read_with_a_warning(model, stored):
-    tensors, header = contents(stored)
-    meta = json.loads(header["meta"])
-    old = {"format": "1", "kind": "bias-injection experience"}
-    old |= {"tau": meta["tau"], "unit": meta["unit"]}
-    old |= {name: json.dumps(meta[name]) for name in ("sessions", "fingerprints")}
-    save_file(tensors, stored, old)
-    with pytest.warns(UserWarning, match="without a digest"):
-        restored = Experience.load(stored, model)
-    assert restored.session("a").interactions == 1
-    for name, value in Experience.of(model).session("a").states.items():
-        assert torch.equal(restored.session("a").states[name], value)
+def test_files_of_version_1_are_refused(model, stored):
+    tensors, _ = contents(stored)
+    old = {"format": "1", "kind": "bias-injection experience", "tau": "8.0", "unit": "turns"}
+    save_file(tensors, stored, old | {"sessions": "[]", "fingerprints": "{}"})
+    with pytest.raises(InvalidInputError, match="must have a digest") as caught:
+        Experience.load(stored, model)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("session", ["", [], ["a", "a"], ["a", ""]])
