@@ -90,9 +90,10 @@ def _parameters(subject: Subject) -> int:
 
 def _training_steps(folder: Path | None) -> int | None:
     """What the record of the training in an adapter's folder says; None if nothing."""
+    if folder is None:
+        return None
     try:
-        steps = json.loads(((folder or Path()) / TRAINING_RECORD).read_text("utf-8"))["steps"]
-        return None if folder is None else int(steps)
+        return int(json.loads((folder / TRAINING_RECORD).read_text("utf-8"))["steps"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
