@@ -18,7 +18,7 @@ from ed_interp import __version__
 from ed_interp.cli import (
     adapter,
     calibrate,
-    compare,
+    compare,  # noqa: F401
     emergence,
     features,
     models,  # noqa: F401 - it adds itself
@@ -34,7 +34,6 @@ app.command("emergence", help=emergence.HELP)(emergence.command)
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(features.app, name="features")
 app.add_typer(steer.app, name="steer")
-app.command("compare", help=compare.HELP)(compare.command)
 app.command("paper", help=paper.HELP)(paper.command)
 app.command("calibrate", help=calibrate.HELP)(calibrate.command)
 

@@ -160,9 +160,7 @@ class _Script:
         logits, logprobs, correct = zip(*parts, strict=True)
         return _Answers(list(logits), np.mean(logprobs, axis=0), np.mean(correct, axis=0))
 
-    def _answers(
-        self, pairs: Sequence[tuple[str, str]], store: Any
-    ) -> tuple[Tensor, Array, Array]:
+    def _answers(self, pairs: Sequence[tuple[str, str]], store: Any) -> tuple[Tensor, Array, Array]:
         queries = [self._ids(query) for query, _ in pairs]
         answers = [self._ids(answer) for _, answer in pairs]
         with self._experience(store):
@@ -184,9 +182,7 @@ class _Script:
         width, device = max(len(row) for row in rows), self._subject.hooked.device
         ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-        output = self._subject.model(
-            input_ids=ids, attention_mask=mask.to(device), use_cache=False
-        )
+        output = self._subject.model(input_ids=ids, attention_mask=mask.to(device), use_cache=False)
         logits: Tensor = output.logits
         return logits
 

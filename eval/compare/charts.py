@@ -16,7 +16,8 @@ VERDICTS: dict[str, Colour] = {"worse": "caution", "unchanged": "muted", "better
 def comparison_chart(effects: Sequence[Effect], alpha: float, title: str) -> Chart:
     """Control and treated over shots; below, the change per relation, and of emergence."""
     panels = [
-        _behaviour(rows, label, legend=metric == "accuracy")
+        # The names stand at the right end of the lines, where the next panel would be.
+        _behaviour(rows, label, legend=metric == "logprob")
         for metric, label in (("accuracy", "accuracy"), ("logprob", "log-probability (nats)"))
         if (rows := pick(effects, "behaviour", metric))
     ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from ed_interp.models.options import DEFAULT_MODEL
-from ed_interp.options import MEASURE, MODEL, PROMPTS, RUNNING, Batched, Seeded, option
+from ed_interp.options import MEASURE, MODEL, PROMPTS, RUNNING, Batched, OptionError, Seeded, option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,15 +66,10 @@ class CompareOptions(Inference, Batched):
     watch_shots: tuple[int, ...] = option(
         (1, 4), help="Numbers of demonstrations of the watched relations.", panel=PROMPTS, min=0
     )
-    texts: tuple[str, ...] | None = option(
-        None,
-        help="Neutral texts for forgetting; () for none.",
-        panel=PROMPTS,
-        shown="generated plain English",
+    texts: int | tuple[str, ...] = option(
+        60, help="Neutral texts for forgetting, or how many to generate; 0 for none.", panel=PROMPTS
     )
-    text_tokens: int = option(
-        128, help="Tokens per window of neutral text.", panel=PROMPTS, min=2
-    )
+    text_tokens: int = option(128, help="Tokens per window of neutral text.", panel=PROMPTS, min=2)
     emergence: bool = option(True, help="Also compare E per block.", panel=MEASURE)
     cost: bool = option(True, help="Also measure parameters, memory and speed.", panel=MEASURE)
     decode_rounds: int = option(
@@ -92,9 +88,16 @@ class CompareOptions(Inference, Batched):
         "auto", help="How shot counts share forward passes.", panel=RUNNING
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # A single string is a sequence of one-letter texts to Python.
+        if isinstance(self.texts, (bool, str)) or not isinstance(self.texts, (int, Sequence)):
+            problem = f"must be texts, or how many to generate, got {self.texts!r:.60}"
+            raise OptionError("texts", problem)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; a watched task is recorded by its name."""
         data = super().to_dict()
-        if isinstance(data["watch"], list):
+        if isinstance(data["watch"], (list, tuple)):
             data["watch"] = [getattr(each, "name", each) for each in data["watch"]]
         return data

@@ -87,8 +87,10 @@ def questions(tokenizer: Any, options: CompareOptions, *, on: On | None = None) 
         )
     watched, names = _watched(set(relations), tokenizer, options)
     texts = options.texts
-    if texts is None:
-        texts = () if tokenizer is None else neutral_texts(seed=options.seed)
+    if isinstance(texts, int):
+        # Models without a tokenizer can be compared, but not on generated text.
+        some = texts > 0 and tokenizer is not None
+        texts = neutral_texts(documents=texts, seed=options.seed) if some else ()
     windows, first = _windows(texts, tokenizer, options.text_tokens)
     if texts and not windows:
         raise InvalidInputError(

@@ -19,14 +19,14 @@ from ed_interp.eval.compare.rows import (
 )
 from ed_interp.tables import Table
 
-METRICS = {
+_METRICS = {
     "accuracy": "accuracy",
-    "logprob": "log-probability (nats)",
+    "logprob": "log-probability",
     "reciprocal_rank": "reciprocal rank",
-    "cross_entropy": "cross-entropy (nats per token)",
-    "emergence": "emergence (bits)",
+    "cross_entropy": "cross-entropy",
+    "emergence": "emergence",
 }
-"""Metric -> its name with its unit."""
+_UNITS = "log-probability in nats, cross-entropy in nats per token, emergence in bits"
 
 HOW = (
     "Both models get the same prompts and texts, and every difference is paired: by prompt (equal "
@@ -92,13 +92,13 @@ def _task_sentence(task: str, effects: Sequence[Effect], alpha: float) -> str:
     accuracy = pick(effects, "behaviour", "accuracy")
     if not accuracy:
         return f"{task} has no answers to score."
-    if best := _largest(significant(accuracy, alpha)):
+    if best := largest(significant(accuracy, alpha)):
         return (
             f"Accuracy on {task} {at_shots(best)} went from {best.control:.2f} to "
             f"{best.treated:.2f} ({best.difference:+.2f}, {best.ci_low:+.2f} to "
             f"{best.ci_high:+.2f})."
         )
-    if best := _largest(significant(pick(effects, "behaviour", "logprob"), alpha)):
+    if best := largest(significant(pick(effects, "behaviour", "logprob"), alpha)):
         return (
             f"Accuracy on {task} is unchanged; the answers' log-probability changed by up to "
             f"{best.difference:+.2f} nats ({at_shots(best)})."
@@ -106,7 +106,8 @@ def _task_sentence(task: str, effects: Sequence[Effect], alpha: float) -> str:
     return f"Accuracy and log-probability on {task} are unchanged."
 
 
-def _largest(effects: Sequence[Effect]) -> Effect | None:
+def largest(effects: Sequence[Effect]) -> Effect | None:
+    """The effect of the largest difference, by size."""
     return max(effects, key=lambda effect: abs(effect.difference), default=None)
 
 
@@ -146,10 +147,10 @@ def summary(
     if forgetting is not None:
         row |= {"forgetting": forgetting.increase, "divergence": forgetting.divergence_mean}
         row["divergence_p99"] = forgetting.divergence_p99
-    if largest := _largest(pick(effects, "emergence", "emergence")):
-        row["emergence_change"] = largest.difference
-        row["emergence_where"] = f"{largest.name}, {largest.shots} shots"
-        row["emergence_p"] = largest.p_holm
+    if change := largest(pick(effects, "emergence", "emergence")):
+        row["emergence_change"] = change.difference
+        row["emergence_where"] = f"{change.name}, {change.shots} shots"
+        row["emergence_p"] = change.p_holm
     if cost is not None:
         row["adapter_parameters"] = cost.adapter_parameters
         row["decode_ratio"] = cost.decode_ratio
@@ -162,12 +163,9 @@ def summary(
 def effect_tables(effects: Sequence[Effect], alpha: float) -> Iterator[Table]:
     """The effects that hold, then every effect by family."""
     held = significant(effects, alpha)
+    count = f"{len(held)} of {len(effects)} effects hold at the corrected level {alpha:.2g}"
     yield _effect_table(
-        "significant",
-        "Effects that hold after correction",
-        held,
-        alpha,
-        notes=(f"{len(held)} of {len(effects)} effects hold at the corrected level {alpha:.2g}.",),
+        "significant", "Effects that hold after correction", held, alpha, notes=(count, _UNITS)
     )
     captions = {
         "behaviour": "The task, per shot count",
@@ -178,31 +176,33 @@ def effect_tables(effects: Sequence[Effect], alpha: float) -> Iterator[Table]:
     for family, caption in captions.items():
         rows = [effect for effect in effects if effect.family == family]
         if rows:
-            yield _effect_table(family, caption, rows, alpha, terminal=False, folded=True)
+            yield _effect_table(
+                family, caption, rows, alpha, notes=(_UNITS,), terminal=False, folded=True
+            )
 
 
 def _effect_table(
     name: str, caption: str, effects: Sequence[Effect], alpha: float, **more: Any
 ) -> Table:
     heads = ("effect", "metric", "shots", "control", "treated", "difference", "interval",
-             "corrected p", "test", "n", "verdict")  # fmt: skip
+             "corrected p", "verdict", "test", "n")  # fmt: skip
     rows = [
         (
             effect.name,
-            METRICS.get(effect.metric, effect.metric),
+            _METRICS.get(effect.metric, effect.metric),
             "all" if effect.shots is None else str(effect.shots),
             f"{effect.control:.3f}",
             f"{effect.treated:.3f}",
             f"{effect.difference:+.3f}",
             f"{effect.ci_low:+.3f} to {effect.ci_high:+.3f}",
             f"{effect.p_holm:.2g}",
+            effect.verdict(alpha),
             effect.test,
             str(effect.n),
-            effect.verdict(alpha),
         )
         for effect in effects
     ]
-    text = frozenset({1, 8, 10})
+    text = frozenset({1, 8, 9})
     return Table(name=name, caption=caption, heads=heads, rows=rows, text=text, **more)
 
 
@@ -235,7 +235,9 @@ def feature_table(features: Sequence[FeatureChange]) -> Table:
         )
         for each in features
     ]
-    notes = ("Mean activation over neutral text; density: share of tokens with the feature active.",)
+    notes = (
+        "Mean activation over neutral text; density: share of tokens with the feature active.",
+    )
     return Table(name="features", caption="Features that changed most", heads=heads, rows=rows,
                  notes=notes)  # fmt: skip
 
