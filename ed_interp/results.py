@@ -61,6 +61,7 @@ HOMES = {
     "feature-descriptions": "ed_interp.probes.dictionaries.description.descriptions",
     "feature-emergence": "ed_interp.probes.dictionaries.emergence.result",
     "steering-sweep": "ed_interp.eval.steering.result",
+    "task-comparison": "ed_interp.eval.lm_eval",
     "comparison-run": "ed_interp.eval.study.result",
 }
 """Module of each kind of result, imported when a file of that kind is met. Other packages name

@@ -236,14 +236,8 @@ def _loading(options: CompareOptions, tokenizer: Any) -> dict[str, Any]:
 def _read(
     subject: Subject, asked: Questions, options: CompareOptions, progress: Progress
 ) -> tuple[Reading, Reading | None]:
-    common: dict[str, Any] = {
-        "path": options.path,
-        "batch_size": options.batch_size,
-        "progress": progress,
-    }
-    reading = read_prompts(
-        subject, asked.target, emergence=options.emergence, seed=options.seed, **common
-    )
+    common: dict[str, Any] = {"options": options, "progress": progress}
+    reading = read_prompts(subject, asked.target, emergence=options.emergence, **common)
     watched = None
     if asked.watched is not None:
         watched = read_prompts(subject, asked.watched, emergence=False, **common)

@@ -9,10 +9,10 @@ rule then covers every effect of a comparison. Cost: some matrix products of
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,14 +32,15 @@ Pair = tuple[Reading, Reading]
 NEUTRAL = "neutral text"
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """What one effect is about."""
+class Cell(NamedTuple):
+    """What one effect is about, and its values in each sample."""
 
     family: str
     name: str
     metric: str
-    shots: int | None = None
+    shots: int | None
+    control: Array
+    treated: Array
     watched: bool = False
 
 
@@ -91,12 +92,12 @@ def behaviour_effects(
         clusters: A number per prompt, equal for prompts that are not independent samples.
     """
     control, treated = (_scores(reading) for reading in readings)
-    cells, columns = [], []
-    for metric in control:
-        for column, shots in enumerate(readings[0].shots):
-            cells.append(Cell("behaviour", task, metric, shots))
-            columns.append((control[metric][:, column], treated[metric][:, column]))
-    return _tested(cells, columns, rules, clusters=clusters) if cells else []
+    cells = [
+        Cell("behaviour", task, metric, shots, control[metric][:, column], values[:, column])
+        for metric, values in treated.items()
+        for column, shots in enumerate(readings[0].shots)
+    ]
+    return _tested(cells, rules, clusters=clusters)
 
 
 def relation_effects(
@@ -108,25 +109,19 @@ def relation_effects(
     clusters: Sequence[int] | None = None,
 ) -> list[Effect]:
     """Per relation: log-probability over all shot counts, accuracy at the most shots."""
-    sides = [_scores(reading) for reading in readings]
-    if not sides[0]:
-        return []
-    rows = collections.defaultdict(list)
-    for row, name in enumerate(relations):
-        rows[name].append(row)
-    counts = readings[0].shots
-    effects: list[Effect] = []
-    for name, members in rows.items():
+    control, treated = (_scores(reading) for reading in readings)
+    counts, effects = readings[0].shots, []
+    single = counts[0] if len(counts) == 1 else None
+    for name in dict.fromkeys(relations) if control else ():
+        rows = [row for row, relation in enumerate(relations) if relation == name]
+        logprobs = [side["logprob"][rows].mean(1) for side in (control, treated)]
+        at_most = [side["accuracy"][rows, -1] for side in (control, treated)]
         cells = [
-            Cell("relation", name, "logprob", counts[0] if len(counts) == 1 else None, watched),
-            Cell("relation", name, "accuracy", counts[-1], watched),
+            Cell("relation", name, "logprob", single, *logprobs, watched),
+            Cell("relation", name, "accuracy", counts[-1], *at_most, watched),
         ]
-        columns = [
-            [side["logprob"][members].mean(1) for side in sides],
-            [side["accuracy"][members, -1] for side in sides],
-        ]
-        own = None if clusters is None else [clusters[row] for row in members]
-        effects += _tested(cells, columns, rules, clusters=own)
+        own = None if clusters is None else [clusters[row] for row in rows]
+        effects += _tested(cells, rules, clusters=own)
     return effects
 
 
@@ -134,15 +129,17 @@ def emergence_effects(
     readings: Pair, rules: Inference, *, clusters: Sequence[int] | None = None
 ) -> list[Effect]:
     """E per block and shot count, paired by prompt; [] if it was not measured."""
-    first, second = (reading.emergence() for reading in readings)
-    if first is None or second is None:
+    both = [values for reading in readings if (values := reading.emergence()) is not None]
+    if len(both) < 2:
         return []
-    cells, columns = [], []
-    for block in range(first.shape[1]):
-        for column, shots in enumerate(readings[0].shots):
-            cells.append(Cell("emergence", f"block {block}", "emergence", shots))
-            columns.append((first[:, block, column], second[:, block, column]))
-    effects = _tested(cells, columns, rules, clusters=clusters)
+    cells = [
+        Cell(
+            "emergence", f"block {block}", "emergence", shots, *(v[:, block, column] for v in both)
+        )
+        for block in range(both[0].shape[1])
+        for column, shots in enumerate(readings[0].shots)
+    ]
+    effects = _tested(cells, rules, clusters=clusters)
     return [_between_prompts(effect, rules.level) for effect in effects]
 
 
@@ -169,17 +166,12 @@ def _between_prompts(effect: Effect, level: float) -> Effect:
 def forgetting_effects(reading: TextReading, rules: Inference) -> tuple[list[Effect], Forgetting]:
     """Cross-entropy on neutral text, tested over texts; and all numbers about forgetting."""
     tokens = reading.tokens
-    columns = [(reading.control_nll / tokens, reading.treated_nll / tokens)]
-    cell = Cell("forgetting", NEUTRAL, "cross_entropy")
-    divergence = bootstrap_interval(
-        reading.divergence / tokens,
-        weights=tokens,
-        level=rules.level,
-        resamples=rules.resamples,
-        seed=rules.seed,
-    )
+    values = [nll / tokens for nll in (reading.control_nll, reading.treated_nll)]
+    cell = Cell("forgetting", NEUTRAL, "cross_entropy", None, *values)
+    per_token = reading.divergence / tokens
+    divergence = bootstrap_interval(per_token, weights=tokens, **rules.resampling)
     total = tokens.sum()
-    return _tested([cell], columns, rules, weights=tokens), Forgetting(
+    return _tested([cell], rules, weights=tokens), Forgetting(
         control_cross_entropy=float(reading.control_nll.sum() / total),
         treated_cross_entropy=float(reading.treated_nll.sum() / total),
         divergence_mean=float(reading.divergence.sum() / total),
@@ -251,28 +243,22 @@ def _scores(reading: Reading) -> dict[str, Array]:
 
 def _tested(
     cells: Sequence[Cell],
-    columns: Sequence[Sequence[Array]],
     rules: Inference,
     *,
     weights: Array | None = None,
     clusters: Sequence[int] | None = None,
 ) -> list[Effect]:
     """An effect per cell; all have the same pairs, so one set of resamples serves them."""
-    control = np.stack([column[0] for column in columns], axis=1)
-    treated = np.stack([column[1] for column in columns], axis=1)
+    if not cells:
+        return []
+    control = np.stack([cell.control for cell in cells], axis=1)
+    treated = np.stack([cell.treated for cell in cells], axis=1)
     if clusters is not None and len(set(clusters)) < len(clusters):
         control, treated, weights = _cluster_means(clusters, control, treated)
     change = paired_difference(
-        treated,
-        control,
-        weights=weights,
-        level=rules.level,
-        resamples=rules.resamples,
-        permutations=rules.permutations,
-        seed=rules.seed,
+        treated, control, weights=weights, permutations=rules.permutations, **rules.resampling
     )
-    share = np.ones(len(control)) if weights is None else weights
-    means = [np.average(side, axis=0, weights=share) for side in (control, treated)]
+    means = [np.average(side, axis=0, weights=weights) for side in (control, treated)]
     effects = []
     for place, cell in enumerate(cells):
         p_value, test = float(change.p_value[place]), "sign-flip"
@@ -282,16 +268,20 @@ def _tested(
             test = "McNemar"
         effects.append(
             Effect(
-                **dataclasses.asdict(cell),
+                family=cell.family,
+                name=cell.name,
+                metric=cell.metric,
+                shots=cell.shots,
                 control=float(means[0][place]),
                 treated=float(means[1][place]),
                 difference=float(change.difference[place]),
                 ci_low=float(change.low[place]),
                 ci_high=float(change.high[place]),
                 p_value=p_value,
-                p_holm=p_value,
+                p_holm=p_value,  # until all effects are known, and `corrected` together
                 test=test,
                 n=len(control),
+                watched=cell.watched,
             )
         )
     return effects

@@ -90,13 +90,7 @@ class FeatureSums:
         chosen = [int(index) for index in order if mean[index] != 0]
         if not chosen:
             return ()
-        ends = bootstrap_interval(
-            change[:, chosen],
-            weights=tokens,
-            level=rules.level,
-            resamples=rules.resamples,
-            seed=rules.seed,
-        )
+        ends = bootstrap_interval(change[:, chosen], weights=tokens, **rules.resampling)
         density = [side.numpy() / tokens.sum() for side in self._active]
         return tuple(
             FeatureChange(

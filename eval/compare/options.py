@@ -25,6 +25,11 @@ class Inference(Seeded):
         min=1,
     )
 
+    @property
+    def resampling(self) -> dict[str, Any]:
+        """Arguments of every bootstrap, so that all share their resamples."""
+        return {"level": self.level, "resamples": self.resamples, "seed": self.seed}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareOptions(Inference, Batched):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ed_interp.errors import InvalidInputError
+from ed_interp.eval.compare.options import CompareOptions
 from ed_interp.eval.compare.subjects import Subject
 from ed_interp.models.sites import resid_post
 from ed_interp.probes.emergence.estimators import Estimator, get_estimator, noise_scale
@@ -59,9 +60,7 @@ def read_prompts(
     population: TokenPopulation,
     *,
     emergence: bool,
-    seed: int = 0,
-    path: str = "auto",
-    batch_size: int | None = None,
+    options: CompareOptions | None = None,
     progress: Progress = None,
 ) -> Reading:
     """Run one subject over a population.
@@ -69,10 +68,9 @@ def read_prompts(
     Args:
         subject: The model to run.
         population: The prompts, without the subject's own text before them.
-        emergence: Also read every block and the single tokens, and estimate.
-        seed: Seed of the estimator's noise; with equal seeds both sides share the noise.
-        path: See :func:`ed_interp.capture`.
-        batch_size: Prompts per forward pass; default by number of tokens.
+        emergence: Also read every block and the single tokens, and estimate; with equal seeds
+            both sides share the estimator's noise.
+        options: How to run the prompts, and the seed.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
@@ -80,21 +78,23 @@ def read_prompts(
         InvalidInputError: prompts longer than the context window.
     """
     prompts, hooked = subject.prefixed(population), subject.hooked
-    common: dict[str, Any] = {"path": path, "batch_size": batch_size, "progress": progress}
+    options = options or CompareOptions()
+    common: dict[str, Any] = {"path": options.path, "batch_size": options.batch_size}
+    common |= {"answers": True, "progress": progress}
     with subject.scope():
         if not emergence:
             last = [resid_post(hooked.n_layers - 1)]
-            return _reading(capture(hooked, prompts, sites=last, answers=True, **common), {})
+            return _reading(capture(hooked, prompts, sites=last, **common), {})
         states = read(
             hooked,
             prompts,
             position="zero",
             normalisation=hooked.norm,
-            answers=True,
             folder=None,
             **common,
         )
-    terms = estimate(states, estimator_for(subject, population), seed=seed, progress=progress)
+    estimator = estimator_for(subject, population)
+    terms = estimate(states, estimator, seed=options.seed, progress=progress)
     return _reading(states.activations, terms)
 
 

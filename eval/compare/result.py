@@ -139,13 +139,17 @@ class Comparison(Result):
     def tables(self) -> list[Table]:
         """What holds first, then everything by family."""
         tables = [*words.effect_tables(self.effects, self.alpha)]
-        if self.forgetting is not None:
-            tables += words.forgetting_tables(self.forgetting)
+        if self.forgetting is not None and self.forgetting.contexts:
+            where = "Where in neutral text the predictions differ most"
+            tables.append(words.plain_table("contexts", where, self.forgetting.contexts))
         if self.features:
-            tables.append(words.feature_table(self.features))
+            what = "Features of the dictionary that changed most"
+            tables.append(words.plain_table("features", what, self.features))
         if self.adaptivity is not None:
             tables += words.session_tables(self.adaptivity)
-        return [*tables, words.cost_table(self.cost)] if self.cost is not None else tables
+        if self.cost is not None:
+            tables.append(words.plain_table("cost", "Cost", [self.cost]))
+        return tables
 
     def charts(self) -> list[Chart]:
         """Behaviour over shots, relations, and emergence, control against treated."""

@@ -115,25 +115,24 @@ def check_alike(control: Subject, treated: Subject) -> None:
     Raises:
         InvalidInputError: tokenizers, vocabularies or precisions differ.
     """
-    first, second = control.hooked, treated.hooked
-    names = f"{control.name} and {treated.name}"
-    prints = [tokenizer_fingerprint(hooked.tokenizer) for hooked in (first, second)]
-    if None not in prints and prints[0] != prints[1]:
-        raise InvalidInputError(
-            f"{names} must have the same tokenizer, got different tokenizers ({prints[0]}, "
-            f"{prints[1]}): no prompt would be the same for both"
-        )
-    sizes = [vocabulary_size(hooked) for hooked in (first, second)]
-    if sizes[0] != sizes[1]:
-        raise InvalidInputError(
-            f"{names} must have the same number of output tokens, got {sizes[0]} and {sizes[1]}: "
-            "their next-token distributions cannot be compared"
-        )
-    if first.dtype != second.dtype:
-        raise InvalidInputError(
-            f"{names} must have the same dtype, got {first.dtype} and {second.dtype}: the "
-            "difference would be that of the precision"
-        )
+    sides = (control.hooked, treated.hooked)
+    known: dict[str, tuple[list[Any], str]] = {
+        "tokenizer": (
+            [tokenizer_fingerprint(side.tokenizer) for side in sides],
+            "no prompt would be the same for both",
+        ),
+        "number of output tokens": (
+            [vocabulary_size(side) for side in sides],
+            "next-token distributions of different length cannot be compared",
+        ),
+        "dtype": ([side.dtype for side in sides], "the difference would be that of the precision"),
+    }
+    for what, ((first, second), why) in known.items():
+        if None not in (first, second) and first != second:
+            raise InvalidInputError(
+                f"{control.name} and {treated.name} must have the same {what}, got {first} and "
+                f"{second}: {why}"
+            )
 
 
 def vocabulary_size(hooked: HookedModel) -> int:

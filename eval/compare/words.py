@@ -13,7 +13,6 @@ from ed_interp.eval.compare.rows import (
     Adaptivity,
     Cost,
     Effect,
-    FeatureChange,
     Forgetting,
     Identity,
 )
@@ -148,12 +147,10 @@ def summary(
         row |= {"forgetting": forgetting.increase, "divergence": forgetting.divergence_mean}
         row["divergence_p99"] = forgetting.divergence_p99
     if change := largest(pick(effects, "emergence", "emergence")):
-        row["emergence_change"] = change.difference
+        row |= {"emergence_change": change.difference, "emergence_p": change.p_holm}
         row["emergence_where"] = f"{change.name}, {change.shots} shots"
-        row["emergence_p"] = change.p_holm
     if cost is not None:
-        row["adapter_parameters"] = cost.adapter_parameters
-        row["decode_ratio"] = cost.decode_ratio
+        row |= {"adapter_parameters": cost.adapter_parameters, "decode_ratio": cost.decode_ratio}
     return row
 
 
@@ -164,9 +161,7 @@ def effect_tables(effects: Sequence[Effect], alpha: float) -> Iterator[Table]:
     """The effects that hold, then every effect by family."""
     held = significant(effects, alpha)
     count = f"{len(held)} of {len(effects)} effects hold at the corrected level {alpha:.2g}"
-    yield _effect_table(
-        "significant", "Effects that hold after correction", held, alpha, notes=(count, _UNITS)
-    )
+    yield _effect_table("significant", "Effects that hold after correction", held, alpha, count)
     captions = {
         "behaviour": "The task, per shot count",
         "relation": "Relations, those of the task and the watched ones",
@@ -176,13 +171,12 @@ def effect_tables(effects: Sequence[Effect], alpha: float) -> Iterator[Table]:
     for family, caption in captions.items():
         rows = [effect for effect in effects if effect.family == family]
         if rows:
-            yield _effect_table(
-                family, caption, rows, alpha, notes=(_UNITS,), terminal=False, folded=True
-            )
+            table = _effect_table(family, caption, rows, alpha)
+            yield dataclasses.replace(table, terminal=False, folded=True)
 
 
 def _effect_table(
-    name: str, caption: str, effects: Sequence[Effect], alpha: float, **more: Any
+    name: str, caption: str, effects: Sequence[Effect], alpha: float, *notes: str
 ) -> Table:
     heads = ("effect", "metric", "shots", "control", "treated", "difference", "interval",
              "corrected p", "verdict", "test", "n")  # fmt: skip
@@ -202,81 +196,46 @@ def _effect_table(
         )
         for effect in effects
     ]
-    text = frozenset({1, 8, 9})
-    return Table(name=name, caption=caption, heads=heads, rows=rows, text=text, **more)
+    return Table(name=name, caption=caption, heads=heads, rows=rows, text=frozenset({1, 8, 9}),
+                 notes=(*notes, _UNITS))  # fmt: skip
 
 
-def forgetting_tables(forgetting: Forgetting) -> Iterator[Table]:
-    """The positions of neutral text that differ most."""
-    heads = ("divergence (nats)", "text before", "next token", "control expects", "treated expects")
-    rows = [
-        (f"{each.divergence:.2f}", each.before, each.token, ", ".join(each.control_top),
-         ", ".join(each.treated_top))
-        for each in forgetting.contexts
-    ]  # fmt: skip
-    if rows:
-        caption = "Where in neutral text the predictions differ most"
-        yield Table(name="contexts", caption=caption, heads=heads, rows=rows,
-                    text=frozenset({1, 2, 3, 4}), terminal=False, folded=True)  # fmt: skip
-
-
-def feature_table(features: Sequence[FeatureChange]) -> Table:
-    """The features of the dictionary that changed most."""
-    heads = ("feature", "control", "treated", "difference", "interval", "density", "standardised")
-    rows = [
-        (
-            str(each.feature),
-            f"{each.control:.3g}",
-            f"{each.treated:.3g}",
-            f"{each.difference:+.3g}",
-            f"{each.ci_low:+.3g} to {each.ci_high:+.3g}",
-            f"{each.control_density:.3g} to {each.treated_density:.3g}",
-            f"{each.standardised:+.1f}",
-        )
-        for each in features
-    ]
-    notes = (
-        "Mean activation over neutral text; density: share of tokens with the feature active.",
+def plain_table(name: str, caption: str, rows: Sequence[Any], *notes: str) -> Table:
+    """Rows as they are, one column per field that has a value in any of them; for the page."""
+    fields = [field.name for field in dataclasses.fields(rows[0])] if rows else []
+    fields = [name for name in fields if any(getattr(row, name) not in (None, "") for row in rows)]
+    words = {number for number, field in enumerate(fields)
+             if any(isinstance(getattr(row, field), (str, tuple)) for row in rows)}  # fmt: skip
+    return Table(
+        name=name,
+        caption=caption,
+        heads=[field.replace("_", " ").replace("ci ", "interval ") for field in fields],
+        rows=[[_cell(getattr(row, field)) for field in fields] for row in rows],
+        text=frozenset(words),
+        notes=notes,
+        terminal=False,
+        folded=True,
     )
-    return Table(name="features", caption="Features that changed most", heads=heads, rows=rows,
-                 notes=notes)  # fmt: skip
 
 
-def cost_table(cost: Cost) -> Table:
-    """Everything that was measured of the cost."""
-    rows = [
-        (field.name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else f"{value:,}")
-        for field in dataclasses.fields(cost)
-        if (value := getattr(cost, field.name)) is not None
-    ]
-    note = "decode ratio: generation time of the treated model over that of the control"
-    return Table(name="cost", caption="Cost", heads=("", "value"), rows=rows, notes=(note,),
-                 terminal=False)  # fmt: skip
+def _cell(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_cell, value))
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "" if value is None else f"{value:,}" if type(value) is int else str(value)
 
 
 def session_tables(adaptivity: Adaptivity) -> Iterator[Table]:
     """Turn by turn, and what is left after a pause."""
-    rows = [
-        (
-            str(each.turn),
-            f"{each.logprob:.3f}",
-            f"{each.ci_low:.3f} to {each.ci_high:.3f}",
-            f"{each.accuracy:.2f}",
-            f"{each.gain:+.3f}",
-            f"{each.gain_ci_low:+.3f} to {each.gain_ci_high:+.3f}",
-        )
-        for each in adaptivity.turns
-    ]
-    heads = ("turn", "log-probability", "interval", "accuracy", "gain", "interval of the gain")
     neutral = "leaves" if adaptivity.reset_is_neutral else "does not leave"
-    notes = (f"A reset {neutral} the model as it was before the first turn, bit for bit.",)
-    yield Table(name="session", caption="A session with feedback, after each turn", heads=heads,
-                rows=rows, notes=notes, terminal=False)  # fmt: skip
-    left = [(f"{each.elapsed:g}", f"{each.effect:.3f}") for each in adaptivity.decay]
-    if left:
-        measured, expected = adaptivity.half_life, adaptivity.half_life_expected
-        parts = [f"half-life {measured:.2f}" if measured is not None else "half never lost"]
-        parts += [f"expected {expected:.2f} (tau ln 2)"] if expected is not None else []
-        yield Table(name="decay", caption="What is left of the experience after a pause",
-                    heads=("pause (turns)", "effect"), rows=left, notes=("; ".join(parts),),
-                    terminal=False)  # fmt: skip
+    reset = f"A reset {neutral} the model as it was before the first turn, bit for bit."
+    yield plain_table(
+        "session", "A session with feedback, after each turn", adaptivity.turns, reset
+    )
+    expected, measured = adaptivity.half_life_expected, adaptivity.half_life
+    half = f"half-life {_cell(measured) or 'not reached'}, expected {_cell(expected)} (tau ln 2)"
+    if adaptivity.decay:
+        yield plain_table(
+            "decay", "What is left of the experience after a pause", adaptivity.decay, half
+        )

@@ -2,13 +2,12 @@
 
 Use::
 
-    python -m ed_interp.eval.study --out FOLDER
+    python -m ed_interp.eval.study --out FOLDER [--picture study.png]
 
-writes one run folder per model and task (``icl-gpt2-country-capital``, ...), as
-:mod:`ed_interp.eval.study.result` describes them, and prints the tables. Each arm (LoRA of equal
-parameter count, bias alone, feedback with shuffled time, with tau at 0 and at infinity, a random
-direction, nothing) is swept over its learning rates and run with 5 seeds. Repeating the command
-continues where it stopped.
+runs ``ed-interp compare`` for each model and task, into ``FOLDER/MODEL-TASK``; runs that are there
+are left as they are, and interrupted ones continued. Each arm (LoRA of equal parameter count, bias
+alone, feedback with shuffled time, with tau at 0 and at infinity, a random direction, nothing) is
+swept over its learning rates and run with 5 seeds. ``--picture`` draws all of them.
 
 Cost: 4 studies of about 60 trainings of 20 steps and 36 comparisons; under 30 minutes on 2 cores,
 in ``--processes 2`` (the default). A few hundred kilobytes of records, and a page each.
@@ -20,97 +19,73 @@ import argparse
 import os
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from ed_interp.eval.study.options import StudyOptions
+from ed_interp.charts.still import png
+from ed_interp.eval.study.charts import learned_chart
+from ed_interp.eval.study.result import Study
+from ed_interp.records import write_bytes
 
 MODELS = ("icl-gpt2", "icl-gemma2")
 TASKS = ("country-capital", "item-category")
+SETTINGS = (
+    "--prompts=60", "--watch-prompts=14", "--texts=16", "--decode-rounds=3", "--keep=tested",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the studies; returns the exit status."""
     parser = argparse.ArgumentParser(description="The study of the bias-injection adapter.")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run folders")
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20, help="steps of every training")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    parser.add_argument("--picture", type=Path, help="PNG to draw of all studies")
     settings = parser.parse_args(arguments)
-    studies = [(model, task) for model in settings.models for task in settings.tasks]
-    if settings.processes > 1 and len(studies) > 1:
-        return _in_processes(studies, settings)
-    for model, task in studies:
-        _run(model, task, settings)
-    return 0
+    folders = {
+        settings.out / f"{model}-{task}": (f"--model={model}", f"--task={task}")
+        for model in settings.models
+        for task in settings.tasks
+    }
+    common = [*SETTINGS, f"--seeds={settings.seeds}", f"--steps={settings.steps}"]
+    common += ["--quiet"] if settings.quiet else []
+    waiting = [
+        [sys.executable, "-m", "ed_interp", "compare", *which, *common, f"--out={folder}"]
+        for folder, which in folders.items()
+        if not (folder / "run.json").is_file()
+    ]
+    status = _in_processes(waiting, settings.processes)
+    if settings.picture is not None and status == 0:
+        draw_studies(list(folders), settings.picture)
+    return status
 
 
-def _in_processes(studies: Sequence[tuple[str, str]], settings: argparse.Namespace) -> int:
+def _in_processes(waiting: list[list[str]], processes: int) -> int:
     """One study per process: they share nothing, so nothing needs to be launched together."""
-    waiting, status = list(studies), 0
+    status = 0
     running: list[subprocess.Popen[bytes]] = []
-    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # Threads of two processes on two cores would only get into each other's way.
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"} if processes > 1 else None
     while waiting or running:
-        while waiting and len(running) < settings.processes:
-            model, task = waiting.pop(0)
-            command = [sys.executable, "-m", "ed_interp.eval.study", "--out", str(settings.out)]
-            command += ["--models", model, "--tasks", task, "--processes", "1"]
-            command += ["--seeds", str(settings.seeds), "--steps", str(settings.steps)]
-            command += ["--quiet"] if settings.quiet else []
-            running.append(subprocess.Popen(command, env=alone))
+        while waiting and len(running) < processes:
+            running.append(subprocess.Popen(waiting.pop(0), env=alone))
         status = max(status, running.pop(0).wait())
     return status
 
 
-def options_of(model: str, task: str, *, seeds: int, steps: int) -> StudyOptions:
-    """The settings of one model and task; every arm."""
-    return StudyOptions(
-        model=model,
-        task=task,
-        seeds=seeds,
-        steps=steps,
-        prompts=60,
-        watch_prompts=14,
-        texts=16,
-        decode_rounds=3,
-        keep="tested",
-    )
+def draw_studies(folders: Sequence[Path], path: Path) -> Path:
+    """Draw studies to ``path``, atomically; every mark is read from their records.
 
-
-def _report(name: str) -> Callable[[int, int, str], None]:
-    """Progress in lines, for several processes in one terminal."""
-
-    def report(done: int, total: int, what: str) -> None:
-        if not what.startswith("reading") and not what.startswith("estimating"):
-            print(f"{name}: {what} {done}/{total}", file=sys.stderr, flush=True)
-
-    return report
-
-
-def _run(model: str, task: str, settings: argparse.Namespace) -> None:
-    from ed_interp.eval.study.result import Study
-    from ed_interp.eval.study.run import study
-
-    # Warnings of transformers and PEFT about themselves; none is about a number.
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=UserWarning, module="peft")
-    out = settings.out / f"{model}-{task}"
-    if (out / "run.json").is_file():
-        result = Study.load(out)
-    else:
-        result = study(
-            options=options_of(model, task, seeds=settings.seeds, steps=settings.steps),
-            out=out,
-            progress=None if settings.quiet else _report(out.name),
-        )
-    table = result.to_frame("summary").pivot(index="arm", columns="metric", values="mean")
-    metrics = ["accuracy", "logprob", "forgetting", "divergence", "harmed", "emergence_change"]
-    print(f"{out.name}, mean over {result.options.seeds} seeds")
-    print(table[[name for name in metrics if name in table]].round(3).to_string())
+    Raises:
+        RunFolderError: a folder that holds no study, or ``path`` cannot be written.
+    """
+    studies = {folder.name: Study.load(folder).trials for folder in sorted(folders)}
+    chart = learned_chart(studies, "What each arm learned, and what it forgot", columns=2)
+    return write_bytes(path, png(chart))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ _LOOKS: dict[str, tuple[str, Symbol, Colour]] = {
     "lora": ("LoRA, as many parameters", "square", "#1d8a4f"),
     "bias": ("bias alone", "diamond", "muted"),
     "shuffled": ("feedback, time shuffled", "triangle-up", "#a25bd6"),
-    "tau-zero": ("feedback, tau 0", "triangle-down", "caution"),
+    "tau-zero": ("feedback, tau 0", "triangle-down", "#c97700"),
     "tau-infinity": ("feedback, tau infinite", "cross", "#c23a3a"),
     "random": ("random direction", "x", "#8f6b42"),
     "frozen": ("frozen", "star", "text"),
@@ -23,16 +23,18 @@ _LINEAR = 0.02
 """Rise of the cross-entropy, in nats per token, up to which the axis is linear."""
 
 
-def learned_chart(studies: Mapping[str, Sequence[TrialRow]], title: str, *, wide: bool) -> Chart:
+def learned_chart(
+    studies: Mapping[str, Sequence[TrialRow]], title: str, *, columns: int = 1
+) -> Chart:
     """Accuracy at the fewest shots against forgetting, a mark per seed and a panel per study.
 
     Args:
         studies: Trials of each study, by name.
         title: Title of the picture.
-        wide: Panels in two columns.
+        columns: Panels next to each other.
     """
     # One panel carries the legend: at the right edge of the first row, where there is room.
-    last = min(1, len(studies) - 1)
+    last = min(columns, len(studies)) - 1
     panels = [
         _learned(trials, name if len(studies) > 1 else "", legend=number == last)
         for number, (name, trials) in enumerate(studies.items())
@@ -42,7 +44,7 @@ def learned_chart(studies: Mapping[str, Sequence[TrialRow]], title: str, *, wide
         title=title,
         heading="Learned and forgotten",
         panels=panels,
-        columns=2 if wide else 1,
+        columns=columns,
         share_x=False,
         caption="A mark per seed; the axis is linear near 0, where arms may gain on neutral text, "
         "and logarithmic beyond.",

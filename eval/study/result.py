@@ -87,7 +87,7 @@ class Study(Result):
 
     def cautions(self) -> str:
         """Trials that failed, or were started more than once."""
-        return words.cautions(self.trials)
+        return words.cautions(self.failures)
 
     def facts(self) -> Mapping[str, str]:
         """The size of the study."""
@@ -114,7 +114,7 @@ class Study(Result):
     def charts(self) -> list[Chart]:
         """Learned against forgotten, and the arms over seeds."""
         charts = [
-            learned_chart({"": self.trials}, self.title(), wide=False),
+            learned_chart({"": self.trials}, self.title()),
             arms_chart(self.summary, self.tested, self.title()),
         ]
         return [chart for chart in charts if any(panel.marks for panel in chart.panels)]

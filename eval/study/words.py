@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ed_interp.eval.compare.words import plain_table
 from ed_interp.eval.study.rows import ArmRow, TrialRow
 from ed_interp.eval.study.summary import LEVEL
 from ed_interp.tables import Table
@@ -17,7 +18,6 @@ _COLUMNS = {
     "decode_ratio": ("time", 2, False),
 }
 """Metric -> its heading, digits, and whether the interval is shown."""
-
 _NAMES = {
     "logprob": "log-probability (nats)",
     "forgetting": "forgetting (nats per token)",
@@ -40,19 +40,17 @@ GLOSSARY = {
 
 def headline(tested: str, trials: Sequence[TrialRow], summary: Sequence[ArmRow]) -> str:
     """How many differences from the controls hold, and what the arm under test made worse."""
-    rows = [row for row in summary if row.p_holm is not None]
-    held = _held(summary)
-    parts = []
-    if rows:
+    count, held, parts = sum(row.p_holm is not None for row in summary), _held(summary), []
+    if count:
         parts.append(
-            f"{len(held)} of {len(rows)} differences between {tested} and the other arms hold at "
+            f"{len(held)} of {count} differences between {tested} and the other arms hold at "
             f"the {1 - LEVEL:.0%} level (paired by seed, Holm)."
         )
-    for row in held[:3]:
-        parts.append(
-            f"{tested} minus {row.arm}: {_NAMES.get(row.metric, row.metric)} "
-            f"{row.difference:+.3f} ({row.difference_low:+.3f} to {row.difference_high:+.3f})."
-        )
+    parts += [
+        f"{tested} minus {row.arm}: {_NAMES.get(row.metric, row.metric)} {row.difference:+.3f} "
+        f"({row.difference_low:+.3f} to {row.difference_high:+.3f})."
+        for row in held[:3]
+    ]
     harmed = sorted({name for row in trials if row.arm == tested for name in row.harmed})
     if harmed:
         more = f" and {len(harmed) - 6} more" if len(harmed) > 6 else ""
@@ -60,14 +58,13 @@ def headline(tested: str, trials: Sequence[TrialRow], summary: Sequence[ArmRow])
     return " ".join(parts)
 
 
-def cautions(trials: Sequence[TrialRow]) -> str:
+def cautions(failures: Sequence[TrialRow]) -> str:
     """Trials that failed, or were started more than once."""
     parts = []
-    for row in trials:
-        if row.status != "done" or row.attempt > 1:
-            state = f"done at attempt {row.attempt}" if row.status == "done" else "failed"
-            reason = f" ({row.error})" if row.error else ""
-            parts.append(f"{row.arm}, rate {row.rate:g}, seed {row.seed}: {state}{reason}.")
+    for row in failures:
+        state = f"done at attempt {row.attempt}" if row.status == "done" else "failed"
+        reason = f" ({row.error})" if row.error else ""
+        parts.append(f"{row.arm}, rate {row.rate:g}, seed {row.seed}: {state}{reason}.")
     return " ".join(parts)
 
 
@@ -100,57 +97,22 @@ def tables(
         ],
         notes=("± half of Student's interval over seeds",),
     )
-    compared = [row for row in summary if row.difference is not None]
-    for name, caption, chosen in (
-        ("held", "Differences that hold", _held(summary)),
-        ("differences", "The arm under test minus every other arm", compared),
-    ):
-        if chosen:
-            yield _difference_table(name, caption, tested, chosen)
-    yield Table(
-        name="trials",
-        caption="Trials",
-        heads=("trial", "rate", "seed", "status", "held-out loss", "accuracy", "log-prob",
-               "forgetting", "worse"),
-        rows=[_trial(row) for row in trials],
-        text=frozenset({3, 8}),
-        notes=("accuracy and log-probability (nats) by shot count",),
-        terminal=False,
-        folded=True,
-    )  # fmt: skip
-
-
-def _difference_table(name: str, caption: str, tested: str, rows: Sequence[ArmRow]) -> Table:
-    heads = ("metric", "arm", "difference", "interval", "corrected p")
-    cells = [
+    minus = f"difference: {tested} minus the arm, paired by seed"
+    held = [
         (
-            _NAMES.get(row.metric, row.metric),
-            row.arm,
+            f"{row.metric}, minus {row.arm}",
             f"{row.difference:+.3f}",
-            "" if row.difference_low is None
-            else f"{row.difference_low:+.3f} to {row.difference_high:+.3f}",
-            "" if row.p_holm is None else f"{row.p_holm:.2g}",
+            f"{row.difference_low:+.3f} to {row.difference_high:+.3f}",
+            f"{row.p_holm:.2g}",
         )
-        for row in rows
-    ]  # fmt: skip
-    every = name == "differences"
-    return Table(name=name, caption=caption, heads=heads, rows=cells, text=frozenset({1}),
-                 notes=(f"{tested} minus the arm, paired by seed",), terminal=not every,
-                 folded=every)  # fmt: skip
-
-
-def _trial(row: TrialRow) -> tuple[str, ...]:
-    return (
-        f"{row.arm}, {'sweep' if row.sweep else 'final'}",
-        f"{row.rate:g}",
-        str(row.seed),
-        row.error or row.status,
-        "" if row.eval_loss is None else f"{row.eval_loss:.4g}",
-        ", ".join(f"{value:.2f}" for value in row.accuracy),
-        ", ".join(f"{value:.2f}" for value in row.logprob),
-        "" if row.forgetting is None else f"{row.forgetting:.3f}",
-        ", ".join(row.harmed),
-    )
+        for row in _held(summary)
+    ]
+    if held:
+        heads = (tested, "difference", "interval", "corrected p")
+        yield Table(name="held", caption="Differences that hold", heads=heads, rows=held)
+    yield plain_table("summary", "Every arm and metric", summary, minus)
+    by_shots = "accuracy and log-probability (nats) by shot count"
+    yield plain_table("trials", "Trials", trials, by_shots)
 
 
 def _cell(row: ArmRow | None) -> str:
