@@ -30,7 +30,7 @@ from ed_interp.eval.compare.effects import check_power, effects_of, enough_permu
 from ed_interp.eval.compare.features import Encoder, FeatureSums
 from ed_interp.eval.compare.identity import check_identity
 from ed_interp.eval.compare.options import CompareOptions
-from ed_interp.eval.compare.questions import On, Questions, questions
+from ed_interp.eval.compare.questions import On, Questions, draw_questions
 from ed_interp.eval.compare.reading import Reading, check_fits, read_prompts
 from ed_interp.eval.compare.result import Comparison
 from ed_interp.eval.compare.subjects import Subject, check_alike, open_subject
@@ -84,27 +84,27 @@ class Panel:
             session: Also run sessions with feedback on pairs of this task.
             training_seconds: Time of its training, for the record.
         """
-        subject, options, asked = self.open(treated, name=name), self.options, self.questions
-        target = asked.target
+        subject, options, questions = self.open(treated, name=name), self.options, self.questions
+        target = questions.target
         sequences = [prompt.sequence(target.shots[-1]) for prompt in target.prompts]
         identity = check_identity(
             self.control, subject, sequences, required=options.require_identity
         )
-        sums = None if dictionary is None else FeatureSums(dictionary, len(asked.texts))
-        reading, watched = _read(subject, asked, options, self.progress)
+        sums = None if dictionary is None else FeatureSums(dictionary, len(questions.texts))
+        reading, watched = _read(subject, questions, options, self.progress)
         text = None
-        if asked.texts:
+        if questions.texts:
             text = read_texts(
                 self.control,
                 subject,
-                asked.texts,
-                first=asked.first,
+                questions.texts,
+                first=questions.first,
                 site=None if sums is None else sums.site,
                 states=None if sums is None else sums.add,
                 progress=self.progress,
             )
         pair = None if self.watched is None or watched is None else (self.watched, watched)
-        effects, forgetting = effects_of(asked, (self.reading, reading), pair, text, options)
+        effects, forgetting = effects_of(questions, (self.reading, reading), pair, text, options)
         cost = adaptivity = samples = None
         if options.cost:
             cost = measure_cost(
@@ -119,11 +119,11 @@ class Panel:
                 subject, session, level=options.level, seed=options.seed
             )
         if options.samples:
-            samples = _samples(asked, (self.reading, reading), pair)
+            samples = _samples(questions, (self.reading, reading), pair)
         return Comparison(
             control=self.control.describe(),
             treated=subject.describe(),
-            task=asked.task,
+            task=questions.task,
             effects=effects,
             forgetting=forgetting,
             features=() if sums is None else sums.changes(options),
@@ -136,8 +136,8 @@ class Panel:
                 "prompts": len(target.prompts),
                 "prompts_fingerprint": target.fingerprint,
                 "population": target.population.settings,
-                "watched": sorted(set(asked.watched_relations)),
-                "texts": len(asked.texts),
+                "watched": sorted(set(questions.watched_relations)),
+                "texts": len(questions.texts),
                 "path": [self.reading.path, reading.path],
                 "permutations": enough_permutations(len(effects), options),
                 "correction": "Holm over all effects",
@@ -165,11 +165,11 @@ def open_panel(
         progress: See :mod:`ed_interp.progress`.
     """
     subject = open_subject(control, **_loading(options, tokenizer))
-    asked = questions(subject.hooked.tokenizer, options, on=on)
-    check_fits(subject, asked.longest(len(subject.before)))
-    check_power(asked, options, options.watch_prompts)
-    reading, watched = _read(subject, asked, options, progress)
-    return Panel(subject, asked, options, reading, watched, progress)
+    questions = draw_questions(subject.hooked.tokenizer, options, on=on)
+    check_fits(subject, questions.longest(len(subject.before)))
+    check_power(questions, options, options.watch_prompts)
+    reading, watched = _read(subject, questions, options, progress)
+    return Panel(subject, questions, options, reading, watched, progress)
 
 
 @takes_options(CompareOptions)
@@ -234,28 +234,28 @@ def _loading(options: CompareOptions, tokenizer: Any) -> dict[str, Any]:
 
 
 def _read(
-    subject: Subject, asked: Questions, options: CompareOptions, progress: Progress
+    subject: Subject, questions: Questions, options: CompareOptions, progress: Progress
 ) -> tuple[Reading, Reading | None]:
     common: dict[str, Any] = {"options": options, "progress": progress}
-    reading = read_prompts(subject, asked.target, emergence=options.emergence, **common)
+    reading = read_prompts(subject, questions.target, emergence=options.emergence, **common)
     watched = None
-    if asked.watched is not None:
-        watched = read_prompts(subject, asked.watched, emergence=False, **common)
-    if reading.correct is None and not reading.terms and not asked.texts:
+    if questions.watched is not None:
+        watched = read_prompts(subject, questions.watched, emergence=False, **common)
+    if reading.correct is None and not reading.terms and not questions.texts:
         raise InvalidInputError(
-            f"task {asked.task!r} has no answers, and neither emergence nor neutral text is "
+            f"task {questions.task!r} has no answers, and neither emergence nor neutral text is "
             "measured: nothing would be compared"
         )
     return reading, watched
 
 
 def _samples(
-    asked: Questions, target: tuple[Reading, Reading], watched: tuple[Reading, Reading] | None
+    questions: Questions, target: tuple[Reading, Reading], watched: tuple[Reading, Reading] | None
 ) -> pd.DataFrame | None:
     """One line per prompt and shot count, with the scores of both sides."""
-    parts = [_sample_rows("task", asked.relations, *target)]
+    parts = [_sample_rows("task", questions.relations, *target)]
     if watched is not None:
-        parts.append(_sample_rows("watched", asked.watched_relations, *watched))
+        parts.append(_sample_rows("watched", questions.watched_relations, *watched))
     frames = [part for part in parts if part is not None]
     return pd.concat(frames, ignore_index=True) if frames else None
 

@@ -68,7 +68,7 @@ class Questions:
         return before + max([*(each.longest for each in populations), *texts])
 
 
-def questions(tokenizer: Any, options: CompareOptions, *, on: On | None = None) -> Questions:
+def draw_questions(tokenizer: Any, options: CompareOptions, *, on: On | None = None) -> Questions:
     """Draw and tokenize everything.
 
     Args:

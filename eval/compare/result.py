@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ed_interp.charts.spec import Chart
-from ed_interp.eval.compare import words
 from ed_interp.eval.compare.charts import comparison_chart
 from ed_interp.eval.compare.rows import (
     Adaptivity,
@@ -23,6 +22,18 @@ from ed_interp.eval.compare.rows import (
     FeatureChange,
     Forgetting,
     Identity,
+)
+from ed_interp.eval.compare.words import (
+    HOW,
+    cautions,
+    effect_tables,
+    harmed,
+    headline,
+    pick,
+    plain_table,
+    session_tables,
+    significant,
+    summary,
 )
 from ed_interp.results import Result
 from ed_interp.tables import Table
@@ -80,11 +91,11 @@ class Comparison(Result):
 
     def significant(self) -> tuple[Effect, ...]:
         """Effects that hold at the corrected level, strongest evidence first."""
-        return words.significant(self.effects, self.alpha)
+        return significant(self.effects, self.alpha)
 
     def side_effects(self) -> tuple[Effect, ...]:
         """What became worse: relations by name, the task itself, and neutral text."""
-        return words.harmed(self.effects, self.alpha)
+        return harmed(self.effects, self.alpha)
 
     def harmed(self) -> tuple[str, ...]:
         """Names of what became worse, each once, the surest first."""
@@ -92,7 +103,7 @@ class Comparison(Result):
 
     def effect(self, family: str, metric: str, *, name: str | None = None) -> tuple[Effect, ...]:
         """The effects of one family and metric, and of one name if given."""
-        return words.pick(self.effects, family, metric, name)
+        return pick(self.effects, family, metric, name)
 
     def to_frame(self, table: str = "") -> pd.DataFrame:
         """One line per row of a table; effects, the default one, also have their verdict."""
@@ -108,7 +119,7 @@ class Comparison(Result):
             "treated": self.treated.get("name"),
             "task": self.task,
             "harmed": list(self.harmed()),
-            **words.summary(self.effects, self.forgetting, self.cost),
+            **summary(self.effects, self.forgetting, self.cost),
         }
 
     def title(self) -> str:
@@ -117,11 +128,11 @@ class Comparison(Result):
 
     def headline(self) -> str:
         """What happened to the task, then to everything else."""
-        return words.headline(self.task, self.effects, self.forgetting, self.alpha)
+        return headline(self.task, self.effects, self.forgetting, self.alpha)
 
     def cautions(self) -> str:
         """What speaks against putting a difference down to training."""
-        return words.cautions(self.identity)
+        return cautions(self.identity)
 
     def facts(self) -> Mapping[str, str]:
         """The size of the comparison."""
@@ -134,21 +145,21 @@ class Comparison(Result):
 
     def how(self) -> str:
         """How it was measured."""
-        return words.HOW
+        return HOW
 
     def tables(self) -> list[Table]:
         """What holds first, then everything by family."""
-        tables = [*words.effect_tables(self.effects, self.alpha)]
+        tables = [*effect_tables(self.effects, self.alpha)]
         if self.forgetting is not None and self.forgetting.contexts:
             where = "Where in neutral text the predictions differ most"
-            tables.append(words.plain_table("contexts", where, self.forgetting.contexts))
+            tables.append(plain_table("contexts", where, self.forgetting.contexts))
         if self.features:
             what = "Features of the dictionary that changed most"
-            tables.append(words.plain_table("features", what, self.features))
+            tables.append(plain_table("features", what, self.features))
         if self.adaptivity is not None:
-            tables += words.session_tables(self.adaptivity)
+            tables += session_tables(self.adaptivity)
         if self.cost is not None:
-            tables.append(words.plain_table("cost", "Cost", [self.cost]))
+            tables.append(plain_table("cost", "Cost", [self.cost]))
         return tables
 
     def charts(self) -> list[Chart]:

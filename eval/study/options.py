@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ed_interp.eval.study.arms import ARMS, CONTROLS, Arm, arms_of
 from ed_interp.eval.study.rows import Trial
@@ -18,7 +18,6 @@ from ed_interp.models.options import ModelOptions
 from ed_interp.options import MEASURE, MODEL, OUTPUT, PROMPTS, TRAIN, OptionError, Seeded, option
 from ed_interp.prompts.options import PromptOptions
 
-DEFAULT_TASK = "country-capital"
 CHECKPOINT = "treated"
 """Name of the arm that is a checkpoint of the user's."""
 Keep = Literal["all", "tested", "rows"]
@@ -28,6 +27,8 @@ Keep = Literal["all", "tested", "rows"]
 class StudyOptions(ModelOptions, PromptOptions, Seeded):
     """Arms, what they are trained on, and how they are compared."""
 
+    default_task: ClassVar[str] = "country-capital"
+
     treated: str = option(
         "bias-injection", help="Folder of an adapter, or the name of an arm to train.", panel=MODEL
     )
@@ -35,7 +36,7 @@ class StudyOptions(ModelOptions, PromptOptions, Seeded):
         ("all",), help=f"Arms to compare with: {', '.join(CONTROLS)}; all, or none.", panel=MODEL
     )
     task: str | None = option(
-        None, help="Built-in task (see `ed-interp tasks`).", panel=PROMPTS, shown=DEFAULT_TASK
+        None, help="Built-in task (see `ed-interp tasks`).", panel=PROMPTS, shown=default_task
     )
     shots: tuple[int, ...] = option(
         (0, 1, 2, 4), help="Numbers of demonstrations.", panel=PROMPTS, min=0
@@ -79,8 +80,6 @@ class StudyOptions(ModelOptions, PromptOptions, Seeded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not any((self.task, self.data, self.dataset, self.text)):
-            object.__setattr__(self, "task", DEFAULT_TASK)
         if not self.controls:
             raise OptionError("controls", "must name arms, all or none, got nothing")
         if self.seed + self.seeds > 2**32:

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 from ed_interp.charts.spec import Chart
 from ed_interp.errors import InvalidInputError
-from ed_interp.eval.study import words
 from ed_interp.eval.study.charts import arms_chart, learned_chart
 from ed_interp.eval.study.options import StudyOptions
 from ed_interp.eval.study.rows import ArmRow, Trial, TrialRow
+from ed_interp.eval.study.words import GLOSSARY, HOW, cautions, headline, tables
 from ed_interp.results import Result
 from ed_interp.tables import Table
 
@@ -83,11 +83,11 @@ class Study(Result):
 
     def headline(self) -> str:
         """What holds between the arms, and what the arm under test made worse."""
-        return words.headline(self.tested, self.trials, self.summary)
+        return headline(self.tested, self.trials, self.summary)
 
     def cautions(self) -> str:
         """Trials that failed, or were started more than once."""
-        return words.cautions(self.failures)
+        return cautions(self.failures)
 
     def facts(self) -> Mapping[str, str]:
         """The size of the study."""
@@ -101,15 +101,15 @@ class Study(Result):
 
     def how(self) -> str:
         """How it was measured."""
-        return words.HOW
+        return HOW
 
     def glossary(self) -> Mapping[str, str]:
         """The columns of the arms."""
-        return words.GLOSSARY
+        return GLOSSARY
 
     def tables(self) -> list[Table]:
         """Arms with intervals over seeds, what holds between them, and every trial."""
-        return [*words.tables(self.tested, self.arms, self.best, self.trials, self.summary)]
+        return [*tables(self.tested, self.arms, self.best, self.trials, self.summary)]
 
     def charts(self) -> list[Chart]:
         """Learned against forgotten, and the arms over seeds."""

@@ -62,8 +62,8 @@ def test_logs_are_paired_by_document(tmp_path: Path) -> None:
     # Unpaired, the same difference could not be told from chance.
     spread = np.sqrt(control.var() / 200 + treated.var() / 200)
     assert abs(row.difference) / spread < 1.96
-    path = found.save(tmp_path / "found.json")
-    assert TaskComparison.load(path) == found
+    assert TaskComparison.load(found.save(tmp_path / "saved")) == found
+    assert "1 of 1 differences hold" in found.headline()
 
 
 def test_order_does_not_matter_and_only_common_documents_count(tmp_path: Path) -> None:
