@@ -27,33 +27,18 @@ import numpy as np
 from ed_interp.adapters.steering.harness import harness_model
 from ed_interp.adapters.steering.steered import SteeredModel
 from ed_interp.errors import InvalidInputError
+from ed_interp.eval.compare.effects import Cell, corrected, paired_effects
+from ed_interp.eval.compare.options import Inference
+from ed_interp.eval.compare.rows import Effect
+from ed_interp.eval.compare.words import effect_table, significant
 from ed_interp.models.hooked import tokenizer_fingerprint
 from ed_interp.models.load import load
 from ed_interp.models.runners import TransformersRunner
 from ed_interp.results import Result
-from ed_interp.statistics import holm, mcnemar, paired_difference
 from ed_interp.tables import Table
 
 Samples = dict[str, dict[str, dict[str, float]]]
 """Task -> document -> metric -> value."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TaskEffect:
-    """One metric of one task, treated minus control, paired by document."""
-
-    task: str
-    metric: str
-    n: int
-    """Documents that both models answered."""
-    control: float
-    treated: float
-    difference: float
-    ci_low: float
-    ci_high: float
-    p_value: float
-    p_holm: float
-    """Corrected over all tasks and metrics of the comparison."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +49,14 @@ class TaskComparison(Result):
 
     control: str
     treated: str
-    rows: tuple[TaskEffect, ...]
+    rows: tuple[Effect, ...]
+    """One per task (its name) and metric, over the documents that both models answered."""
     settings: dict[str, Any]
+
+    @property
+    def alpha(self) -> float:
+        """The level of the corrected tests."""
+        return 1.0 - float(self.settings.get("level", 0.95))
 
     def title(self) -> str:
         """Which models are compared."""
@@ -73,21 +64,12 @@ class TaskComparison(Result):
 
     def headline(self) -> str:
         """How many differences hold."""
-        level = 1 - float(self.settings.get("level", 0.95))
-        held = sum(row.p_holm < level for row in self.rows)
-        return f"{held} of {len(self.rows)} differences hold at the corrected level {level:.2g}."
+        held = len(significant(self.rows, self.alpha))
+        return f"{held} of {len(self.rows)} differences hold at the level {self.alpha:.2g} (Holm)."
 
     def tables(self) -> list[Table]:
         """Every task and metric."""
-        heads = ("task", "metric", "documents", "control", "treated", "difference", "interval",
-                 "corrected p")  # fmt: skip
-        rows = [
-            (row.task, row.metric, str(row.n), f"{row.control:.3f}", f"{row.treated:.3f}",
-             f"{row.difference:+.3f}", f"{row.ci_low:+.3f} to {row.ci_high:+.3f}",
-             f"{row.p_holm:.2g}")
-            for row in self.rows
-        ]  # fmt: skip
-        return [Table(name="tasks", caption="Tasks", heads=heads, rows=rows, text=frozenset({1}))]
+        return [effect_table("tasks", "Tasks", self.rows, self.alpha)]
 
 
 def compare_tasks(
@@ -142,7 +124,11 @@ def compare_tasks(
         "level": level,
         "seed": seed,
     }
-    return _compared([_name(side) for side in sides], samples, settings)
+    names = [
+        f"{side.hooked.name}, steered" if isinstance(side, SteeredModel) else str(side.name)
+        for side in sides
+    ]
+    return _compared(names, samples, settings)
 
 
 def compare_logs(
@@ -184,6 +170,7 @@ def read_logs(folder: str | Path) -> Samples:
             lines = [json.loads(line) for line in file.read_text("utf-8").splitlines() if line]
             samples[task] = _values(lines)
         except (OSError, ValueError, KeyError, TypeError) as error:
+            # `error!r`: the text of a KeyError is nothing but the key.
             raise InvalidInputError(f"{file} is damaged ({error!r:.100})") from error
     return samples
 
@@ -209,45 +196,28 @@ def _compared(
     names: Sequence[str], samples: Sequence[Samples], settings: dict[str, Any]
 ) -> TaskComparison:
     first, second = samples
-    rows: list[TaskEffect] = []
+    rules = Inference(level=settings["level"], seed=settings["seed"])
+    effects: list[Effect] = []
     for task in [task for task in first if task in second]:
         documents = [(first[task][key], second[task][key]) for key in first[task]
                      if key in second[task]]  # fmt: skip
         for metric in dict.fromkeys(name for control, _ in documents for name in control):
             pairs = np.array([(a[metric], b[metric]) for a, b in documents
                               if metric in a and metric in b])  # fmt: skip
+            # One document has no spread to bootstrap.
             if len(pairs) > 1:
-                rows.append(_effect(task, metric, pairs, settings))
-    if not rows:
+                # The exact test, if the metric is right or wrong in every document.
+                binary = bool(np.isin(pairs, (0.0, 1.0)).all())
+                one, two = pairs.T
+                cell = Cell("task", task, metric, None, one, two, binary=binary)
+                effects += paired_effects([cell], rules)
+    if not effects:
         raise InvalidInputError(
             f"nothing to pair: the runs have no task, document and metric in common "
             f"({', '.join(first) or 'none'}; {', '.join(second) or 'none'})"
         )
-    corrected = holm([row.p_value for row in rows])
-    tested = [
-        dataclasses.replace(row, p_holm=float(p)) for row, p in zip(rows, corrected, strict=True)
-    ]
-    return TaskComparison(names[0], names[1], tuple(tested), settings)
-
-
-def _effect(task: str, metric: str, pairs: Any, settings: Mapping[str, Any]) -> TaskEffect:
-    control, treated = pairs.T
-    change = paired_difference(treated, control, level=settings["level"], seed=settings["seed"])
-    p = float(change.p_value)
-    if bool(np.isin(pairs, (0.0, 1.0)).all()):
-        p = mcnemar(treated == 1, control == 1)
-    return TaskEffect(
-        task=task,
-        metric=metric,
-        n=len(pairs),
-        control=float(control.mean()),
-        treated=float(treated.mean()),
-        difference=float(change.difference),
-        ci_low=float(change.low),
-        ci_high=float(change.high),
-        p_value=p,
-        p_holm=p,
-    )
+    # One correction for all: which task improved is not known before looking at every one.
+    return TaskComparison(names[0], names[1], corrected(effects), settings)
 
 
 def _harness(module: str = "lm_eval") -> Any:
@@ -302,8 +272,3 @@ def _model(side: Any, batch_size: int) -> Any:
         )
     hflm = _harness("lm_eval.models.huggingface").HFLM
     return hflm(pretrained=side.model, tokenizer=side.tokenizer, batch_size=batch_size)
-
-
-def _name(side: Any) -> str:
-    steered = isinstance(side, SteeredModel)
-    return f"{side.hooked.name}, steered" if steered else str(side.name)

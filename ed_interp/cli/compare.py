@@ -27,16 +27,16 @@ class CompareVerb(StudyOptions):
 
 @command(app, "compare", CompareVerb, out=RUN_FOLDER)
 def compare(options: CompareVerb, output: Output) -> None:
-    r"""Compare an adapter with the frozen model and with controls: did it do what was wanted,
-    and nothing else?
+    """Compare an adapter with the frozen model and with controls.
 
-    Controls are trained here, on the same examples with the same steps and seeds, each at the best
-    learning rate of its own sweep. Everything is paired by prompt and corrected for the number of
-    tests: the task per shot count, every built-in relation (side effects are named), forgetting on
-    neutral text, emergence per block, and cost. Finished arms are kept; the same command resumes.
+    Did it do what was wanted, and nothing else? Controls are trained here, on the same examples
+    with the same steps and seeds, each at the best learning rate of its own sweep. Everything is
+    paired by prompt and corrected for the number of tests: the task per shot count, every built-in
+    relation (side effects are named), forgetting on neutral text, emergence per block, and cost.
+    Finished arms are kept; the same command resumes.
 
     - ed-interp compare --task country-capital
-    - ed-interp compare --treated CKPT --controls lora,bias,shuffled --task country-capital --out RUN
+    - ed-interp compare --treated CKPT --controls lora,bias,shuffled --out RUN
     - ed-interp compare --treated CKPT --controls none --task sentiment --fail-on-forgetting 0.05
     """
     from ed_interp.eval.study.run import study
@@ -48,6 +48,7 @@ def compare(options: CompareVerb, output: Output) -> None:
     path = output.folder(name, settings)
     result = study(options=settings, out=path, overwrite=output.overwrite, progress=output.progress)
     output.show(result, path)
+    # After everything is written: a run that fails by its numbers is a complete run.
     most = options.fail_on_forgetting
     rise = next(
         (r.mean for r in result.summary if (r.arm, r.metric) == (result.tested, "forgetting")), 0.0

@@ -12,14 +12,13 @@ Cost: ``(turns + pauses) x (probes + 1)`` forward passes of a batch of sessions.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import math
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -74,16 +73,18 @@ def measure_adaptivity(
             f"task {task.name!r} must have {turns + probes} pairs or more ({turns} to show, "
             f"{probes} to probe), got {len(task.pairs)} pairs; use fewer turns"
         )
+    # Refuses an adapter without feedback nodes.
     store = Experience(subject.model, tau=tau)
-    script = _Script(subject, task, sessions, turns, probes, seed)
+    rng = random.Random(seed)
+    drawn = [rng.sample(task.pairs, turns + probes) for _ in range(sessions)]
+    script = _Script(subject, task, drawn, turns)
     with torch.no_grad(), evaluation_mode(subject.model), subject.scope():
         before = script.probe(None)
         scores = [script.probe(store)]
-        neutral = _same(before, scores[0])
         for turn in range(turns):
             script.show(store, turn)
             scores.append(script.probe(store))
-        decay = _decay([script.probe(store, pause=pause) for pause in pauses], before, pauses)
+        later = [script.probe(store, pause=pause) for pause in pauses]
         store.reset()
         after = script.probe(store)
     rows = tuple(
@@ -91,23 +92,24 @@ def measure_adaptivity(
     )
     trained = sum(tensor.numel() for tensor in (adapter_state(subject) or {}).values())
     gain = rows[-1].gain / turns
+    decay = _decay(later, before, pauses)
     return Adaptivity(
         turns=rows,
         decay=decay,
         tau=tau,
         half_life_expected=tau * math.log(2),
         half_life=_half_life(decay),
-        reset_is_neutral=neutral and _same(before, after),
+        # An experience of nothing must act like none: at the start, and after the reset.
+        reset_is_neutral=_same(before, scores[0]) and _same(before, after),
         gain_per_interaction=gain,
         gain_per_interaction_per_parameter=gain / trained if trained else None,
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Answers:
+class _Answers(NamedTuple):
     """Answers to all probes of all sessions."""
 
-    logits: list[Float[Tensor, "session d_vocab"]]
+    logits: Sequence[Float[Tensor, "session d_vocab"]]
     """After the query of each probe."""
     logprob: Array
     """``session``, mean over probes."""
@@ -121,32 +123,27 @@ class _Script:
         self,
         subject: Subject,
         task: LabelledTask,
-        sessions: int,
+        drawn: Sequence[Sequence[tuple[str, str]]],
         turns: int,
-        probes: int,
-        seed: int,
     ) -> None:
-        self._subject = subject
-        self._tokenizer = subject.hooked.tokenizer
-        if self._tokenizer is None:
+        if subject.hooked.tokenizer is None:
             raise InvalidInputError(f"{subject.name} must have a tokenizer; pass tokenizer=")
-        rng = random.Random(seed)
-        # The first pairs of each sample are shown, the rest are probes of the same session.
-        chosen = [rng.sample(task.pairs, turns + probes) for _ in range(sessions)]
-        self.names = [f"session {number}" for number in range(sessions)]
-        shape = task.template
+        self._subject, shape = subject, task.template
+        self._names = [f"session {number}" for number in range(len(drawn))]
+        # Turn by turn (and probe by probe), the pairs of all sessions: the rows of a batch. The
+        # first pairs of a session are shown; the rest are its probes.
+        rows = list(zip(*drawn, strict=True))
         self._shown = [
-            [shape.demonstration(*pairs[turn]) for pairs in chosen] for turn in range(turns)
+            [self._ids(shape.demonstration(*pair)) for pair in pairs] for pairs in rows[:turns]
         ]
         self._probes = [
-            [(shape.query(pairs[place][0]), shape.answer(pairs[place][1])) for pairs in chosen]
-            for place in range(turns, turns + probes)
+            [(self._ids(shape.query(q)), self._ids(shape.answer(a))) for q, a in pairs]
+            for pairs in rows[turns:]
         ]
 
     def show(self, store: Any, turn: int) -> None:
         """One interaction of every session."""
-        with self._experience(store):
-            self._run([self._ids(text) for text in self._shown[turn]])
+        self._run(self._shown[turn], store)
 
     def probe(self, store: Any, *, pause: float = 0.0) -> _Answers:
         """All probes at zero shots, from the experience in ``store`` (None: without any)."""
@@ -156,48 +153,48 @@ class _Script:
             copied = None if store is None else _copy(store, self._subject)
             if copied is not None:
                 copied.advance(pause)
-            parts.append(self._answers(pairs, copied))
+            parts.append(_scores(self._run([q + a for q, a in pairs], copied), pairs))
         logits, logprobs, correct = zip(*parts, strict=True)
-        return _Answers(list(logits), np.mean(logprobs, axis=0), np.mean(correct, axis=0))
+        return _Answers(logits, np.mean(logprobs, axis=0), np.mean(correct, axis=0))
 
-    def _answers(self, pairs: Sequence[tuple[str, str]], store: Any) -> tuple[Tensor, Array, Array]:
-        queries = [self._ids(query) for query, _ in pairs]
-        answers = [self._ids(answer) for _, answer in pairs]
-        with self._experience(store):
-            logits = self._run([q + a for q, a in zip(queries, answers, strict=True)])
-        table = logits.float().log_softmax(-1).cpu()
-        last = torch.stack([logits[row, len(query) - 1].cpu() for row, query in enumerate(queries)])
-        logprob, correct = np.zeros(len(pairs)), np.zeros(len(pairs))
-        for row, (query, answer) in enumerate(zip(queries, answers, strict=True)):
-            # The logits at p predict token p + 1: those of an answer of n tokens start at the
-            # query's last token and end before the answer's.
-            rows = table[row, len(query) - 1 : len(query) + len(answer) - 1]
-            labels = torch.tensor(answer)
-            logprob[row] = float(rows.gather(-1, labels[:, None]).sum())
-            correct[row] = float((rows.argmax(-1) == labels).all())
-        return last, logprob, correct
-
-    def _run(self, rows: Sequence[Sequence[int]]) -> Tensor:
+    def _run(self, rows: Sequence[list[int]], store: Any) -> Float[Tensor, "session pos d_vocab"]:
         """Logits of one right-padded batch; the mask freezes the nodes behind each text."""
-        width, device = max(len(row) for row in rows), self._subject.hooked.device
+        from ed_interp.adapters.bias_injection.experience import experience
+
+        model, device = self._subject.model, self._subject.hooked.device
+        width = max(len(row) for row in rows)
+        # Padding is masked, so any id serves.
         ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-        output = self._subject.model(input_ids=ids, attention_mask=mask.to(device), use_cache=False)
+        scope: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if store is not None:
+            scope = experience(model, session=self._names, store=store)
+        with scope:
+            # Without a cache: a call is one interaction, whatever came before it in the cache.
+            output = model(input_ids=ids, attention_mask=mask.to(device), use_cache=False)
         logits: Tensor = output.logits
         return logits
 
-    @contextlib.contextmanager
-    def _experience(self, store: Any) -> Iterator[None]:
-        from ed_interp.adapters.bias_injection.experience import experience
-
-        if store is None:
-            yield
-            return
-        with experience(self._subject.model, session=self.names, store=store):
-            yield
-
     def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        tokenizer = self._subject.hooked.tokenizer
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _scores(
+    logits: Tensor, pairs: Sequence[tuple[list[int], list[int]]]
+) -> tuple[Tensor, Array, Array]:
+    """Logits after each query, and the log-probability and correctness of each answer."""
+    table = logits.float().log_softmax(-1).cpu()
+    last = torch.stack([logits[row, len(query) - 1].cpu() for row, (query, _) in enumerate(pairs)])
+    logprob, correct = np.zeros(len(pairs)), np.zeros(len(pairs))
+    for row, (query, answer) in enumerate(pairs):
+        # The logits at p predict token p + 1: those of an answer of n tokens start at the query's
+        # last token and end before the answer's.
+        rows = table[row, len(query) - 1 : len(query) + len(answer) - 1]
+        labels = torch.tensor(answer)
+        logprob[row] = float(rows.gather(-1, labels[:, None]).sum())
+        correct[row] = float((rows.argmax(-1) == labels).all())
+    return last, logprob, correct
 
 
 def _copy(store: Any, subject: Subject) -> Any:
@@ -217,11 +214,10 @@ def _decay(
     for each in answers:
         gaps = zip(each.logits, before.logits, strict=True)
         sizes.append(float(np.mean([float((a - b).abs().mean()) for a, b in gaps])))
+    # Untrained feedback leaves no effect, of which no share could be left; also if it is NaN.
     if not sizes[0] > 0:
         return ()
-    return tuple(
-        Decay(float(pause), size / sizes[0]) for pause, size in zip(pauses, sizes, strict=True)
-    )
+    return tuple(Decay(float(p), size / sizes[0]) for p, size in zip(pauses, sizes, strict=True))
 
 
 def _half_life(decay: Sequence[Decay]) -> float | None:
@@ -238,6 +234,7 @@ def _turn(
     turn: int, score: _Answers, first: _Answers, before: _Answers, level: float, seed: int
 ) -> Turn:
     own = bootstrap_interval(score.logprob, level=level, seed=seed)
+    # Paired: sessions differ far more from each other than from turn to turn.
     change = score.logprob - first.logprob
     gain = bootstrap_interval(change, level=level, seed=seed)
     return Turn(

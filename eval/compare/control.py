@@ -87,6 +87,7 @@ class Panel:
         subject, options, questions = self.open(treated, name=name), self.options, self.questions
         target = questions.target
         sequences = [prompt.sequence(target.shots[-1]) for prompt in target.prompts]
+        # First, since it refuses what the long passes after it would measure in vain.
         identity = check_identity(
             self.control, subject, sequences, required=options.require_identity
         )
@@ -99,8 +100,7 @@ class Panel:
                 subject,
                 questions.texts,
                 first=questions.first,
-                site=None if sums is None else sums.site,
-                states=None if sums is None else sums.add,
+                features=sums,
                 progress=self.progress,
             )
         pair = None if self.watched is None or watched is None else (self.watched, watched)
@@ -217,7 +217,7 @@ def compare(
     if task is not None and not isinstance(task, LabelledTask):
         raise OptionError("session", f"must be a single relation, got {task.name!r}")
     panel = open_panel(control, on=on, tokenizer=tokenizer, options=options, progress=progress)
-    subject = panel.open(treated)
+    subject = panel.open(treated)  # refused before there is a folder
     return keep(
         lambda _: panel.compare(subject, dictionary=dictionary, session=task),
         # A live model has no name of its own; its fingerprint tells whether a run is the same.
@@ -229,6 +229,7 @@ def compare(
 
 
 def _loading(options: CompareOptions, tokenizer: Any) -> dict[str, Any]:
+    # None leaves the choice to `load`.
     given = {"tokenizer": tokenizer, "device": options.device, "dtype": options.dtype}
     return {key: value for key, value in given.items() if value is not None}
 
@@ -238,6 +239,7 @@ def _read(
 ) -> tuple[Reading, Reading | None]:
     common: dict[str, Any] = {"options": options, "progress": progress}
     reading = read_prompts(subject, questions.target, emergence=options.emergence, **common)
+    # Side effects are looked for in answers only: emergence there would need passes of its own.
     watched = None
     if questions.watched is not None:
         watched = read_prompts(subject, questions.watched, emergence=False, **common)

@@ -42,6 +42,8 @@ class Cell(NamedTuple):
     control: Array
     treated: Array
     watched: bool = False
+    binary: bool = False
+    """Right or wrong in each sample."""
 
 
 def effects_of(
@@ -51,15 +53,14 @@ def effects_of(
     text: TextReading | None,
     rules: Inference,
 ) -> tuple[tuple[Effect, ...], Forgetting | None]:
-    """Every effect of two sets of readings, corrected together.
-
-    Apart from the running of models, so that its error rates can be measured on readings that
-    are known not to differ.
-    """
+    """Every effect of two sets of readings, corrected together."""
+    # Apart from the running of models, so that its error rates can be measured on readings that
+    # are known not to differ.
     enough = enough_permutations(_count(questions, target, watched, text), rules)
     rules = dataclasses.replace(rules, permutations=enough)
     clusters = questions.clusters
     effects = behaviour_effects(questions.task, target, rules, clusters=clusters)
+    # A task of one relation would be tested twice.
     if len(set(questions.relations)) > 1:
         effects += relation_effects(
             questions.relations, target, rules, watched=False, clusters=clusters
@@ -77,6 +78,7 @@ def effects_of(
         of_text, forgetting = forgetting_effects(text, rules)
         effects += of_text
     effects += emergence_effects(target, rules, clusters=clusters)
+    # All families together: a side effect is looked for everywhere, and paid for everywhere.
     return corrected(effects), forgetting
 
 
@@ -93,11 +95,19 @@ def behaviour_effects(
     """
     control, treated = (_scores(reading) for reading in readings)
     cells = [
-        Cell("behaviour", task, metric, shots, control[metric][:, column], values[:, column])
+        Cell(
+            "behaviour",
+            task,
+            metric,
+            shots,
+            control[metric][:, column],
+            values[:, column],
+            binary=metric == "accuracy",
+        )
         for metric, values in treated.items()
         for column, shots in enumerate(readings[0].shots)
     ]
-    return _tested(cells, rules, clusters=clusters)
+    return paired_effects(cells, rules, clusters=clusters)
 
 
 def relation_effects(
@@ -114,14 +124,12 @@ def relation_effects(
     single = counts[0] if len(counts) == 1 else None
     for name in dict.fromkeys(relations) if control else ():
         rows = [row for row, relation in enumerate(relations) if relation == name]
-        logprobs = [side["logprob"][rows].mean(1) for side in (control, treated)]
-        at_most = [side["accuracy"][rows, -1] for side in (control, treated)]
-        cells = [
-            Cell("relation", name, "logprob", single, *logprobs, watched),
-            Cell("relation", name, "accuracy", counts[-1], *at_most, watched),
-        ]
+        one, two = (side["logprob"][rows].mean(1) for side in (control, treated))
+        cells = [Cell("relation", name, "logprob", single, one, two, watched)]
+        one, two = (side["accuracy"][rows, -1] for side in (control, treated))
+        cells += [Cell("relation", name, "accuracy", counts[-1], one, two, watched, True)]
         own = None if clusters is None else [clusters[row] for row in rows]
-        effects += _tested(cells, rules, clusters=own)
+        effects += paired_effects(cells, rules, clusters=own)
     return effects
 
 
@@ -129,17 +137,16 @@ def emergence_effects(
     readings: Pair, rules: Inference, *, clusters: Sequence[int] | None = None
 ) -> list[Effect]:
     """E per block and shot count, paired by prompt; [] if it was not measured."""
-    both = [values for reading in readings if (values := reading.emergence()) is not None]
-    if len(both) < 2:
+    first, second = (reading.emergence() for reading in readings)
+    if first is None or second is None:
         return []
+    control, treated = np.moveaxis(first, 0, -1), np.moveaxis(second, 0, -1)
     cells = [
-        Cell(
-            "emergence", f"block {block}", "emergence", shots, *(v[:, block, column] for v in both)
-        )
-        for block in range(both[0].shape[1])
+        Cell("emergence", f"block {block}", "emergence", shots, one[column], two[column])
+        for block, (one, two) in enumerate(zip(control, treated, strict=True))
         for column, shots in enumerate(readings[0].shots)
     ]
-    effects = _tested(cells, rules, clusters=clusters)
+    effects = paired_effects(cells, rules, clusters=clusters)
     return [_between_prompts(effect, rules.level) for effect in effects]
 
 
@@ -166,12 +173,12 @@ def _between_prompts(effect: Effect, level: float) -> Effect:
 def forgetting_effects(reading: TextReading, rules: Inference) -> tuple[list[Effect], Forgetting]:
     """Cross-entropy on neutral text, tested over texts; and all numbers about forgetting."""
     tokens = reading.tokens
-    values = [nll / tokens for nll in (reading.control_nll, reading.treated_nll)]
-    cell = Cell("forgetting", NEUTRAL, "cross_entropy", None, *values)
+    one, two = reading.control_nll / tokens, reading.treated_nll / tokens
+    cell = Cell("forgetting", NEUTRAL, "cross_entropy", None, one, two)
     per_token = reading.divergence / tokens
     divergence = bootstrap_interval(per_token, weights=tokens, **rules.resampling)
     total = tokens.sum()
-    return _tested([cell], rules, weights=tokens), Forgetting(
+    return paired_effects([cell], rules, weights=tokens), Forgetting(
         control_cross_entropy=float(reading.control_nll.sum() / total),
         treated_cross_entropy=float(reading.treated_nll.sum() / total),
         divergence_mean=float(reading.divergence.sum() / total),
@@ -241,7 +248,7 @@ def _scores(reading: Reading) -> dict[str, Array]:
     }
 
 
-def _tested(
+def paired_effects(
     cells: Sequence[Cell],
     rules: Inference,
     *,
@@ -263,7 +270,7 @@ def _tested(
     for place, cell in enumerate(cells):
         p_value, test = float(change.p_value[place]), "sign-flip"
         # McNemar's test takes every prompt for an independent sample, so not for clusters.
-        if cell.metric == "accuracy" and weights is None:
+        if cell.binary and weights is None:
             p_value = mcnemar(treated[:, place] > 0.5, control[:, place] > 0.5)
             test = "McNemar"
         effects.append(

@@ -53,6 +53,7 @@ class FeatureSums:
         self.dictionary = dictionary
         self.site = Site.parse(dictionary.site)
         self._texts = texts
+        # Sums per text, since states of every token would not fit into memory.
         self._sums: list[Tensor] = []
         self._active: list[Tensor] = []
         self._tokens = torch.zeros(texts, dtype=torch.float64)
@@ -87,6 +88,7 @@ class FeatureSums:
         # A feature that is active in neither model has no spread, and score 0.
         score = np.divide(mean, error, out=np.zeros_like(mean), where=error > 0)
         order = np.argsort(-np.abs(score), kind="stable")[:top]
+        # Activity may change without its mean, which is not what the list is about.
         chosen = [int(index) for index in order if mean[index] != 0]
         if not chosen:
             return ()

@@ -52,6 +52,7 @@ def check_identity(
     prompts = list(dict.fromkeys(prompts))[:_PROMPTS]
     with adapter_off(treated):
         off = _logits(treated.hooked, prompts)
+    # A steered control is no model without its steering, so there is nothing to compare with.
     base_is_control: bool | None = None
     if control.kind in ("frozen", "prompt", "adapter"):
         with adapter_off(control):
@@ -83,10 +84,13 @@ def _fresh(treated: Subject) -> HookedModel:
         model.active_adapter if isinstance(model.active_adapter, str) else model.active_adapter[0]
     )
     config = copy.deepcopy(model.peft_config[active])
+    # Saved configurations are marked for inference, which would freeze the new weights, and name
+    # a base to load.
     config.inference_mode = False
     config.base_model_name_or_path = None
     base = clean_base(model)
     device = treated.hooked.device
+    # Some initialisations draw random numbers, which the caller's generators must not notice.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         adapted = get_peft_model(base, config)

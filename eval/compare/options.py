@@ -50,6 +50,7 @@ class CompareOptions(Inference, Batched):
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = option(
         "float32", help="Precision of the models; auto keeps that of their files.", panel=RUNNING
     )
+    # `on`, `watch` and `texts` may be live objects, which the options record by name or in full.
     on: Any = option(
         "mixed-country",
         help="Task: a name, a task, a population, or (input, output) pairs.",

@@ -148,6 +148,7 @@ def _target(
         )
         return windows, (task.name,) * len(windows.prompts)
     if shots is None:
+        # A list without entities is an empty prompt.
         first = 1 if isinstance(task, ListTask) else 0
         shots = tuple(range(first, min(8, most_shots(task)) + 1))
     population = draw(task, prompts=options.prompts, shots=shots, seed=options.seed)
@@ -176,9 +177,11 @@ def _watched(
         if not isinstance(task, (LabelledTask, MixedTask)):
             raise InvalidInputError(f"watch must name relations, got {task.name}, without answers")
         members += task.tasks if isinstance(task, MixedTask) else [task]
+    # The task's own relations are measured with the task.
     members = [task for task in members if task.name not in known]
     if not members:
         return None, ()
+    # A mixture draws all relations at once, so that they share their forward passes.
     one = len(members) == 1
     population = draw(
         members[0] if one else MixedTask(WATCHED, tuple(members)),
@@ -200,6 +203,7 @@ def _windows(texts: Sequence[str], tokenizer: Any, length: int) -> tuple[tuple[I
     probe = tuple(tokenizer("a", add_special_tokens=True)["input_ids"])
     bare = tuple(tokenizer("a", add_special_tokens=False)["input_ids"])
     first = probe[: len(probe) - len(bare)] if bare and probe[-len(bare) :] == bare else ()
+    # A last window of one token would have nothing to predict.
     windows = [
         tuple(ids[start : start + length]) for ids in plain for start in range(0, len(ids), length)
     ]

@@ -83,16 +83,13 @@ def read_prompts(
     common |= {"answers": True, "progress": progress}
     with subject.scope():
         if not emergence:
+            # Only the scores are needed, but a capture reads one site at least.
             last = [resid_post(hooked.n_layers - 1)]
             return _reading(capture(hooked, prompts, sites=last, **common), {})
         states = read(
-            hooked,
-            prompts,
-            position="zero",
-            normalisation=hooked.norm,
-            folder=None,
-            **common,
+            hooked, prompts, position="zero", normalisation=hooked.norm, folder=None, **common
         )
+    # Outside the scope of what steers: the states are read, and estimating runs no model.
     estimator = estimator_for(subject, population)
     terms = estimate(states, estimator, seed=options.seed, progress=progress)
     return _reading(states.activations, terms)

@@ -30,13 +30,12 @@ from ed_interp.eval.compare.words import (
     harmed,
     headline,
     pick,
-    plain_table,
     session_tables,
     significant,
     summary,
 )
 from ed_interp.results import Result
-from ed_interp.tables import Table
+from ed_interp.tables import Table, plain_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +66,7 @@ class Comparison(Result):
     adaptivity: Adaptivity | None = None
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Options, and what was derived from them: enough to repeat the comparison exactly."""
+    # As Any, since reading needs the type of every field and pandas is slow to import.
     samples: Any = dataclasses.field(default=None, compare=False)
     """Both models' scores of every prompt and shot count, as a DataFrame."""
 
@@ -78,6 +78,7 @@ class Comparison(Result):
     def upgrade(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
         """Version 1 had no options of their own."""
         settings = data.get("settings")
+        # A file whose settings are something else is refused where all fields are checked.
         if version > 1 or not isinstance(settings, dict):
             return data
         options = {name: settings[name] for name in _OPTIONS_1 if name in settings}

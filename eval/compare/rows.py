@@ -10,6 +10,7 @@ HIGHER_IS_BETTER = {
     "reciprocal_rank": True,
     "cross_entropy": False,
     "divergence": False,
+    # More information, or a more active feature, is neither good nor bad in itself.
     "emergence": None,
     "activation": None,
 }
@@ -49,6 +50,7 @@ class Effect:
 
     def verdict(self, alpha: float = 0.05) -> str:
         """``better``, ``worse``, ``changed`` or ``unchanged`` at the corrected level ``alpha``."""
+        # No difference is no change, whatever rounding makes of its p-value.
         if self.p_holm >= alpha or self.difference == 0:
             return "unchanged"
         better = HIGHER_IS_BETTER.get(self.metric)

@@ -93,6 +93,7 @@ def open_subject(model: Any, *, name: str | None = None, **options: Any) -> Subj
     """
     if isinstance(model, Subject):
         return model
+    # The two below hold a model that `load` would not take.
     if isinstance(model, PromptOnly):
         return _prompted(model, name, options)
     if _is_steered(model):
@@ -127,6 +128,7 @@ def check_alike(control: Subject, treated: Subject) -> None:
         ),
         "dtype": ([side.dtype for side in sides], "the difference would be that of the precision"),
     }
+    # In this order: models of different vocabularies most often differ in their tokenizer first.
     for what, ((first, second), why) in known.items():
         if None not in (first, second) and first != second:
             raise InvalidInputError(

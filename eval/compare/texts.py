@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ed_interp.errors import CaptureError
+from ed_interp.eval.compare.features import FeatureSums
 from ed_interp.eval.compare.rows import Context
 from ed_interp.eval.compare.subjects import Subject, vocabulary_size
 from ed_interp.models.runners import Inputs
@@ -29,10 +30,6 @@ from ed_interp.progress import Progress, track
 from ed_interp.prompts.tokens import Ids
 
 Array = NDArray[np.float64]
-States = Callable[
-    [Float[Tensor, "token d_model"], Float[Tensor, "token d_model"], Sequence[int]], None
-]
-"""Takes the states of control and treated at the chosen site, and the text of each token."""
 
 _LOGITS = 2**25
 """Logits of one model held at a time."""
@@ -55,15 +52,13 @@ class TextReading:
     contexts: tuple[Context, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Run:
+class _Run(NamedTuple):
     logits: Float[Tensor, "token d_vocab"]
     """At the positions whose next token is scored, text after text."""
     states: Float[Tensor, "token d_model"] | None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Scored:
+class _Scored(NamedTuple):
     control: Float[Tensor, " token"]
     treated: Float[Tensor, " token"]
     divergence: Float[Tensor, " token"]
@@ -77,8 +72,7 @@ def read_texts(
     *,
     first: Ids = (),
     keep: int = 10,
-    site: Site | None = None,
-    states: States | None = None,
+    features: FeatureSums | None = None,
     progress: Progress = None,
 ) -> TextReading:
     """Run both models over windows of text.
@@ -89,16 +83,17 @@ def read_texts(
         windows: Token ids, two or more each; token 0 has nothing before it and is not predicted.
         first: Tokens that the tokenizer puts first.
         keep: How many of the positions that differ most to keep.
-        site: Where `states` are read.
-        states: Called with the states at `site`; for features.
+        features: Adds the states of both models at its site.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
         CaptureError: NaN in the logits of either model.
     """
-    sums = np.zeros((4, len(windows)))
+    tokens, control_nll, treated_nll, divergence = sums = np.zeros((4, len(windows)))
     by_token: list[Array] = []
+    site = None if features is None else features.site
     contexts = _Contexts(windows, control.hooked.tokenizer, keep)
+    # As many windows as fit, so that a large vocabulary does not fill the memory.
     width = max(len(window) for window in windows)
     size = max(1, _LOGITS // vocabulary_size(control.hooked) // width)
     with track(progress, f"reading text ({treated.name})", len(windows)) as advance:
@@ -120,10 +115,12 @@ def read_texts(
                 np.add.at(total, owner, values.double().numpy())
             by_token.append(scored.divergence.double().numpy())
             contexts.add(scored, places)
-            if states is not None and one.states is not None and two.states is not None:
-                states(one.states, two.states, owner.tolist())
+            if features is not None and one.states is not None and two.states is not None:
+                features.add(one.states, two.states, owner.tolist())
             advance(len(rows))
-    return TextReading(*sums, np.concatenate(by_token), contexts.largest())
+    return TextReading(
+        tokens, control_nll, treated_nll, divergence, np.concatenate(by_token), contexts.largest()
+    )
 
 
 def _run(subject: Subject, part: Sequence[Ids], first: Ids, site: Site | None) -> _Run:
@@ -174,6 +171,7 @@ class _Contexts:
 
     def add(self, scored: _Scored, places: Sequence[tuple[int, int]]) -> None:
         """Take over what is larger; ``places`` are text and position of each token."""
+        # At most `keep` tokens of a batch can be among the largest of all.
         best = scored.divergence.topk(min(self._keep, len(places)))
         for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
             full = len(self._heap) == self._keep
@@ -219,7 +217,7 @@ def _place(entry: tuple[float, int, int, Context]) -> tuple[float, int, int]:
 
 
 def _batches(windows: Sequence[Ids], size: int) -> Iterator[list[int]]:
-    """Rows of similar length."""
+    """Rows of similar length, so that little is padded."""
     order = sorted(range(len(windows)), key=lambda row: (len(windows[row]), row))
     for start in range(0, len(order), size):
         yield order[start : start + size]

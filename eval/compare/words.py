@@ -9,14 +9,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ed_interp.eval.compare.rows import (
-    Adaptivity,
-    Cost,
-    Effect,
-    Forgetting,
-    Identity,
-)
-from ed_interp.tables import Table
+from ed_interp.eval.compare.rows import Adaptivity, Cost, Effect, Forgetting, Identity
+from ed_interp.tables import Table, plain_table
 
 _METRICS = {
     "accuracy": "accuracy",
@@ -64,6 +58,7 @@ def headline(
 ) -> str:
     """What happened to the task, then to everything else."""
     parts = [_task_sentence(task, effects, alpha)]
+    # Strongest evidence first, so the first effect of a relation is the one to name.
     worst: dict[str, Effect] = {}
     for effect in harmed(effects, alpha):
         if effect.family == "relation":
@@ -119,6 +114,7 @@ def at_shots(effect: Effect) -> str:
 
 def cautions(identity: Identity | None) -> str:
     """What speaks against putting a difference down to training."""
+    # Only with require_identity=False: otherwise the comparison was refused.
     if identity is None or not identity.checked:
         return ""
     parts = []
@@ -161,7 +157,7 @@ def effect_tables(effects: Sequence[Effect], alpha: float) -> Iterator[Table]:
     """The effects that hold, then every effect by family."""
     held = significant(effects, alpha)
     count = f"{len(held)} of {len(effects)} effects hold at the corrected level {alpha:.2g}"
-    yield _effect_table("significant", "Effects that hold after correction", held, alpha, count)
+    yield effect_table("significant", "Effects that hold after correction", held, alpha, count)
     captions = {
         "behaviour": "The task, per shot count",
         "relation": "Relations, those of the task and the watched ones",
@@ -171,13 +167,14 @@ def effect_tables(effects: Sequence[Effect], alpha: float) -> Iterator[Table]:
     for family, caption in captions.items():
         rows = [effect for effect in effects if effect.family == family]
         if rows:
-            table = _effect_table(family, caption, rows, alpha)
+            table = effect_table(family, caption, rows, alpha)
             yield dataclasses.replace(table, terminal=False, folded=True)
 
 
-def _effect_table(
+def effect_table(
     name: str, caption: str, effects: Sequence[Effect], alpha: float, *notes: str
 ) -> Table:
+    """Effects with their intervals, corrected p-values and verdicts."""
     heads = ("effect", "metric", "shots", "control", "treated", "difference", "interval",
              "corrected p", "verdict", "test", "n")  # fmt: skip
     rows = [
@@ -200,32 +197,6 @@ def _effect_table(
                  notes=(*notes, _UNITS))  # fmt: skip
 
 
-def plain_table(name: str, caption: str, rows: Sequence[Any], *notes: str) -> Table:
-    """Rows as they are, one column per field that has a value in any of them; for the page."""
-    fields = [field.name for field in dataclasses.fields(rows[0])] if rows else []
-    fields = [name for name in fields if any(getattr(row, name) not in (None, "") for row in rows)]
-    words = {number for number, field in enumerate(fields)
-             if any(isinstance(getattr(row, field), (str, tuple)) for row in rows)}  # fmt: skip
-    return Table(
-        name=name,
-        caption=caption,
-        heads=[field.replace("_", " ").replace("ci ", "interval ") for field in fields],
-        rows=[[_cell(getattr(row, field)) for field in fields] for row in rows],
-        text=frozenset(words),
-        notes=notes,
-        terminal=False,
-        folded=True,
-    )
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(map(_cell, value))
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return "" if value is None else f"{value:,}" if type(value) is int else str(value)
-
-
 def session_tables(adaptivity: Adaptivity) -> Iterator[Table]:
     """Turn by turn, and what is left after a pause."""
     neutral = "leaves" if adaptivity.reset_is_neutral else "does not leave"
@@ -234,7 +205,9 @@ def session_tables(adaptivity: Adaptivity) -> Iterator[Table]:
         "session", "A session with feedback, after each turn", adaptivity.turns, reset
     )
     expected, measured = adaptivity.half_life_expected, adaptivity.half_life
-    half = f"half-life {_cell(measured) or 'not reached'}, expected {_cell(expected)} (tau ln 2)"
+    half = f"half-life {'not reached' if measured is None else f'{measured:.3g}'}"
+    if expected is not None:
+        half += f", expected {expected:.3g} (tau ln 2)"
     if adaptivity.decay:
         yield plain_table(
             "decay", "What is left of the experience after a pause", adaptivity.decay, half

@@ -136,6 +136,7 @@ def adapter_options(arm: Arm, model: Any) -> Any:
 
     if not arm.equal_parameters:
         return AdapterOptions(**arm.options)
+    # Counted on the model itself: feedback nodes and ranks cost different things by its widths.
     target = trained_parameters(ARMS["bias-injection"].method, _NODES, model)
     # The parameters of a low-rank adapter are proportional to its rank.
     one = trained_parameters(arm.method, {"r": 1}, model)
@@ -154,6 +155,7 @@ def trained_parameters(method: str, options: dict[str, Any], model: Any) -> int:
     from ed_interp.adapters.training import AdapterOptions
     from ed_interp.adapters.training.methods import make_config
 
+    # On a copy, since PEFT adapts a model in place, and without touching the global generator.
     config = make_config(method, AdapterOptions(**options))
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", message="fan_in_fan_out")
@@ -186,5 +188,6 @@ def shuffled_time(seed: int) -> Iterator[None]:
         index = (share * torch.arange(1, time + 1)).long().to(u.device)
         return plain(u[:, index], *args, **kwargs)
 
+    # Replaced in the module that calls it, so that every layer reads shuffled inputs.
     with mock.patch.object(layer, "run", run):
         yield

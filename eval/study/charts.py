@@ -94,6 +94,7 @@ def arms_chart(summary: Sequence[ArmRow], tested: str, title: str) -> Chart:
     }
     panels = []
     for metric, label in metrics.items():
+        # Each in units of its own, so a panel each.
         rows = [row for row in summary if row.metric == metric]
         marks = [
             Line(

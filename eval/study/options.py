@@ -80,6 +80,7 @@ class StudyOptions(ModelOptions, PromptOptions, Seeded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        # Comma-separated nothing is a slip of the keyboard; no controls at all must be meant.
         if not self.controls:
             raise OptionError("controls", "must name arms, all or none, got nothing")
         if self.seed + self.seeds > 2**32:
@@ -90,7 +91,7 @@ class StudyOptions(ModelOptions, PromptOptions, Seeded):
         if self.rates == ():
             raise OptionError("rates", "must hold one or more learning rates, got none")
         if self.controls not in (("all",), ("none",)):
-            arms_of(self.controls)
+            arms_of(self.controls)  # all and none stand alone; any other name must be an arm
 
     @property
     def checkpoint(self) -> Path | None:
@@ -109,7 +110,8 @@ class StudyOptions(ModelOptions, PromptOptions, Seeded):
 
     def arms(self) -> tuple[Arm, ...]:
         """The arm under test, the frozen model, and the controls."""
-        chosen = {("all",): CONTROLS, ("none",): ()}.get(self.controls, self.controls)
+        # The frozen model always stands next to the arm under test: it is what all is paired with.
+        chosen = {"all": CONTROLS, "none": ()}.get(self.controls[0], self.controls)
         if self.checkpoint is None:
             return arms_of([self.treated, "frozen", *chosen])
         about = "The checkpoint under test, as it was given."
@@ -122,6 +124,7 @@ class StudyOptions(ModelOptions, PromptOptions, Seeded):
 
     def sweep(self) -> list[Trial]:
         """Trials of the sweep: arms with a choice to make, at the first seed."""
+        # At one seed: a sweep over seeds would cost as much as the study.
         return [
             Trial(arm.name, rate, self.seed, True)
             for arm in self.arms()

@@ -58,10 +58,12 @@ def make_problem(task: Task, options: StudyOptions) -> Problem:
         raise InvalidInputError("task must have pairs, got running text; name a task with pairs")
     if not isinstance(task, LabelledTask):
         return _prompted(task, options)
+    # Split by input: an input with two outputs would otherwise be trained on and prompted with.
     inputs = sorted({input for input, _ in task.pairs})
     rng, share = random.Random(options.seed), options.held_out
     held_out = set(rng.sample(inputs, min(len(inputs), max(2, round(share * len(inputs))))))
     kept = tuple(pair for pair in task.pairs if pair[0] not in held_out)
+    # Fewer leave nothing to hold out from training by which a learning rate could be chosen.
     if len(kept) < 4:
         raise InvalidInputError(
             f"task {task.name!r} must have 8 pairs or more, got {len(task.pairs)}, of which "
@@ -74,6 +76,7 @@ def make_problem(task: Task, options: StudyOptions) -> Problem:
         examples=_sessions(kept, task.template.text, options.seed),
         on=on,
         known=dataclasses.replace(task, pairs=kept),
+        # Demonstrations come from the held-out pairs too, of which there may be few.
         shots=tuple(count for count in options.shots if count <= most_shots(on)),
         data={
             "trained": len(kept),

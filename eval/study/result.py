@@ -51,6 +51,7 @@ class Study(Result):
         """Version 1 had a plan in place of the options."""
         if version > 1:
             return data
+        # The plan stays in the settings as it was: it may hold pairs, which options do not.
         data = dict(data)
         plan = data.pop("plan", None)
         try:
@@ -123,11 +124,12 @@ class Study(Result):
 def _options_1(plan: Any) -> dict[str, Any]:
     """Today's options of a plan of version 1."""
     arms, problem = list(plan["arms"]), plan["problem"]
+    # The first arm was under test, unless a checkpoint was.
     treated = plan["treated"] or arms.pop(0)
-    controls = [arm for arm in arms if arm not in ("frozen", treated)]
+    controls = tuple(arm for arm in arms if arm not in ("frozen", treated))
     options = StudyOptions(
         treated=treated,
-        controls=controls or ["none"],
+        controls=controls or ("none",),
         task=problem["task"],
         template=problem.get("template"),
         shots=problem.get("shots", (0, 1, 2, 4)),

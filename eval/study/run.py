@@ -75,6 +75,7 @@ def study(
             "model and task must be names under accelerate launch, where other processes load "
             "them too, got live objects"
         )
+    # Models, tasks and folders of adapters are loaded before there is a run folder.
     base = open_subject(options.load(model))
     # Read before anything is trained: what cannot be prompted or tested is refused at once.
     panel = control_of(options, problem, base)
@@ -82,11 +83,13 @@ def study(
         panel()
 
     def make(work: Path | None) -> Study:
+        # Trained adapters pass through files in any case; without `out` they are not kept.
         if work is None:
             with tempfile.TemporaryDirectory() as folder:
                 return make(Path(folder) / "work")
         return _study(Bench(options, problem, base, panel, work), progress)
 
+    # A live object has no name that tells one from another: its fingerprint does.
     record: Any = options
     if live:
         record = {
@@ -99,6 +102,8 @@ def study(
 
 def best_rates(rows: Sequence[TrialRow]) -> dict[str, float]:
     """Per arm the rate of the lowest held-out loss; arms whose every trial failed are left out."""
+    # By loss on held-out training examples alone: a rate chosen by the prompts of the comparison
+    # would fit them.
     best: dict[str, tuple[float, float]] = {}
     for row in rows:
         if row.status == "done" and row.eval_loss is not None:
@@ -130,6 +135,7 @@ def _study(bench: Bench, progress: Progress) -> Study:
     best = best_rates(swept)
     final = _run(bench, options.final(best), progress, "comparing arms")
     rows = (*swept, *final)
+    # Controls may fail; without the arm under test there is nothing to compare them with.
     if not any(row.arm == options.tested and row.status == "done" for row in final):
         errors = [row.error for row in rows if row.arm == options.tested and row.error]
         raise InvalidInputError(
@@ -156,6 +162,7 @@ def _study(bench: Bench, progress: Progress) -> Study:
 
 def _check_unchanged(file: Path, options: StudyOptions, problem: Problem) -> None:
     """Record what the trials are made from; refuse to continue trials that were made otherwise."""
+    # Options name a file of pairs, and do not change with what is in it.
     plan = {"options": options.to_dict(), "pairs": problem.fingerprint}
     if file.exists() and json.loads(file.read_text("utf-8")) != plan:
         raise InvalidInputError(
@@ -194,17 +201,16 @@ def _run(
             _share(bench.work)
             advance(1)
         wait_for_all()
-    rows = []
+    rows: list[TrialRow] = []
     with track(None if count > 1 else progress, what, len(trials)) as advance:
         for trial in trials:
             row = bench.row(trial)
-            # A worker that died leaves trials without a row: the first process runs them.
-            if rank == 0 and (row is None or row.status != "done"):
-                row = bench.run(trial)
-            rows.append(row)
+            # A worker that died leaves trials without a row: the first process runs them, and
+            # tells the others.
+            if rank == 0:
+                rows.append(row if row and row.status == "done" else bench.run(trial))
             advance(1)
-    first: list[TrialRow] = gather(rows)[0]
-    return tuple(first)
+    return tuple(gather(rows)[0])
 
 
 def _share(work: Path) -> None:

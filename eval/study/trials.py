@@ -25,7 +25,6 @@ from ed_interp.eval.compare.control import Panel, open_panel
 from ed_interp.eval.compare.reading import read_prompts
 from ed_interp.eval.compare.result import Comparison
 from ed_interp.eval.compare.subjects import Subject, open_subject
-from ed_interp.eval.compare.words import largest
 from ed_interp.eval.study.arms import Arm, adapter_options, shuffled_time
 from ed_interp.eval.study.options import StudyOptions
 from ed_interp.eval.study.problems import Problem
@@ -68,6 +67,7 @@ class Bench:
         attempt = 1 if before is None else before.attempt + 1
         file = self._file(trial)
         file.parent.mkdir(parents=True, exist_ok=True)
+        # Errors of one trial (an unstable rate, a full accelerator) must not cost the others.
         try:
             row = dataclasses.replace(self._row(trial), attempt=attempt)
             write_json(file, dataclasses.asdict(row))  # refuses a loss that is NaN
@@ -86,11 +86,10 @@ class Bench:
         row = _row_of(trial, status="done", **training)
         if trial.sweep:
             return row
+        # Sessions with feedback take long and are the same question at every seed.
         first = trial.arm == options.tested and trial.seed == options.seed
         comparison = self.panel().compare(
-            subject,
-            session=self._session(subject) if first else None,
-            training_seconds=row.seconds,
+            subject, session=self._session(subject) if first else None, training_seconds=row.seconds
         )
         if options.keep == "all" or (options.keep == "tested" and first):
             folder = self.work.parent / "comparisons" / trial.name
@@ -135,6 +134,7 @@ class Bench:
         scope: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         if arm.shuffled_time:
             scope = functools.partial(shuffled_time, trial.seed)
+        # The sweep's training at the best rate and first seed is the final one too.
         if not folder.exists():
             start = time.perf_counter()
             with scope():
@@ -166,6 +166,7 @@ class Bench:
 
         hooked = self.base.hooked
         site = resid_post(max(0, hooked.n_layers // 2 - 1))
+        # Chosen on training pairs, as the rates of the trained arms are.
         known = self.problem.known or self.problem.on
         population = tokenize(
             draw(known, prompts=32, shots=self.problem.shots[:1]), hooked.tokenizer
@@ -174,6 +175,7 @@ class Bench:
         generator = torch.Generator().manual_seed(trial.seed)
         vector = torch.randn(hooked.d_model, generator=generator)
         length = trial.rate * float(states.norm(dim=-1).mean())
+        # Of one length for every seed, so that arms differ in direction alone.
         vector *= length / float(vector.norm())
         subject = Subject(
             trial.arm,
@@ -216,6 +218,7 @@ def _adapted(base: Subject, folder: Path) -> Any:
     """The adapter of ``folder`` on a copy of the base model, under hooks."""
     from peft import PeftModel
 
+    # On a copy: PEFT would put the layers of the adapter into the frozen model itself.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out")
         model = PeftModel.from_pretrained(copy.deepcopy(base.model), str(folder)).eval()
@@ -226,8 +229,10 @@ def _outcome(comparison: Comparison) -> dict[str, Any]:
     """The fields of a row that a comparison fills."""
     accuracy = comparison.effect("behaviour", "accuracy")
     logprob = comparison.effect("behaviour", "logprob")
-    text, cost, identity = comparison.forgetting, comparison.cost, comparison.identity
-    row: dict[str, Any] = {
+    cost, identity = comparison.cost, comparison.identity
+    known = {field.name for field in dataclasses.fields(TrialRow)}
+    row = {name: value for name, value in comparison.summary().items() if name in known}
+    row |= {
         "shots": tuple(int(effect.shots or 0) for effect in accuracy),
         "accuracy": tuple(effect.treated for effect in accuracy),
         "accuracy_change": tuple(effect.difference for effect in accuracy),
@@ -237,15 +242,8 @@ def _outcome(comparison: Comparison) -> dict[str, Any]:
         "harmed": comparison.harmed(),
         "neutral": None if identity is None else identity.neutral,
     }
-    if text is not None:
-        row |= {"forgetting": text.increase, "divergence": text.divergence_mean}
-        row |= {"divergence_p99": text.divergence_p99}
-    if change := largest(comparison.effect("emergence", "emergence")):
-        row |= {"emergence_change": change.difference, "emergence_p": change.p_holm}
-        row |= {"emergence_where": f"{change.name}, {change.shots} shots"}
     if cost is not None:
-        row |= {"checkpoint_bytes": cost.checkpoint_bytes, "decode_ratio": cost.decode_ratio}
-        row |= {"peak_bytes": cost.peak_bytes_treated}
+        row |= {"checkpoint_bytes": cost.checkpoint_bytes, "peak_bytes": cost.peak_bytes_treated}
     relations = comparison.effect("relation", "logprob")
     if relations:
         lowest = min(relations, key=lambda effect: effect.difference)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ed_interp.eval.compare.words import plain_table
 from ed_interp.eval.study.rows import ArmRow, TrialRow
 from ed_interp.eval.study.summary import LEVEL
-from ed_interp.tables import Table
+from ed_interp.tables import Table, plain_table
 
 _COLUMNS = {
     "accuracy": ("accuracy", 2, True),
@@ -46,6 +45,7 @@ def headline(tested: str, trials: Sequence[TrialRow], summary: Sequence[ArmRow])
             f"{len(held)} of {count} differences between {tested} and the other arms hold at "
             f"the {1 - LEVEL:.0%} level (paired by seed, Holm)."
         )
+    # The clearest few; the table has all.
     parts += [
         f"{tested} minus {row.arm}: {_NAMES.get(row.metric, row.metric)} {row.difference:+.3f} "
         f"({row.difference_low:+.3f} to {row.difference_high:+.3f})."

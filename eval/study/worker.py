@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> None:
     problem = make_problem(options.make_task(), options)
     base = open_subject(options.load())
     bench = Bench(options, problem, base, control_of(options, problem, base), work)
+    # Every COUNT-th: neighbours are of one arm, so that all processes get some of the slow ones.
     for entry in json.loads((work / "pending.json").read_text("utf-8"))[rank::count]:
         trial = Trial(**entry)
         row = bench.row(trial)

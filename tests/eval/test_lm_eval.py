@@ -55,7 +55,7 @@ def test_logs_are_paired_by_document(tmp_path: Path) -> None:
     _log(tmp_path / "b", treated.tolist())
     found = compare_logs(tmp_path / "a", tmp_path / "b")
     (row,) = found.rows
-    assert (row.task, row.metric, row.n) == ("t", "acc", 200)
+    assert (row.name, row.metric, row.n) == ("t", "acc", 200)
     assert row.difference == pytest.approx(0.06)
     assert row.p_value == pytest.approx(2 * 0.5**12)  # McNemar, exact
     assert row.ci_low > 0
