@@ -84,7 +84,7 @@ def new_file(path: str | Path, *, overwrite: bool) -> Path:
     """
     path = Path(path).expanduser()
     if path.exists() and not overwrite:
-        raise RunFolderError(f"{path} exists; pass overwrite=True, or another path")
+        raise RunFolderError(f"{path} exists; pass another path, or overwrite it (--overwrite)")
     if not path.parent.is_dir():
         raise RunFolderError(f"cannot write {path}: its folder does not exist; make it first")
     return path

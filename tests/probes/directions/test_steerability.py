@@ -1,15 +1,14 @@
 """Pre-flight: a clean difference passes, noise is warned of, and the numbers are what they say."""
 
 import dataclasses
-import json
 
 import pytest
 import torch
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.probes.directions.pairs import Contrast
-from ed_interp.probes.directions.preflight import agreement_of, preflight
 from ed_interp.probes.directions.states import read_states
+from ed_interp.probes.directions.steerability import Preflight, agreement_of, preflight
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def made(hooked, contrast):
 def test_a_clear_difference_passes(hooked, made):
     found = preflight(hooked, made(6.0))
     assert found.warnings() == ()
-    assert found.verdict.startswith("nothing speaks against steering")
+    assert found.verdict.startswith("no warning signs for steering")
     row = found.best
     assert row.auc > 0.95
     assert row.agreement is not None
@@ -64,9 +63,10 @@ def test_seeds_and_files(hooked, made, tmp_path):
     assert first == second
     assert preflight(hooked, states, seed=4) != first
     assert list(first.to_frame().columns)[:2] == ["site", "auc"]
-    kept = json.loads(first.save(tmp_path / "look.json").read_text())
-    assert kept["verdict"] == first.verdict
-    assert "<table" in first._repr_html_()
+    folder = first.save(tmp_path / "look")
+    assert Preflight.load(folder) == first
+    assert (folder / "preflight.parquet").is_file()
+    assert first.verdict in first._repr_html_().replace("&#39;", "'")
 
 
 def test_classes_without_pairs(hooked, made):
@@ -78,9 +78,9 @@ def test_classes_without_pairs(hooked, made):
 
 
 def test_too_few(hooked, contrast):
-    with pytest.raises(InvalidInputError, match="at least 4 of each"):
+    with pytest.raises(InvalidInputError, match="4 or more texts of each class"):
         preflight(hooked, contrast.subset([0, 1, 2]))
-    with pytest.raises(InvalidInputError, match="halves=0"):
+    with pytest.raises(InvalidInputError, match="halves must be 1 or greater, got 0"):
         preflight(hooked, contrast, halves=0)
     same = Contrast.of([("dog", "cat")] * 5, read=0)
     assert preflight(hooked, same).best.agreement == pytest.approx(1.0)
