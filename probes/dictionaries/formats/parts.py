@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ed_interp.errors import InvalidInputError, ModelLoadError
+from ed_interp.errors import ModelLoadError
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -21,16 +21,16 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        ModelLoadError: not there, damaged, or something else.
+        ModelLoadError: the file is missing, damaged, or holds something else.
     """
     try:
         data = json.loads(file.read_text("utf-8"))
     except OSError as error:
         raise ModelLoadError(f"cannot read {file} ({error.strerror or error})") from error
     except ValueError as error:
-        raise ModelLoadError(f"{file} is damaged ({error}); fetch or make it again") from error
+        raise ModelLoadError(f"{file} is damaged ({error}); download or make it again") from error
     if not isinstance(data, dict):
-        raise ModelLoadError(f"{file} holds no JSON object; this is no dictionary's configuration")
+        raise ModelLoadError(f"{file} must hold a JSON object, got a {type(data).__name__}")
     return data
 
 
@@ -38,7 +38,7 @@ def read_safetensors(file: Path) -> Weights:
     """All tensors of a safetensors file, on the CPU.
 
     Raises:
-        ModelLoadError: not there or damaged.
+        ModelLoadError: the file is missing or damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -48,7 +48,7 @@ def read_safetensors(file: Path) -> Weights:
     except FileNotFoundError as error:
         raise ModelLoadError(f"there is no {file}") from error
     except (SafetensorError, OSError) as error:
-        raise ModelLoadError(f"{file} is damaged ({error}); fetch or make it again") from error
+        raise ModelLoadError(f"{file} is damaged ({error}); download or make it again") from error
 
 
 def build(
@@ -61,15 +61,15 @@ def build(
     metadata: dict[str, Any],
     **settings: Any,
 ) -> SAE[Any]:
-    """A SAELens object for use.
+    """A SAELens object in its form for inference.
 
     Args:
         architecture: SAELens's name.
         weights: In SAELens's names, ``W_enc`` as ``d_in d_sae``.
-        where: They come from, for errors.
+        where: The source of the weights, for errors.
         dtype: As SAELens spells it; None keeps the one of ``W_enc``.
-        device: Where it goes.
-        metadata: ``hook_name``, ``model_name``, ...
+        device: Device to put it on.
+        metadata: ``hook_name``, ``model_name``, ...; None where it is unknown.
         **settings: Further fields of the configuration.
 
     Raises:
@@ -82,7 +82,7 @@ def build(
     sae_class, config_class = registry.get_sae_class(architecture)
     kept = dtype or str(weights["W_enc"].dtype).removeprefix("torch.")
     config = config_class(d_in=width, d_sae=latents, dtype=kept, device=device, **settings)
-    config.metadata = SAEMetadata(**metadata)
+    config.metadata = SAEMetadata(**{k: v for k, v in metadata.items() if v is not None})
     sae: SAE[Any] = sae_class(config)
     try:
         with torch.no_grad():
@@ -96,7 +96,7 @@ def build(
 
 
 def check_shapes(weights: Weights, where: str) -> None:
-    """Encoder and decoder that are each other's transpose in shape.
+    """Check that encoder and decoder have each other's transposed shape.
 
     Raises:
         ModelLoadError: one is missing, or they do not fit.
@@ -104,18 +104,11 @@ def check_shapes(weights: Weights, where: str) -> None:
     missing = [name for name in ("W_enc", "W_dec", "b_dec") if name not in weights]
     if missing:
         raise ModelLoadError(
-            f"{where} holds no {' and no '.join(missing)}; found: {', '.join(sorted(weights))}"
+            f"{where} holds no {' and no '.join(missing)}; its tensors: {', '.join(sorted(weights))}"
         )
     encoder, decoder = weights["W_enc"], weights["W_dec"]
     if encoder.ndim != 2 or decoder.shape != encoder.shape[::-1]:
         raise ModelLoadError(
-            f"{where}: an encoder of {tuple(encoder.shape)} and a decoder of "
-            f"{tuple(decoder.shape)} are no dictionary"
+            f"{where}: the decoder must have the encoder's shape transposed, got an encoder of "
+            f"{tuple(encoder.shape)} and a decoder of {tuple(decoder.shape)}"
         )
-
-
-def wrong_type(what: str, value: Any) -> InvalidInputError:
-    """The error for a live object of a kind that is not known."""
-    return InvalidInputError(
-        f"a {type(value).__name__} is no {what}; pass the object, or its state_dict() and config"
-    )
