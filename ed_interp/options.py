@@ -1,5 +1,4 @@
-"""Options: one frozen dataclass per operation is the API's settings, the command line's options
-and what ``run.json`` records.
+"""Options: one frozen dataclass per operation, for the API, the command line and the record.
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class CaptureOptions(ModelOptions, Seeded):
@@ -16,6 +15,7 @@ Nothing heavy is imported here, so that ``--help`` stays fast.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -170,15 +170,11 @@ def _checked(name: str, value: Any, hint: Any, bounds: Mapping[str, float]) -> A
 def _number(name: str, value: Any, kind: type, bounds: Mapping[str, float]) -> Any:
     got = value
     if kind is int and not isinstance(value, (bool, str)):
-        try:
+        with contextlib.suppress(TypeError):
             value = operator.index(value)  # numpy's integers too, and no fraction
-        except TypeError:
-            pass
     elif kind is float and not isinstance(value, (bool, str)):
-        try:
+        with contextlib.suppress(TypeError, ValueError):
             value = float(value)
-        except (TypeError, ValueError):
-            pass
     # A bool is an int to Python, and a mistake to whoever passes it as a count.
     right = type(value) is kind and not (kind is float and not math.isfinite(value))
     if not right:
@@ -258,18 +254,17 @@ def takes_options(kind: type[Options]) -> Callable[[Callable[..., R]], Callable[
                     kept[name] = getattr(options, name)
             return function(**kept, options=options)
 
-        call.__signature__ = _signature(own, fields, hints_of(kind), kind)  # type: ignore[attr-defined]
         lines = [f"    {n}: {f.metadata['help']}" for n, f in fields.items() if n not in own]
-        call.__doc__ = "\n".join(
-            [inspect.cleandoc(function.__doc__ or ""), "", "Settings:", *lines]
-        )
+        text = inspect.cleandoc(function.__doc__ or "")
+        call.__doc__ = "\n".join([text, "", "Settings:", *lines])
+        vars(call)["__signature__"] = _signature(own, fields, kind)
         return call
 
     return decorate
 
 
 def _label(value: Any) -> Any:
-    """What the options record of a parameter: a name as it is, a live object by its name or type."""
+    """What the options record: a name as it is, a live object by its name or type."""
     if isinstance(value, (str, int, float, tuple, list)):
         return value
     if isinstance(value, Path):
@@ -281,7 +276,6 @@ def _label(value: Any) -> Any:
 def _signature(
     own: Mapping[str, inspect.Parameter],
     fields: Mapping[str, dataclasses.Field[Any]],
-    hints: Mapping[str, Any],
     kind: type,
 ) -> inspect.Signature:
     def default(field: dataclasses.Field[Any]) -> Any:
@@ -297,7 +291,7 @@ def _signature(
         if p.kind is p.POSITIONAL_OR_KEYWORD
     ]
     settings = [
-        inspect.Parameter(name, keyword, default=default(field), annotation=hints[name])
+        inspect.Parameter(name, keyword, default=default(field), annotation=hints_of(kind)[name])
         for name, field in fields.items()
         if name not in own
     ]

@@ -1,0 +1,110 @@
+"""The house style of every figure: colours for light and dark, fonts, ticks.
+
+Depth is a sequential scale whose lightness grows (dark theme) or falls off (light theme) evenly,
+so that it survives colour blindness and grey printing, and which keeps a contrast of at least 3
+to the background at both ends, which viridis and plasma do not (their yellow vanishes on white).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+ThemeName = Literal["light", "dark"]
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+MANY_BLOCKS = 8
+"""With more blocks than this, a colour bar takes the place of one label per block."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Theme:
+    """The colours of one figure, as ``#rrggbb``."""
+
+    background: str
+    text: str
+    muted: str
+    grid: str
+    depth: tuple[str, ...]
+    """Colours of the first to the last block; between them by linear interpolation."""
+    accuracy: str
+    logprob: str
+    heat: tuple[str, str, str]
+    """Colours of negative, zero and positive cells; `text` can be read on all of them."""
+
+
+THEMES: dict[ThemeName, Theme] = {
+    "light": Theme(
+        background="#ffffff",
+        text="#1b1f27",
+        muted="#5b6472",
+        grid="#e4e7ec",
+        depth=("#14115c", "#4c1d95", "#93278f", "#cf3a63", "#dd6a1f"),
+        accuracy="#0b62c4",
+        logprob="#a14a00",
+        heat=("#e79a52", "#f6f8fc", "#549cdf"),
+    ),
+    "dark": Theme(
+        background="#14171d",
+        text="#e8eaee",
+        muted="#a3acb9",
+        grid="#2b303a",
+        depth=("#8672f0", "#c268d8", "#f2779a", "#ffa766", "#ffe57a"),
+        accuracy="#69b1ff",
+        logprob="#ffb066",
+        heat=("#97520f", "#1a202b", "#2c68ad"),
+    ),
+}
+
+
+EITHER = ("#5b6ee8", "#9a55dc", "#cc4aa6", "#d9525c", "#bf7420")
+"""Depth colours that can be told from a white and from a dark page."""
+
+
+def mix(scale: Sequence[str], t: float) -> str:
+    """The colour at ``t`` in [0, 1] along ``scale``, interpolated in sRGB."""
+    place = min(max(t, 0.0), 1.0) * (len(scale) - 1)
+    i = min(int(place), len(scale) - 2)
+    low, high = _rgb(scale[i]), _rgb(scale[i + 1])
+    part = place - i
+    return "#" + "".join(f"{round(a + (b - a) * part):02x}" for a, b in zip(low, high, strict=True))
+
+
+def depth_colour(theme: Theme, layer: int, layers: Sequence[int]) -> str:
+    """The colour of block ``layer`` among ``layers``."""
+    first, last = min(layers), max(layers)
+    return mix(theme.depth, (layer - first) / (last - first) if last > first else 0.5)
+
+
+def translucent(colour: str, alpha: float) -> str:
+    """``rgba(...)`` of a ``#rrggbb`` colour."""
+    red, green, blue = _rgb(colour)
+    return f"rgba({red},{green},{blue},{alpha})"
+
+
+def ticks(values: Sequence[int], *, at_most: int = 20) -> list[int]:
+    """Those of ``values`` to label on an axis: none so near to the last that labels would touch."""
+    ordered = sorted(set(values))
+    if len(ordered) < 2:
+        return ordered
+    apart = (ordered[-1] - ordered[0]) / at_most
+    kept = [ordered[0]]
+    for value in ordered[1:-1]:
+        if value - kept[-1] >= apart and ordered[-1] - value >= apart:
+            kept.append(value)
+    return [*kept, ordered[-1]]
+
+
+def shortened(text: str, length: int = 70) -> str:
+    """``text`` in one line, with its middle left out where it is longer than ``length``."""
+    text = " ".join(text.split())
+    if len(text) <= length:
+        return text
+    head = (length - 1) // 2
+    return text[:head] + "…" + text[-(length - 1 - head) :]
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

@@ -1,0 +1,462 @@
+"""Results: what every measurement returns, saves, loads, tabulates and shows.
+
+A result is a frozen dataclass of plain fields; what is written follows from the fields, and reading
+is strict (an unknown field, NaN, ``true`` for 1 and a newer version are refused, with file and
+place). A subclass declares its fields and writes what a person reads::
+
+    @dataclasses.dataclass(frozen=True)
+    class Depths(Result):
+        KIND = "depths"
+        model: str
+        rows: tuple[DepthRow, ...]
+        settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+        def title(self) -> str: ...
+        def headline(self) -> str: ...
+        def tables(self) -> list[Table]: ...
+        def charts(self) -> list[Chart]: ...
+
+and one line in :data:`HOMES`, so that :func:`load_any` knows it. Cost: pydantic is imported at the
+first read or write (0.1 s); a page weighs 5 MB, most of it Plotly's script.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+import functools
+import importlib
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar, get_args, get_origin
+
+from ed_interp.charts.spec import Chart
+from ed_interp.errors import InvalidInputError, RunFolderError, unknown
+from ed_interp.options import Options, hints_of, without_none
+from ed_interp.processes import gather, process, wait_for_all
+from ed_interp.progress import Progress
+from ed_interp.records.environment import environment
+from ed_interp.records.files import strict_json, write_bytes, write_json, write_parquet, write_text
+from ed_interp.records.folders import RunFolder
+from ed_interp.tables import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+    import pyarrow as pa
+
+HOMES = {
+    "adapter-training": "ed_interp.adapters.training.result",
+    "calibration": "ed_interp.probes.emergence.calibration.result",
+    "comparison": "ed_interp.eval.compare.result",
+    "dictionary-measurement": "ed_interp.probes.dictionaries.measurement",
+    "emergence": "ed_interp.probes.emergence.curve",
+    "feature-descriptions": "ed_interp.probes.dictionaries.description.descriptions",
+    "feature-emergence": "ed_interp.probes.dictionaries.emergence.result",
+    "steering-sweep": "ed_interp.eval.steering.result",
+    "study": "ed_interp.eval.study.result",
+}
+"""Module of each kind of result, imported when a file of that kind is met. Other packages name
+theirs in the entry-point group ``ed_interp.results``."""
+
+COMMAND: contextvars.ContextVar[str] = contextvars.ContextVar("command", default="")
+"""The command line that is running, for the record; empty in a notebook."""
+
+_PREFIX = "ed-interp/"
+_HEADER = ("format", "version", "environment")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Base of all results."""
+
+    KIND: ClassVar[str]
+    """The kind in the file's ``format``: ``ed-interp/KIND``."""
+    VERSION: ClassVar[int] = 1
+    FILE: ClassVar[str] = "run.json"
+    SIDE: ClassVar[tuple[str, ...]] = ()
+    """Fields that hold a DataFrame: Parquet files beside the JSON, read back with it."""
+
+    # A plain dict, as importing pydantic for its type would slow every import. Rows inherit it.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {
+        "extra": "forbid",
+        "strict": True,
+        "allow_inf_nan": False,
+        "arbitrary_types_allowed": True,
+    }
+
+    if TYPE_CHECKING:
+
+        @property
+        def settings(self) -> dict[str, Any]:
+            """Options, command and versions: enough to repeat the run. A field of every result."""
+            ...
+
+    # What a subclass writes ---------------------------------------------------------------
+
+    def title(self) -> str:
+        """What was measured on what, in a few words."""
+        return self.KIND
+
+    def headline(self) -> str:
+        """The finding in a sentence or two, made from the numbers."""
+        return ""
+
+    def cautions(self) -> str:
+        """What a reader must know before believing it; empty if nothing."""
+        return ""
+
+    def facts(self) -> Mapping[str, str]:
+        """A few key facts for the top of the page."""
+        return {}
+
+    def how(self) -> str:
+        """How it was measured, in a paragraph."""
+        return ""
+
+    def glossary(self) -> Mapping[str, str]:
+        """Flags or terms that occur in the tables, and what they mean."""
+        return {}
+
+    def tables(self) -> list[Table]:
+        """The numbers as people read them."""
+        return []
+
+    def charts(self) -> list[Chart]:
+        """The pictures, the main one first."""
+        return []
+
+    @classmethod
+    def upgrade(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
+        """Bring the data of an older file to today's fields; as it is unless overridden."""
+        return data
+
+    # What every result has ----------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, the shape of the file and of ``--json``."""
+        data: dict[str, Any] = _adapter(type(self)).dump_python(
+            self, mode="json", exclude=set(self.SIDE)
+        )
+        return data
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as strict JSON: a missing number is null, NaN is refused."""
+        return strict_json(self.to_dict(), self.FILE)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`; also takes what a file holds.
+
+        Raises:
+            InvalidInputError: a field is missing, unknown or of the wrong type; says which.
+        """
+        import pydantic
+
+        body = {name: value for name, value in data.items() if name not in _HEADER}
+        body = cls.upgrade(body, int(data.get("version", cls.VERSION)))
+        try:
+            # As JSON, since strictness would otherwise refuse a list where a tuple is meant.
+            made: Self = _adapter(cls).validate_json(strict_json(body, cls.FILE))
+            return made
+        except pydantic.ValidationError as error:
+            raise InvalidInputError(_first_problem(error)) from error
+
+    def to_frame(self, table: str = "") -> pd.DataFrame:
+        """One line per row of a table, columns as in the row's dataclass.
+
+        Args:
+            table: a field that holds rows; the first one by default. A dot leads into a field
+                that holds a table of its own (``adaptivity.turns``).
+        """
+        import pandas as pd
+
+        owner: Any = self
+        *outer, last = (table or next(iter(_row_fields(type(self))), "")).split(".")
+        for name in outer:
+            owner = getattr(owner, name)
+        kinds = _row_fields(type(owner))
+        if last not in kinds:
+            raise unknown("table", table, [*_row_fields(type(self))])
+        columns = [field.name for field in dataclasses.fields(kinds[last])]
+        rows = [_plain_row(row) for row in getattr(owner, last)]
+        return pd.DataFrame(rows, columns=columns)
+
+    def plot(self, name: str = "", *, theme: str = "light") -> go.Figure:
+        """An interactive figure of one chart; the main one by default.
+
+        Raises:
+            UnknownNameError: there is no chart of that name.
+        """
+        from ed_interp.charts.plotly import figure
+
+        charts = {chart.name: chart for chart in self.charts()}
+        if name and name not in charts:
+            raise unknown("chart", name, list(charts))
+        if not charts:
+            raise InvalidInputError(f"{self.title()} must hold rows to be drawn, got none")
+        return figure(charts[name] if name else next(iter(charts.values())), theme=theme)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the result to ``folder``, which appears complete or not at all; returns its path.
+
+        Raises:
+            InvalidInputError: it holds NaN, or something that JSON has no form for.
+            RunFolderError: ``folder`` exists (and not ``overwrite``) or cannot be written.
+        """
+        strict_json(self.to_dict(), self.FILE)  # refused before there is a folder
+        with RunFolder.open(folder, self.settings, overwrite=overwrite, resumable=False) as run:
+            self.write(run.folder)
+        return run.path
+
+    def write(self, folder: Path) -> None:
+        """Write the files of the result into ``folder``, which exists; each file whole."""
+        from ed_interp.report import render
+
+        ran_on = self.settings.get("environment")
+        header = {"format": _PREFIX + self.KIND, "version": self.VERSION}
+        ran_on = ran_on if isinstance(ran_on, dict) else environment()
+        write_json(folder / self.FILE, {**header, **self.to_dict(), "environment": ran_on})
+        for name, row in _row_fields(type(self)).items():
+            if getattr(self, name):
+                file = folder / f"{self.KIND if name == 'rows' else name}.parquet"
+                write_parquet(file, self.to_frame(name), schema=_arrow_schema(row))
+        for name in self.SIDE:
+            if getattr(self, name) is not None:
+                write_parquet(folder / f"{name}.parquet", getattr(self, name))
+        charts = self.charts()
+        for chart in charts:
+            if chart.png or chart is charts[0]:
+                from ed_interp.charts.still import png
+
+                write_bytes(folder / f"{chart.name}.png", png(chart))
+        write_text(folder / "report.html", render(self, ran_on))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read back what :meth:`save`, or a run, wrote.
+
+        Raises:
+            RunFolderError: no complete run is there, or it is damaged, of another kind, or newer.
+        """
+        file = Path(folder).expanduser() / cls.FILE
+        return cls._from_file(file, _read_json(file))
+
+    @classmethod
+    def _from_file(cls, file: Path, data: Any) -> Self:
+        kind = data.get("format") if isinstance(data, dict) else type(data).__name__
+        if kind != _PREFIX + cls.KIND:
+            raise RunFolderError(f"{file} must be of format {_PREFIX + cls.KIND}, got {kind!r}")
+        version = data.get("version")
+        if not isinstance(version, int) or isinstance(version, bool) or version > cls.VERSION:
+            raise RunFolderError(
+                f"{file} must have version {cls.VERSION} or older, got {version!r}; "
+                "install the version of ed-interp that wrote it"
+            )
+        try:
+            result = cls.from_dict(data)
+        except InvalidInputError as error:
+            raise RunFolderError(f"{file} is damaged ({error}); run the command again") from error
+        frames = {name: file.with_name(f"{name}.parquet") for name in cls.SIDE}
+        return dataclasses.replace(
+            result, **{name: _read_parquet(path) for name, path in frames.items() if path.exists()}
+        )
+
+    def _repr_html_(self) -> str:
+        from ed_interp.report import summary
+
+        return summary(self)
+
+
+R = TypeVar("R", bound=Result)
+
+
+def load_any(folder: str | Path) -> Result:
+    """Read the result in a run folder, of whatever kind it is.
+
+    Raises:
+        RunFolderError: no complete run is there, it is damaged, or its kind is unknown here.
+    """
+    folder = Path(folder).expanduser()
+    # run.json first: a study's folder holds other JSON beside it.
+    files = sorted(folder.glob("*.json"), key=lambda file: (file.name != Result.FILE, file.name))
+    kind, data, file = "", None, folder / Result.FILE
+    for file in files or [folder / Result.FILE]:
+        data = _read_json(file)
+        kind = str(data.get("format", "")) if isinstance(data, dict) else ""
+        cls = kind.startswith(_PREFIX) and _class_of(kind.removeprefix(_PREFIX))
+        if cls and file.name == cls.FILE:
+            return cls._from_file(file, data)
+    known = ", ".join(HOMES)
+    raise RunFolderError(
+        f"{folder} must hold a result of ed-interp ({known}), got format {kind!r} in {file.name}"
+    )
+
+
+def keep(
+    make: Callable[[Path | None], R],
+    *,
+    options: Options | Mapping[str, Any],
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    keep_work: bool = False,
+    progress: Progress = None,
+) -> R:
+    """Run ``make`` and keep its result in the run folder ``out``, if there is one.
+
+    An interrupted run with equal options is continued: ``make`` is given a folder for its
+    intermediate work, which holds what the interrupted run left there. Under ``accelerate launch``
+    every process runs ``make`` and the first one writes.
+
+    Args:
+        make: Makes the result; takes the folder for intermediate work, or None without ``out``.
+        options: Recorded in the result's settings; two runs with equal options are the same run.
+        out: Run folder to make; None keeps nothing.
+        overwrite: Replace the run in ``out`` once the new one is complete.
+        keep_work: Leave the intermediate work in the run folder, under ``work``.
+        progress: True says on stderr that a run is continued.
+
+    Raises:
+        RunFolderError: ``out`` exists (and not ``overwrite``), cannot be written, is being written
+            by another process, or holds an interrupted run with other options.
+    """
+    record = options.to_dict() if isinstance(options, Options) else dict(options)
+    if out is None:
+        return _recorded(make(None), record)
+    first = process()[0] == 0
+    run = RunFolder.open(out, record, overwrite=overwrite) if first else None
+    folder = gather(run.folder if run is not None else None)[0]
+    assert folder is not None
+    if run is None:
+        result = make(folder / "work")
+        wait_for_all()
+        return result
+    with run:
+        if run.resumed and progress is True:
+            print(f"resuming the interrupted run in {out}", file=sys.stderr)
+        result = _recorded(make(folder / "work"), record)
+        wait_for_all()
+        result.write(run.folder)
+        if not keep_work:
+            shutil.rmtree(folder / "work", ignore_errors=True)
+    return result
+
+
+def _recorded(result: R, options: dict[str, Any]) -> R:
+    record: dict[str, Any] = {"options": options, **result.settings}
+    if COMMAND.get():
+        record["command"] = COMMAND.get()
+    return dataclasses.replace(result, settings=record)  # type: ignore[call-arg]
+
+
+# Reading ------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _adapter(kind: type) -> Any:
+    import pydantic
+
+    return pydantic.TypeAdapter(kind)
+
+
+def _first_problem(error: Any) -> str:
+    """Place and reason of pydantic's first complaint: ``rows[0].layer: ...``."""
+    problem = error.errors(include_url=False)[0]
+    place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in problem["loc"])
+    reason = problem["msg"][0].lower() + problem["msg"][1:]
+    if problem["type"] == "unexpected_keyword_argument":
+        reason = "unknown field"
+    return f"{place.lstrip('.') or 'the whole'}: {reason}, got {problem['input']!r:.60}"
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RunFolderError(_missing(file)) from error
+    except OSError as error:
+        raise RunFolderError(f"cannot read {file} ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:  # also not UTF-8
+        raise RunFolderError(f"{file} is damaged ({error}); run the command again") from error
+
+
+def _missing(file: Path) -> str:
+    folder = file.parent
+    if folder.with_name(f".{folder.name}.partial").exists():
+        return f"the run at {folder} was interrupted; repeat its command to finish it"
+    if not folder.exists():
+        return f"there is no run at {folder}"
+    if not folder.is_dir():
+        return f"{folder} must be a run folder, got a file; pass the folder that holds {file.name}"
+    return f"{folder} must be a run folder, got one without {file.name}"
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}")
+
+
+def _read_parquet(file: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise RunFolderError(f"{file} is damaged ({reason}); run the command again") from error
+
+
+def _class_of(kind: str) -> type[Result] | None:
+    """The class of a kind, imported; None if nobody has it."""
+    # Only names from our own table and from installed packages are imported, never one that a
+    # file brings along.
+    if kind in HOMES:
+        module = importlib.import_module(HOMES[kind])
+        classes = (value for value in vars(module).values() if isinstance(value, type))
+        return next(c for c in classes if issubclass(c, Result) and vars(c).get("KIND") == kind)
+    for point in entry_points(group="ed_interp.results", name=kind):
+        loaded: type[Result] = point.load()
+        return loaded
+    return None
+
+
+# Tables -------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _row_fields(kind: type) -> dict[str, type]:
+    """Fields that are a tuple of dataclass rows, and the class of the rows."""
+    rows = {}
+    for name, hint in hints_of(kind).items():
+        hint = without_none(hint)
+        element = get_args(hint)[0] if get_origin(hint) is tuple else None
+        if isinstance(element, type) and dataclasses.is_dataclass(element):
+            rows[name] = element
+    return rows
+
+
+def _plain_row(row: Any) -> dict[str, Any]:
+    data = dataclasses.asdict(row)
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in data.items()}
+
+
+def _arrow_schema(row: type) -> pa.Schema | None:
+    """Column types from the fields, so that they do not depend on the values of one run."""
+    import pyarrow as pa
+
+    simple = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+    columns = []
+    for field in dataclasses.fields(row):
+        hint = without_none(hints_of(row)[field.name])
+        if get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis:
+            kind = simple.get(get_args(hint)[0])
+            kind = kind and pa.list_(kind)
+        else:
+            kind = simple.get(hint) or (pa.string() if isinstance(hint, type) is False else None)
+        if kind is None:
+            return None  # nested rows: Arrow finds their type from the values
+        columns.append((field.name, kind))
+    return pa.schema(columns)

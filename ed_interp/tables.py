@@ -1,0 +1,46 @@
+"""Numbers as people read them: one table for a page, a notebook and a terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from ed_interp.charts.spec import Chart
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """Cells that are formatted already; the first column names the row."""
+
+    name: str
+    """Unique within a result; letters, digits and hyphens."""
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text: frozenset[int] = frozenset()
+    """Columns that hold words: aligned to the left and allowed to wrap."""
+    notes: Sequence[str] = ()
+    """Lines below the table."""
+    folded: bool = False
+    """On a page, closed until the reader opens it."""
+    page: bool = True
+    """Shown on the page."""
+    terminal: bool = True
+    """Printed in the terminal and shown in notebooks."""
+
+
+class Shown(Protocol):
+    """What a page and the terminal ask of a result; see :class:`ed_interp.results.Result`."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+    def title(self) -> str: ...
+    def headline(self) -> str: ...
+    def cautions(self) -> str: ...
+    def facts(self) -> Mapping[str, str]: ...
+    def how(self) -> str: ...
+    def glossary(self) -> Mapping[str, str]: ...
+    def tables(self) -> Sequence[Table]: ...
+    def charts(self) -> Sequence[Chart]: ...
