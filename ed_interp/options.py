@@ -66,6 +66,7 @@ def option(
     shown: str = "",
     flag: str = "",
     argument: bool = False,
+    whole: bool = False,
     **bounds: float,
 ) -> Any:
     """A field of an :class:`Options` class.
@@ -77,13 +78,14 @@ def option(
         shown: What ``--help`` shows in place of the default.
         flag: Flag on the command line, where it is not the field's name.
         argument: Positional on the command line.
+        whole: Of a tuple: elements may hold commas, so each is given by a flag of its own.
         **bounds: ``min`` and ``max`` (inclusive), ``above`` and ``below`` (exclusive); of every
             element where the field is a tuple.
     """
     if unknown := set(bounds) - set(_BOUNDS):
         raise TypeError(f"option() has no bound {sorted(unknown)}; its bounds are {list(_BOUNDS)}")
     rule = {"help": help, "panel": panel, "shown": shown, "flag": flag, "argument": argument}
-    return dataclasses.field(default=default, metadata={**rule, "bounds": bounds})
+    return dataclasses.field(default=default, metadata={**rule, "whole": whole, "bounds": bounds})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,20 +21,15 @@ from ed_interp.cli import (
     compare,
     emergence,
     features,
-    models,
+    models,  # noqa: F401 - it adds itself
     paper,
     steer,
-    tasks,
+    tasks,  # noqa: F401
 )
+from ed_interp.cli.app import app
 from ed_interp.errors import EdInterpError, InvalidInputError, ModelLoadError, UnknownNameError
 
-app = typer.Typer(
-    name="ed-interp",
-    help="When and where do abilities emerge in a language model?",
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+# Verbs that do not add themselves yet.
 app.command("emergence", help=emergence.HELP)(emergence.command)
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(features.app, name="features")
@@ -42,15 +37,13 @@ app.add_typer(steer.app, name="steer")
 app.command("compare", help=compare.HELP)(compare.command)
 app.command("paper", help=paper.HELP)(paper.command)
 app.command("calibrate", help=calibrate.HELP)(calibrate.command)
-app.command("models")(models.command)
-app.command("tasks")(tasks.command)
 
 
-def _version(asked: bool) -> bool:
-    if asked:
+def _version(wanted: bool) -> bool:
+    if wanted:
         typer.echo(__version__)
         raise typer.Exit
-    return asked
+    return wanted
 
 
 @app.callback()

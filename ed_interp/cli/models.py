@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from ed_interp.cli.app import app
+from ed_interp.cli.command import Output, command
+from ed_interp.options import Options
+from ed_interp.tables import Table
+
+NOTE = (
+    "A checkpoint is icl-gpt2@STEP. Any Hugging Face hub id works too, and a local folder of a "
+    "model or a PEFT adapter."
+)
 
 
-def command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
+@command(app, "models", Options)
+def models(options: Options, output: Output) -> None:
     """List the bundled models and their training checkpoints.
 
     Hub ids and local folders work wherever a bundled name does.
@@ -19,32 +24,25 @@ def command(
     from ed_interp.models.registry import bundled, bundled_names
 
     rows = [_row(bundled(name)) for name in bundled_names()]
-    if as_json:
-        typer.echo(json.dumps({"models": rows}))
-        return
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, show_edge=False)
-    longest = max((len(row["name"]) for row in rows), default=0)
-    table.add_column("model", no_wrap=True, min_width=longest)
-    table.add_column("architecture", no_wrap=True)
-    for name in ("blocks", "width", "size"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("checkpoints (training steps)")
-    for row in rows:
-        steps = ", ".join(str(step) for step in row["checkpoints"])
-        size = f"{row['bytes'] / 1e6:.1f} MB"
-        table.add_row(
-            row["name"], row["family"], str(row["blocks"]), str(row["width"]), size, steps
-        )
-    console = Console()
-    console.print(table)
-    console.print(
-        "A checkpoint is [bold]icl-gpt2@STEP[/]. Also: any Hugging Face hub id, or a local folder "
-        "of a model or a PEFT adapter."
+    table = Table(
+        name="models",
+        caption="",
+        heads=("model", "architecture", "blocks", "width", "size", "checkpoints (training steps)"),
+        rows=[
+            (
+                row["name"],
+                row["family"],
+                str(row["blocks"]),
+                str(row["width"]),
+                f"{row['bytes'] / 1e6:.1f} MB",
+                ", ".join(map(str, row["checkpoints"])),
+            )
+            for row in rows
+        ],
+        text=frozenset({1, 5}),
+        notes=(NOTE,),
     )
+    output.print({"models": rows}, table)
 
 
 def _row(entry: Any) -> dict[str, Any]:

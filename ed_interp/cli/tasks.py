@@ -2,47 +2,44 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from ed_interp.cli.app import app
+from ed_interp.cli.command import Output, command
+from ed_interp.options import Options
+from ed_interp.tables import Table
+
+_TITLES = {"mixed": "mixture", "labelled": "task", "list": "list"}
 
 
-def command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """List the built-in tasks. A file of your own is --data FILE of `ed-interp emergence`."""
+@command(app, "tasks", Options)
+def tasks(options: Options, output: Output) -> None:
+    """List the built-in tasks. For a file of your own use --data FILE."""
     from ed_interp.prompts.tasks import builtin_task, task_names
 
     rows = [_row(builtin_task(name)) for name in task_names()]
-    if as_json:
-        typer.echo(json.dumps({"tasks": rows}))
-        return
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    output.print({"tasks": rows}, *(_table(kind, rows) for kind in _TITLES))
 
-    console = Console()
-    for kind, size in (("mixed", "pairs"), ("labelled", "pairs"), ("list", "entities")):
-        # Names are there to be copied: they are never cut, whatever the width.
-        table = Table(box=SIMPLE_HEAD, show_edge=False)
-        longest = max(len(row["name"]) for row in rows if row["kind"] == kind)
-        title = {"mixed": "mixture", "labelled": "task", "list": "list"}[kind]
-        table.add_column(title, no_wrap=True, min_width=longest)
-        table.add_column(size, justify="right", no_wrap=True)
-        if kind != "list":
-            table.add_column("answers", justify="right", no_wrap=True)
-        table.add_column("for instance", max_width=26)
-        table.add_column("about")
-        for row in rows:
-            if row["kind"] == kind:
-                counts = [str(row[name]) for name in ("size", "answers") if row[name] is not None]
-                example = escape(row["example"].strip())
-                table.add_row(row["name"], *counts, example, escape(row["description"]))
-        console.print(table)
-        console.print()
+
+def _table(kind: str, rows: list[dict[str, Any]]) -> Table:
+    size = "entities" if kind == "list" else "pairs"
+    return Table(
+        name=kind,
+        caption="",
+        heads=(_TITLES[kind], size, "answers", "example", "description"),
+        rows=[
+            (
+                row["name"],
+                str(row["size"]),
+                "" if row["answers"] is None else str(row["answers"]),
+                row["example"].strip(),
+                row["description"],
+            )
+            for row in rows
+            if row["kind"] == kind
+        ],
+        text=frozenset({3, 4}),
+    )
 
 
 def _row(task: Any) -> dict[str, Any]:

@@ -1,0 +1,316 @@
+"""From an options class to a command: one flag per field, and what every verb has.
+
+    @command(app, "depths", DepthOptions, out=RUN_FOLDER)
+    def depths(options: DepthOptions, output: Output) -> None:
+        '''What ``--help`` says.'''
+        from ed_interp.probes.depths import depths
+
+        path = output.folder("depths-gpt2", options)
+        output.show(depths(options=options, out=path, overwrite=output.overwrite), path)
+
+A tuple is given with commas or by repeating the flag, whole numbers also as ranges (``0-8``).
+Every verb has ``--json``, ``--quiet`` and ``--debug``; one that writes has ``--out`` and
+``--overwrite``. Values are checked by the options class, so that a mistake reads the same in every
+verb and in Python.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import os
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
+
+import typer
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.options import (
+    MEASURE,
+    MODEL,
+    OUTPUT,
+    PROMPTS,
+    RUNNING,
+    TRAIN,
+    OptionError,
+    Options,
+    hints_of,
+    without_none,
+)
+from ed_interp.tables import Table
+
+if TYPE_CHECKING:
+    from ed_interp.results import Result
+
+O = TypeVar("O", bound=Options)  # noqa: E741 - short for the class of options
+
+RUNS = Path("ed-interp-runs")
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_LARGEST_RANGE = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Out:
+    """What ``--out`` of a verb means."""
+
+    help: str
+    shown: str | bool = False
+    required: bool = False
+
+
+RUN_FOLDER = Out("Run folder; an interrupted run in it is resumed.", "ed-interp-runs/NAME-001, ...")
+NEW_FOLDER = Out("Folder to make; an interrupted run in it is resumed.", required=True)
+NEW_FILE = Out("File to write.", required=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Where a verb's results go."""
+
+    out: Path | None
+    overwrite: bool
+    json: bool
+    quiet: bool
+
+    @property
+    def progress(self) -> bool:
+        """Whether progress is shown on stderr."""
+        return not self.quiet
+
+    @property
+    def path(self) -> Path:
+        """``--out`` of a verb that requires it."""
+        assert self.out is not None
+        return self.out
+
+    def folder(self, name: str, options: Options) -> Path:
+        """``--out``, or the next free (or interrupted) numbered folder of that name."""
+        from ed_interp.records.folders import next_run_path
+
+        return self.out or next_run_path(RUNS, name, options.to_dict())
+
+    def show(self, result: Result, path: Path | None = None) -> None:
+        """Print a result: one JSON object, or its tables; then where it was written."""
+        from ed_interp.processes import process
+
+        if process()[0]:
+            return
+        if self.json:
+            typer.echo(result.to_json())
+        else:
+            from ed_interp.cli.show import print_result
+
+            print_result(result)
+        self.written(path)
+
+    def print(self, data: Any, *tables: Table, headline: str = "") -> None:
+        """The same for plain data: JSON, or the headline and tables given."""
+        if self.json:
+            typer.echo(json.dumps(data, allow_nan=False))
+            return
+        from ed_interp.cli.show import print_tables
+
+        print_tables(tables, headline=headline)
+
+    def written(self, path: Path | None) -> None:
+        """Say on stderr where the files are."""
+        if path is None:
+            return
+        text = f"written to {shown(path)}"
+        if (path / "report.html").is_file():
+            text += f"; open {shown(path / 'report.html')}"
+        print(text, file=sys.stderr)
+
+
+def shown(path: Path) -> str:
+    """Relative to the current folder where that is clear."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def command(
+    app: typer.Typer, name: str, kind: type[O], *, out: Out | None = None
+) -> Callable[[Callable[[O, Output], None]], Callable[..., None]]:
+    """Register a function of (options, output) as the verb ``name`` of ``app``."""
+
+    def decorate(run: Callable[[O, Output], None]) -> Callable[..., None]:
+        flags = {field.name: _flag(field) for field in dataclasses.fields(kind)}
+
+        def call(**given: Any) -> None:
+            from ed_interp.results import COMMAND
+
+            as_json, quiet, debug = (given.pop(key) for key in ("as_json", "quiet", "debug"))
+            place, overwrite = given.pop("out", None), given.pop("overwrite", False)
+            del debug  # read by main(), before anything can fail
+            try:
+                options = kind(
+                    **{
+                        key: _parsed(kind, key, value)
+                        for key, value in given.items()
+                        if value is not None and value != []
+                    }
+                )
+            except OptionError as error:
+                label = flags.get(error.name, error.name)
+                raise InvalidInputError(f"{label} {error.problem}") from error
+            calm_libraries()
+            COMMAND.set(shlex.join(["ed-interp", *sys.argv[1:]]))
+            run(options, Output(place, overwrite, as_json, quiet))
+
+        vars(call)["__signature__"] = inspect.Signature(_parameters(kind, flags, out))
+        app.command(name, help=inspect.cleandoc(run.__doc__ or ""))(call)
+        return call
+
+    return decorate
+
+
+_ORDER = [MODEL, PROMPTS, MEASURE, TRAIN]
+
+
+def _parameters(
+    kind: type[Options], flags: dict[str, str], out: Out | None
+) -> list[inspect.Parameter]:
+    fields = list(dataclasses.fields(kind))
+    panels = list(dict.fromkeys(field.metadata.get("panel", "") for field in fields))
+    # The shared panels come first and the running of it last, in every verb; a verb's own between.
+    ordered = [p for p in ("", *_ORDER) if p in panels]
+    ordered += [p for p in panels if p not in (*ordered, RUNNING, OUTPUT)] + [RUNNING, OUTPUT]
+    fields.sort(key=lambda field: ordered.index(field.metadata.get("panel", "")))
+    hints = hints_of(kind)
+    made = [_parameter(field, hints[field.name], flags[field.name]) for field in fields]
+    if out is not None:
+        text = {"help": out.help, "rich_help_panel": OUTPUT}
+        default = inspect.Parameter.empty if out.required else None
+        place = typer.Option("--out", show_default=out.shown, metavar="PATH", **text)  # type: ignore[arg-type]
+        made.append(_keyword("out", Path if out.required else Path | None, place, default))
+        made.append(_switch("overwrite", "--overwrite", "Replace what --out holds, when complete."))
+    made.append(_switch("as_json", "--json", "Print one JSON object instead of tables."))
+    made.append(_switch("quiet", "--quiet", "No progress on stderr.", "-q"))
+    return [*made, _switch("debug", "--debug", "Show tracebacks.")]
+
+
+def _parameter(field: dataclasses.Field[Any], hint: Any, flag: str) -> inspect.Parameter:
+    rule, kind = field.metadata, without_none(hint)
+    required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    default = None if field.default is dataclasses.MISSING else field.default
+    several = get_origin(kind) is tuple
+    if rule.get("argument"):
+        about = typer.Argument(help=rule["help"], metavar=flag, show_default=rule["shown"] or False)
+        hint = list[str] if several else str
+        kept = inspect.Parameter.empty if required else None
+        return _keyword(field.name, hint if required else hint | None, about, kept)
+    text: dict[str, Any] = {"help": rule["help"], "rich_help_panel": rule["panel"] or None}
+    if kind is bool:
+        # One flag switches on; where on is the default, or nothing is, there are two.
+        pair = f"{flag}/--no-{flag.removeprefix('--')}" if default is not False else flag
+        about = typer.Option(pair, metavar="", show_default=rule["shown"] or bool(default), **text)
+        return _keyword(field.name, bool | None, about, default)
+    if default is not None and not rule["shown"]:
+        # As text, which the options class reads: so that --help shows it as it would be typed.
+        default = [",".join(map(_text, default))] if several else _text(default)
+    else:
+        default = None
+    about = typer.Option(
+        flag, metavar=_metavar(kind), show_default=rule["shown"] or bool(default), **text
+    )
+    plain: Any = list[str] if several else str
+    if required:
+        return _keyword(field.name, plain, about, inspect.Parameter.empty)
+    return _keyword(field.name, plain | None, about, default)
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _metavar(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        return _metavar(get_args(kind)[0]) + ",..."
+    choices = get_args(kind)
+    if choices:
+        return "|".join(map(str, choices))
+    return {int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(kind, "TEXT")
+
+
+def _switch(name: str, flag: str, help: str, *short: str) -> inspect.Parameter:
+    about = typer.Option(flag, *short, help=help, metavar="", rich_help_panel=OUTPUT)
+    return _keyword(name, bool, about, False)
+
+
+def _keyword(name: str, hint: Any, about: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=Annotated[hint, about])
+
+
+def _flag(field: dataclasses.Field[Any]) -> str:
+    if field.metadata.get("argument"):
+        return field.name.upper()
+    return field.metadata.get("flag") or f"--{field.name.replace('_', '-')}"
+
+
+def _parsed(kind: type[Options], name: str, value: Any) -> Any:
+    """The text of a flag as its field's type; what cannot be parsed is left for the class."""
+    hint = without_none(hints_of(kind)[name])
+    field = next(field for field in dataclasses.fields(kind) if field.name == name)
+    if get_origin(hint) is not tuple:
+        return _one(value, hint)
+    # A positional argument is one element: file names may hold commas. So may prompts.
+    whole = field.metadata.get("argument") or field.metadata.get("whole")
+    parts = value if whole else [part.strip() for text in value for part in text.split(",")]
+    element = get_args(hint)[0]
+    if element is int:
+        return tuple(number for part in parts for number in _range(name, part))
+    return tuple(dict.fromkeys(_one(part, element) for part in parts if part))
+
+
+def _one(value: Any, kind: Any) -> Any:
+    if kind in (int, float) and isinstance(value, str):
+        try:
+            return kind(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _range(name: str, text: str) -> Sequence[Any]:
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        try:
+            return [int(text)]
+        except ValueError:
+            raise OptionError(
+                name, f"must be whole numbers such as 0-8 or 0,1,2,4,8, got {text!r}"
+            ) from None
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first or last > _LARGEST_RANGE:
+        problem = f"must be ascending ranges up to {_LARGEST_RANGE:,}, got {text!r}"
+        raise OptionError(name, problem)
+    return range(first, last + 1)
+
+
+def calm_libraries() -> None:
+    """Silence bars and warnings of libraries, which would tear ours apart; errors still show.
+
+    Through the environment, which they read when they are imported: importing them here to tell
+    them would cost every verb two seconds.
+    """
+    for name, value in (
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+        ("TOKENIZERS_PARALLELISM", "true"),
+    ):
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    if "transformers" in sys.modules:
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
