@@ -22,9 +22,9 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.records import write_bytes
-from ed_interp.records.files import strict_json
+from ed_interp.records.files import new_file, strict_json
+from ed_interp.records.tensors import refuse_pickle
 from ed_interp.streams.direction import Direction
-from ed_interp.streams.direction_file import new_file, refuse_pickle
 from ed_interp.streams.provenance import BEFORE_FINAL_NORM
 
 _ARCHITECTURE = "controlvector"
@@ -180,7 +180,7 @@ def _check_magic(path: Path) -> None:
     except OSError:
         head = b""
     if head != b"GGUF":
-        refuse_pickle(path)
+        refuse_pickle(path, "GGUF")
         raise InvalidInputError(f"{path} is no GGUF file")
 
 

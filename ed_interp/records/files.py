@@ -76,6 +76,20 @@ def write_parquet(path: Path, frame: pd.DataFrame, *, schema: pa.Schema | None =
     return write_bytes(path, buffer.getvalue())
 
 
+def new_file(path: str | Path, *, overwrite: bool) -> Path:
+    """``path`` with its ``~`` resolved, where a file can be written.
+
+    Raises:
+        RunFolderError: it exists (and not ``overwrite``), or its folder does not.
+    """
+    path = Path(path).expanduser()
+    if path.exists() and not overwrite:
+        raise RunFolderError(f"{path} exists; pass overwrite=True, or another path")
+    if not path.parent.is_dir():
+        raise RunFolderError(f"cannot write {path}: there is no folder {path.parent}")
+    return path
+
+
 def strict_json(data: Any, what: str, **options: Any) -> str:
     """``data`` as JSON, or an InvalidInputError that says ``what`` could not be written."""
     try:

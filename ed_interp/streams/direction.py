@@ -26,11 +26,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.errors import EdInterpError, InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
-from ed_interp.streams.provenance import BEFORE_FINAL_NORM, ModelStamp, Provenance
 from ed_interp.models.sites import Site
+from ed_interp.records.files import new_file
+from ed_interp.records.tensors import read, write
+from ed_interp.streams.provenance import BEFORE_FINAL_NORM, ModelStamp, Provenance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -336,9 +338,8 @@ class Direction:
             RunFolderError: ``path`` exists (and not ``overwrite``) or cannot be written.
             InvalidInputError: the settings in its provenance are no plain data.
         """
-        from ed_interp.streams.direction_file import save_direction
-
-        return save_direction(self, Path(path), overwrite=overwrite)
+        path = new_file(path, overwrite=overwrite)
+        return write(path, self.vectors, kind="direction", meta=self.provenance.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Direction:
@@ -348,9 +349,11 @@ class Direction:
             InvalidInputError: nothing there, a pickle, a damaged or altered file, or something
                 else than a direction; the line says which.
         """
-        from ed_interp.streams.direction_file import load_direction
-
-        return load_direction(Path(path))
+        vectors, provenance = read(path, kind="direction")
+        try:
+            return cls(vectors, Provenance.from_dict(provenance))
+        except EdInterpError as error:
+            raise InvalidInputError(f"{path} holds no usable direction ({error})") from error
 
 
 def mean_of(directions: Sequence[Direction]) -> Direction:

@@ -104,7 +104,7 @@ def test_gguf_files_that_are_something_else(gguf, written, model, build_model, t
         written.write_bytes(data[:keep])
         refused(written, "damaged|no GGUF file")
     torch.save({"direction.1": torch.ones(32)}, tmp_path / "f.gguf")
-    refused(tmp_path / "f.gguf", "is a pickle")
+    refused(tmp_path / "f.gguf", "must be a GGUF file, got a pickle")
     refused(tmp_path / "none.gguf", "there is no file")
 
 
