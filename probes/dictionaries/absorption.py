@@ -1,12 +1,12 @@
-"""Splitting and absorption: whether a concept has its feature, one feature, everywhere.
+"""Splitting and absorption: whether one feature stands for a concept wherever it occurs.
 
 A concept is a category of tokens (:mod:`~ed_interp.probes.dictionaries.categories`). A logistic
-probe on the raw states says where the concept is and in which direction. *Splitting*: how many
-features the concept is spread over, by how many of them raise the F1 of a k-sparse probe by more
-than 0.03 each. *Absorption*: the share of tokens at which the probe finds the concept but none of
-its features is active, while a feature of another name carries it: one whose decoder row points
-along the probe and accounts for most of the reconstruction's component along it. After Chanin et
-al. 2024 (arXiv 2409.14507); their ablation is replaced by that component, so no model is run
+probe on the raw states says where the concept occurs and in which direction. *Splitting*: the
+number of features that the concept is spread over, counting those that raise the F1 of a k-sparse
+probe by more than 0.03 each. *Absorption*: the share of tokens at which the probe recognises the
+concept but none of its features is active, while another feature carries it: one whose decoder row
+points along the probe and makes up most of the reconstruction's component along it. After Chanin
+et al. 2024 (arXiv 2409.14507); that component replaces their ablation, so that no model is run
 again, and the thresholds below are ours.
 
 Cost: a regression per concept and number of features, on at most 4,000 tokens.
@@ -14,43 +14,21 @@ Cost: a regression per concept and number of features, on at most 4,000 tokens.
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ed_interp.probes.dictionaries.probing import f_ratio, logistic, predict
+from ed_interp.probes.dictionaries.rows import ConceptRow
 
 GAIN = 0.03
-"""Least gain in F1 for another feature to count as part of the concept."""
+"""Gain in F1 from which on another feature counts as part of the concept."""
 MOST_FEATURES = 5
 ALONG = 0.1
-"""Least cosine of a decoder row with the probe, to carry the concept."""
+"""Smallest cosine of a decoder row with the probe at which a feature can carry the concept."""
 SHARE = 0.4
-"""Least share of the reconstruction's component along the probe, likewise."""
+"""Smallest share of the reconstruction's component along the probe, likewise."""
 LEAST_TOKENS = 40
 _AT_MOST = 2000
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ConceptRow:
-    """One concept's features."""
-
-    concept: str
-    features: tuple[int, ...]
-    """Latents that it is spread over, the best first."""
-    f1_one: float
-    """Of the best one alone, on held-out tokens."""
-    f1: float
-    """Of all of them."""
-    f1_dense: float
-    """Of the probe on the raw states."""
-    missed: float
-    """Share of the tokens where the probe finds the concept and none of its features is active."""
-    absorbed: float
-    """Share where, besides, another feature carries it."""
-    n: int
-    """Tokens of the concept that were looked at."""
 
 
 def concepts(
@@ -66,11 +44,11 @@ def concepts(
 
     Args:
         states: ``token d_model``.
-        activations: ``token latent``, of these states.
+        activations: ``token latent``, at these states.
         ids: Token ids.
         decoder: ``latent d_model``.
         categories: Token ids by name.
-        seed: Of the choice of tokens.
+        seed: Random seed of the choice of tokens.
     """
     rng = np.random.default_rng(seed)
     rows: list[ConceptRow] = []
@@ -80,6 +58,7 @@ def concepts(
         size = min(len(positive), len(negative), _AT_MOST)
         if size < LEAST_TOKENS:
             continue
+        # As many with as without, so that the probes' threshold of one half fits.
         chosen = np.concatenate(
             [rng.choice(part, size, replace=False) for part in (positive, negative)]
         )
@@ -100,9 +79,11 @@ def _concept(
     probe = logistic(states[train], labels[train])
     predicted = predict(probe, states[test])
     order = np.argsort(-f_ratio(activations[train], labels[train]), kind="stable")
-    # Only features that speak for the concept can be its features.
-    speaks = activations[train][labels[train]].mean(0) > activations[train][~labels[train]].mean(0)
-    order = order[speaks[order]][:MOST_FEATURES]
+    # F is as large for a feature that is silent at the concept. Only one that is more active at it
+    # can stand for it.
+    inside = activations[train][labels[train]].mean(0)
+    outside = activations[train][~labels[train]].mean(0)
+    order = order[(inside > outside)[order]][:MOST_FEATURES]
     scores = [
         _f1(
             predict(
@@ -117,25 +98,26 @@ def _concept(
     while size < len(scores) and scores[size] - scores[size - 1] > GAIN:
         size += 1
     own = order[:size]
-    there = predicted & labels[test]
-    missed = there & ~(activations[test][:, own] > 0).any(1)
+    recognised = predicted & labels[test]
+    missed = recognised & ~(activations[test][:, own] > 0).any(1)
     absorbed = missed & _carried(activations[test], decoder, _direction(probe))
-    found = max(1, int(there.sum()))
+    total = max(1, int(recognised.sum()))
     return ConceptRow(
         name,
         tuple(int(feature) for feature in own),
         scores[0] if scores else 0.0,
         scores[size - 1] if scores else 0.0,
         _f1(predicted, labels[test]),
-        float(missed.sum() / found),
-        float(absorbed.sum() / found),
+        float(missed.sum() / total),
+        float(absorbed.sum() / total),
         int(labels.sum()),
     )
 
 
 def _direction(probe: object) -> NDArray[np.float64]:
-    """The probe's direction in the stream, of length 1 (its columns were scaled)."""
+    """The probe's direction in the stream, of length 1."""
     scale, regression = (step for _, step in probe.steps)  # type: ignore[attr-defined]
+    # The weights are those of scaled columns: undo it, and leave columns that are 0 everywhere.
     weight = regression.coef_[0].astype(np.float64) / np.where(scale.scale_ > 0, scale.scale_, 1.0)
     direction: NDArray[np.float64] = weight / max(float(np.linalg.norm(weight)), 1e-12)
     return direction
@@ -146,7 +128,7 @@ def _carried(
     decoder: NDArray[np.float32],
     direction: NDArray[np.float64],
 ) -> NDArray[np.bool_]:
-    """Where one feature along the probe makes most of the component along it."""
+    """Tokens at which one feature along the probe makes up most of the component along it."""
     component = decoder.astype(np.float64) @ direction
     cosine = component / np.maximum(np.linalg.norm(decoder, axis=1), 1e-12)
     parts = activations * component

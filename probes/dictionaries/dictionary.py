@@ -20,11 +20,11 @@ from torch import Tensor
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load as load_model
+from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.readme import readme_of
 from ed_interp.records import RunFolder, write_bytes, write_json, write_text
 from ed_interp.streams.direction import Direction
 from ed_interp.streams.provenance import ModelStamp
-from ed_interp.models.sites import Site
 
 if TYPE_CHECKING:
     from sae_lens import SAE

@@ -13,6 +13,7 @@ import torch
 
 from ed_interp.errors import InvalidInputError, ModelLoadError, RunFolderError, UnknownNameError
 from ed_interp.errors import unknown as unknown_name
+from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.dictionary import (
     CONFIG,
     FORMAT,
@@ -24,7 +25,6 @@ from ed_interp.probes.dictionaries.dictionary import (
 )
 from ed_interp.probes.dictionaries.formats import dictionary_learning, sparsify
 from ed_interp.probes.dictionaries.formats.parts import check_shapes, read_json, read_safetensors
-from ed_interp.models.sites import Site
 
 if TYPE_CHECKING:
     from sae_lens import SAE

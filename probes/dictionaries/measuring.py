@@ -16,6 +16,7 @@ import torch
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.load import load as load_model
+from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.absorption import ConceptRow, concepts
 from ed_interp.probes.dictionaries.categories import token_categories, token_texts
 from ed_interp.probes.dictionaries.dictionary import Dictionary
@@ -35,7 +36,6 @@ from ed_interp.probes.dictionaries.text import (
 )
 from ed_interp.progress import Progress
 from ed_interp.prompts.tasks import LabelledTask, MixedTask
-from ed_interp.models.sites import Site
 
 TOKENS = 100_000
 CE_TOKENS = 20_000

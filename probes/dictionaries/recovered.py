@@ -1,15 +1,14 @@
 """How much of the model's prediction survives the dictionary: cross-entropy recovered.
 
-``recovered = (L_ablated - L_spliced) / (L_ablated - L_clean)``: 1 where putting the reconstruction
-in the stream's place costs nothing, 0 where it is as bad as putting a constant there. Two constants
-are used, and both numbers are given: zero (the usual one, and the easier one, since zero is far
-from any state) and the mean state. Cost: four forward passes with all logits over the windows.
+``recovered = (L_ablated - L_spliced) / (L_ablated - L_clean)``: 1 if replacing the stream by the
+reconstruction costs nothing, 0 if it is as bad as replacing it by a constant. Both numbers are
+reported: for zero (the usual constant, and the easier one, since zero is far from any state) and
+for the mean state. Cost: four forward passes with all logits over the windows.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,36 +19,16 @@ from torch import Tensor
 
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
+from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.dictionary import Dictionary
+from ed_interp.probes.dictionaries.rows import Recovered
 from ed_interp.probes.dictionaries.states import padded
 from ed_interp.probes.dictionaries.text import Ids
 from ed_interp.progress import Progress, track
 from ed_interp.streams.injection import Replace, Selector, Where, inject
-from ed_interp.models.sites import Site
 
 _BATCH_TOKENS = 4096
 _RESAMPLES = 1000
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Recovered:
-    """Mean cross-entropy per predicted token, in nats, and what the dictionary keeps of it."""
-
-    clean: float
-    spliced: float
-    zero: float
-    """With 0 in the stream's place."""
-    mean: float
-    """With the mean state in its place."""
-    against_zero: float
-    against_zero_low: float
-    """Lower end of the 95% bootstrap interval over windows."""
-    against_zero_high: float
-    against_mean: float
-    against_mean_low: float
-    against_mean_high: float
-    tokens: int
-    """Predicted tokens."""
 
 
 def cross_entropy_recovered(
@@ -66,13 +45,13 @@ def cross_entropy_recovered(
     """Cross-entropy of the next token over ``windows``, clean, spliced and ablated.
 
     Args:
-        dictionary: What is spliced in.
+        dictionary: Spliced in at the site.
         hooked: The model.
-        windows: Of at least two tokens behind ``skip``; shorter ones predict nothing.
+        windows: Those with fewer than two tokens after ``skip`` predict nothing and are left out.
         mean: State for mean ablation.
-        site: If not the dictionary's own.
-        skip: Tokens at the beginning of every window that are left as they are.
-        seed: Of the bootstrap.
+        site: Another site than the dictionary's own.
+        skip: Tokens at the beginning of every window that are left unchanged.
+        seed: Random seed of the bootstrap.
         progress: True for a bar on stderr, or a callable.
     """
     place = dictionary.check(hooked, at=site)
@@ -94,27 +73,18 @@ def cross_entropy_recovered(
             advance(len(group))
     counts = np.array([len(ids) - skip - 1 for ids in usable], dtype=np.float64)
     sums = {name: np.concatenate(parts) for name, parts in arms.items()}
-    # Whole windows are drawn, the same ones for all four: tokens of a window go together.
+    # Tokens of one window depend on each other, so windows are drawn, the same ones for all arms.
     drawn = np.random.default_rng(seed).multinomial(
         len(usable), np.full(len(usable), 1 / len(usable)), size=_RESAMPLES
     )
     once = np.ones((1, len(usable)))
-    ends: dict[str, tuple[float, float, float]] = {}
+    shares: dict[str, float] = {}
     for name in ("zero", "mean"):
-        sampled = _share(drawn, sums, name)
-        low, high = np.percentile(sampled, [2.5, 97.5])
-        ends[name] = (float(_share(once, sums, name)[0]), float(low), float(high))
+        low, high = np.percentile(_share(drawn, sums, name), [2.5, 97.5])
+        shares[f"against_{name}"] = float(_share(once, sums, name)[0])
+        shares |= {f"against_{name}_low": float(low), f"against_{name}_high": float(high)}
     means = {name: float(values.sum() / counts.sum()) for name, values in sums.items()}
-    return Recovered(
-        **means,
-        against_zero=ends["zero"][0],
-        against_zero_low=ends["zero"][1],
-        against_zero_high=ends["zero"][2],
-        against_mean=ends["mean"][0],
-        against_mean_low=ends["mean"][1],
-        against_mean_high=ends["mean"][2],
-        tokens=int(counts.sum()),
-    )
+    return Recovered(**means, **shares, tokens=int(counts.sum()))
 
 
 def _share(
@@ -122,7 +92,7 @@ def _share(
     sums: dict[str, NDArray[np.float64]],
     ablated: str,
 ) -> NDArray[np.float64]:
-    """Recovered for each way of counting the windows; 0 where ablation costs nothing."""
+    """Share recovered for each row of counts of the windows; 0 if ablation costs nothing."""
     lost = times @ (sums[ablated] - sums["clean"])
     kept = times @ (sums[ablated] - sums["spliced"])
     return np.divide(kept, lost, out=np.zeros(len(times)), where=np.abs(lost) > 1e-12)
@@ -131,6 +101,7 @@ def _share(
 def _groups(windows: Sequence[Ids]) -> Iterator[list[Ids]]:
     group: list[Ids] = []
     for ids in windows:
+        # What a group costs is its padded size.
         if group and (len(group) + 1) * max(len(ids), *map(len, group)) > _BATCH_TOKENS:
             yield group
             group = []
@@ -143,7 +114,7 @@ def _groups(windows: Sequence[Ids]) -> Iterator[list[Ids]]:
 def _losses(
     hooked: HookedModel, windows: Sequence[Ids], site: Site, skip: int
 ) -> NDArray[np.float64]:
-    """Summed cross-entropy of the tokens of each window behind ``skip + 1``, in nats."""
+    """Summed cross-entropy of each window's tokens after the first ``skip + 1``, in nats."""
     ids, lengths = padded(windows)
     every = torch.arange(ids.shape[1]).expand(ids.shape)
     last = torch.zeros(len(windows), 1, dtype=torch.long)
@@ -153,6 +124,8 @@ def _losses(
     losses = torch.nn.functional.cross_entropy(
         reading.logits[:, :-1].float().flatten(0, 1), targets.flatten(), reduction="none"
     ).view(targets.shape)
+    # Target i is token i + 1. The first token after the special ones is predicted from them alone,
+    # where nothing was replaced, and what follows a window's end is padding.
     place = torch.arange(targets.shape[1], device=losses.device)
     counted = (place >= skip) & (place < (lengths - 1).to(losses.device)[:, None])
     summed: NDArray[np.float64] = (losses.double() * counted).sum(1).cpu().numpy()

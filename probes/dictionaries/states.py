@@ -1,9 +1,9 @@
 """Residual-stream states at every token of windows of text, streamed.
 
-:func:`stream_states` reads in order, with the place of every token; :class:`Batches` is an endless
-shuffled stream for training. Cost: one forward pass up to the site, without the head; windows of
-similar length go together, so that little is spent on padding. Memory: one buffer of states, 4
-bytes per token and channel.
+:func:`stream_states` reads in order; :class:`Batches` is an endless shuffled stream for training.
+Cost: one forward pass up to the site, without the head; windows of similar length are read
+together, so that little is spent on padding. Memory: one buffer of states, 4 bytes per token and
+channel.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
+from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.text import Ids, Windows
 from ed_interp.streams.finite import check_finite
-from ed_interp.models.sites import Site
 
 _BATCH_TOKENS = 8192
 
@@ -32,15 +32,13 @@ class TokenStates:
     """Float32, on the model's device."""
     ids: Int[Tensor, "token"]
     window: Int[Tensor, "token"]
-    """Number of the window a token stands in, from 0."""
-    position: Int[Tensor, "token"]
-    """Place in that window, special tokens counted."""
+    """Number of each token's window, from 0."""
 
 
 def stream_states(
     hooked: HookedModel, site: Site, windows: Iterable[Ids], *, skip: int = 0
 ) -> Iterator[TokenStates]:
-    """States of every token of ``windows`` behind the first ``skip``, in order.
+    """States of every token of ``windows`` after the first ``skip``, in order.
 
     Raises:
         CaptureError: the hook did not fire, or states that are not finite.
@@ -65,13 +63,11 @@ def _groups(windows: Iterable[Ids]) -> Iterator[list[Ids]]:
 
 
 def padded(windows: Sequence[Ids]) -> tuple[Int[Tensor, "window pos"], Int[Tensor, "window"]]:
-    """Windows as one tensor, and their lengths.
-
-    Padding is on the right, where no token sees it, and repeats the last token: a padding token
-    would make ``transformers`` ask for a mask.
-    """
+    """Windows as one tensor, and their lengths."""
     lengths = torch.tensor([len(ids) for ids in windows])
     width = int(lengths.max())
+    # On the right, where no token of the text attends to it. The last token is repeated because
+    # transformers asks for a mask when it sees a padding token.
     rows = [[*ids, *[ids[-1]] * (width - len(ids))] for ids in windows]
     return torch.tensor(rows), lengths
 
@@ -82,7 +78,8 @@ def _read(
     order = sorted(range(len(windows)), key=lambda row: len(windows[row]))
     parts: list[list[int]] = [[]]
     for row in order:
-        # Sorted: the newest is the longest. A quarter of padding costs less than another pass.
+        # In order of length, so a part's first window is its shortest and this one the longest of
+        # all so far. A quarter of padding costs less than another pass.
         shortest = len(windows[parts[-1][0]]) if parts[-1] else len(windows[row])
         if parts[-1] and len(windows[row]) > max(shortest * 4 / 3, shortest + 4):
             parts.append([])
@@ -91,16 +88,15 @@ def _read(
     for part in parts:
         ids, lengths = padded([windows[row] for row in part])
         every = torch.arange(ids.shape[1]).expand(ids.shape)
-        found = hooked.runner.run(Inputs(ids), sites=[site], reads=every).states
-        check_finite(hooked, found, [site])
+        read = hooked.runner.run(Inputs(ids), sites=[site], reads=every).states
+        check_finite(hooked, read, [site])
         for place, row in enumerate(part):
-            states[row] = found[place, skip : int(lengths[place]), 0]
+            states[row] = read[place, skip : int(lengths[place]), 0]
     tokens = [ids[skip:] for ids in windows]
     return TokenStates(
         torch.cat([states[row] for row in range(len(windows))]),
         torch.tensor([token for ids in tokens for token in ids], dtype=torch.long),
         torch.tensor([first + row for row, ids in enumerate(tokens) for _ in ids]),
-        torch.tensor([skip + place for ids in tokens for place in range(len(ids))]),
     )
 
 
@@ -108,9 +104,9 @@ class Batches:
     """Endless shuffled batches of states, the same ones for the same seed.
 
     States are read block by block, each block shuffled as a whole and served before the next one
-    is read, so that where training stands is told by two numbers (:attr:`block`,
-    :attr:`served`) and a resumed run reads only the block it stopped in. The last window of a
-    block is cut where the block is full.
+    is read. Two numbers (:attr:`block`, :attr:`served`) therefore say how far training is, and a
+    resumed run reads only the block it stopped in. The last window of a block is cut where the
+    block is full.
     """
 
     def __init__(
@@ -129,7 +125,7 @@ class Batches:
         self.block = 0
         """Number of the block that is being served."""
         self.served = 0
-        """Batches of it that were served."""
+        """How many of its batches were served."""
 
     def __iter__(self) -> Batches:
         return self
@@ -146,7 +142,7 @@ class Batches:
         return self._states[start : start + self._batch_size]
 
     def skip_to(self, block: int, served: int) -> None:
-        """Go to where a run stopped: whole blocks are passed over without being read."""
+        """Go to where a run stopped: whole blocks are skipped without reading their states."""
         if served == self._blocks_of:  # stopped between two blocks
             block, served = block + 1, 0
         for _ in range(block):
@@ -164,8 +160,10 @@ class Batches:
         return taken
 
     def _shuffled(self, windows: list[Ids]) -> Tensor:
-        found = stream_states(self._hooked, self._site, windows, skip=self._skip)
-        states = torch.cat([part.states for part in found])
+        read = stream_states(self._hooked, self._site, windows, skip=self._skip)
+        states = torch.cat([part.states for part in read])
+        # A seed of its own per block, so that a resumed run shuffles it alike. The factor keeps
+        # block 1 of seed 0 from being block 0 of seed 1.
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.block)
         order = torch.randperm(len(states), generator=generator)
         return states[order.to(states.device)]

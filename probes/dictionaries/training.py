@@ -33,6 +33,7 @@ import torch
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load as load_model
+from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries import architectures
 from ed_interp.probes.dictionaries.checkpoint import NAME as CHECKPOINT
 from ed_interp.probes.dictionaries.checkpoint import Logged, read_checkpoint, write_checkpoint
@@ -42,7 +43,6 @@ from ed_interp.probes.dictionaries.text import TextSource, Windows, default_wind
 from ed_interp.progress import Progress, track
 from ed_interp.records import RunFolder, environment
 from ed_interp.streams.provenance import ModelStamp
-from ed_interp.models.sites import Site
 
 if TYPE_CHECKING:
     from sae_lens import SAETrainer, TrainingSAE

@@ -21,11 +21,11 @@ from torch import Tensor
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs, TransformersRunner
+from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.dictionary import Dictionary
 from ed_interp.probes.dictionaries.text import Ids
 from ed_interp.progress import Progress, track
 from ed_interp.streams.injection import Add, Where, inject
-from ed_interp.models.sites import Site
 
 _ROWS = 256
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load as load_model
+from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.categories import token_categories, token_texts
 from ed_interp.probes.dictionaries.description.clamping import clamp_effects
 from ed_interp.probes.dictionaries.description.contexts import TopContexts
@@ -39,7 +40,6 @@ from ed_interp.probes.dictionaries.text import (
     text_source,
 )
 from ed_interp.progress import Progress, track
-from ed_interp.models.sites import Site
 
 TOKENS = 200_000
 SCORED_TOKENS = 50_000

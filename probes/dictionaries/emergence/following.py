@@ -18,6 +18,7 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load as load_model
 from ed_interp.models.registry import bundled, bundled_names
+from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.dictionary import Dictionary
 from ed_interp.probes.dictionaries.emergence.information import label_information
 from ed_interp.probes.dictionaries.emergence.result import FeatureEmergence, FeatureEmergenceRow
@@ -33,7 +34,6 @@ from ed_interp.prompts.tasks import (
 )
 from ed_interp.prompts.tokens import tokenize
 from ed_interp.streams.capture import capture
-from ed_interp.models.sites import Site
 
 ACTIVE_SHARE = 0.01
 """Of prompts, from which on a feature counts as active."""

@@ -125,7 +125,9 @@ def convert(
     if architecture == "topk":
         k = trainer.get("k", tensors.get("k"))
         if k is None:
-            raise InvalidInputError(f"{where}: a top-k dictionary must say its k; pass config={{'k': 32}}")
+            raise InvalidInputError(
+                f"{where}: a top-k dictionary must say its k; pass config={{'k': 32}}"
+            )
         settings = {"k": int(k), "rescale_acts_by_decoder_norm": False}
         weights.pop("threshold", None)
     elif architecture == "jumprelu":
@@ -182,7 +184,7 @@ def _guess(tensors: dict[str, Tensor]) -> str:
 def _metadata(trainer: dict[str, Any]) -> dict[str, Any]:
     hook = model = None
     if trainer.get("layer") is not None:
-        # Their residual-stream runs read a block's output; other submodules have names of their own.
+        # Residual-stream runs read a block's output; other submodules are named.
         part = str(trainer.get("submodule_name") or "resid_post")
         kinds = {"mlp": "mlp_out", "attn": "attn_out"}
         kind = next((ours for theirs, ours in kinds.items() if theirs in part), "resid_post")

@@ -104,7 +104,7 @@ def check_shapes(weights: Weights, where: str) -> None:
     missing = [name for name in ("W_enc", "W_dec", "b_dec") if name not in weights]
     if missing:
         raise ModelLoadError(
-            f"{where} holds no {' and no '.join(missing)}; its tensors: {', '.join(sorted(weights))}"
+            f"{where} holds no {' and no '.join(missing)}; it holds {', '.join(sorted(weights))}"
         )
     encoder, decoder = weights["W_enc"], weights["W_dec"]
     if encoder.ndim != 2 or decoder.shape != encoder.shape[::-1]:

@@ -28,6 +28,7 @@ from scipy.stats import rankdata
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.load import load as load_model
+from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.categories import token_categories, token_texts
 from ed_interp.probes.dictionaries.interpretation.explaining import (
     Examples,
@@ -44,7 +45,6 @@ from ed_interp.probes.dictionaries.text import (
     text_source,
 )
 from ed_interp.progress import Progress, track
-from ed_interp.models.sites import Site
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -80,7 +80,9 @@ class SpikeSlabHeads(SAE[Any]):  # type: ignore[misc]
     def decode(self, feature_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_in"]:
         """A linear map with SAELens's hooks, as in other dictionaries."""
         out = self.hook_sae_recons(feature_acts @ self.W_dec + self.b_dec)
-        restored: Tensor = self.reshape_fn_out(self.run_time_activation_norm_fn_out(out), self.d_head)
+        restored: Tensor = self.reshape_fn_out(
+            self.run_time_activation_norm_fn_out(out), self.d_head
+        )
         return restored
 
     @torch.no_grad()
