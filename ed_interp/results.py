@@ -283,17 +283,18 @@ def load_any(folder: str | Path) -> Result:
     """
     folder = Path(folder).expanduser()
     # run.json first: a study's folder holds other JSON beside it.
-    files = sorted(folder.glob("*.json"), key=lambda file: (file.name != Result.FILE, file.name))
-    kind, data, file = "", None, folder / Result.FILE
-    for file in files or [folder / Result.FILE]:
-        data = _read_json(file)
+    files = [file for file in folder.glob("*.json") if file.name != "settings.json"]
+    files.sort(key=lambda file: (file.name != Result.FILE, file.name))
+    kind, last = "", folder / Result.FILE
+    for file in files or [last]:
+        data, last = _read_json(file), file
         kind = str(data.get("format", "")) if isinstance(data, dict) else ""
         cls = kind.startswith(_PREFIX) and _class_of(kind.removeprefix(_PREFIX))
         if cls and file.name == cls.FILE:
             return cls._from_file(file, data)
     known = ", ".join(HOMES)
     raise RunFolderError(
-        f"{folder} must hold a result of ed-interp ({known}), got format {kind!r} in {file.name}"
+        f"{folder} must hold a result of ed-interp ({known}), got format {kind!r} in {last.name}"
     )
 
 
@@ -370,7 +371,9 @@ def _first_problem(error: Any) -> str:
     reason = problem["msg"][0].lower() + problem["msg"][1:]
     if problem["type"] == "unexpected_keyword_argument":
         reason = "unknown field"
-    return f"{place.lstrip('.') or 'the whole'}: {reason}, got {problem['input']!r:.60}"
+    elif problem["type"] != "missing":
+        reason += f", got {problem['input']!r:.60}"
+    return f"{place.lstrip('.') or 'the whole'}: {reason}"
 
 
 def _read_json(file: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The house style of every figure: colours for light and dark, fonts, ticks.
+"""The house style of every chart: colours for light and dark, fonts, ticks, short texts.
 
 Depth is a sequential scale whose lightness grows (dark theme) or falls off (light theme) evenly,
 so that it survives colour blindness and grey printing, and which keeps a contrast of at least 3
@@ -11,12 +11,15 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-ThemeName = Literal["light", "dark"]
+ThemeName = Literal["light", "dark", "either"]
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 MANY_BLOCKS = 8
 """With more blocks than this, a colour bar takes the place of one label per block."""
+
+FONT_COLOUR = "#010203"
+"""Text of the theme ``either``, which the SVG replaces by the colour of the page around it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +59,44 @@ THEMES: dict[ThemeName, Theme] = {
         logprob="#ffb066",
         heat=("#97520f", "#1a202b", "#2c68ad"),
     ),
+    # For pictures inside somebody else's page, which may be white or dark.
+    "either": Theme(
+        background="none",
+        text=FONT_COLOUR,
+        muted="#7b8391",
+        grid="#8a93a24d",
+        depth=("#5b6ee8", "#9a55dc", "#cc4aa6", "#d9525c", "#bf7420"),
+        accuracy="#3b86d8",
+        logprob="#c07a2c",
+        heat=("#d98f4a", "#8a93a2", "#549cdf"),
+    ),
 }
+PAGE_THEMES: tuple[ThemeName, ThemeName] = ("light", "dark")
+"""What a page holds; ``either`` is for pictures without a page of their own."""
 
 
-EITHER = ("#5b6ee8", "#9a55dc", "#cc4aa6", "#d9525c", "#bf7420")
-"""Depth colours that can be told from a white and from a dark page."""
+def colour_of(theme: Theme, colour: str | float) -> str:
+    """The colour of a mark in a theme: a role, a place on the scale of depth, or ``#rrggbb``."""
+    if isinstance(colour, (int, float)):
+        return mix(theme.depth, colour)
+    named = {
+        "text": theme.text,
+        "muted": theme.muted,
+        "accent": theme.accuracy,
+        "caution": theme.logprob,
+    }
+    return named.get(colour, colour)
+
+
+def depth(layer: int, layers: Sequence[int]) -> float:
+    """The place of block ``layer`` on the scale of depth, from 0 to 1."""
+    first, last = min(layers), max(layers)
+    return (layer - first) / (last - first) if last > first else 0.5
+
+
+def plural(count: int, noun: str) -> str:
+    """``count`` and ``noun``: 1 shot, 2 shots."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def mix(scale: Sequence[str], t: float) -> str:
@@ -70,12 +106,6 @@ def mix(scale: Sequence[str], t: float) -> str:
     low, high = _rgb(scale[i]), _rgb(scale[i + 1])
     part = place - i
     return "#" + "".join(f"{round(a + (b - a) * part):02x}" for a, b in zip(low, high, strict=True))
-
-
-def depth_colour(theme: Theme, layer: int, layers: Sequence[int]) -> str:
-    """The colour of block ``layer`` among ``layers``."""
-    first, last = min(layers), max(layers)
-    return mix(theme.depth, (layer - first) / (last - first) if last > first else 0.5)
 
 
 def translucent(colour: str, alpha: float) -> str:
