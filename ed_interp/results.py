@@ -53,10 +53,12 @@ HOMES = {
     "adapter-training": "ed_interp.adapters.training.result",
     "calibration": "ed_interp.probes.emergence.calibration.result",
     "comparison": "ed_interp.eval.compare.result",
+    "dictionary": "ed_interp.probes.dictionaries.record",
     "dictionary-measurement": "ed_interp.probes.dictionaries.measurement",
     "emergence": "ed_interp.probes.emergence.curve",
     "feature-descriptions": "ed_interp.probes.dictionaries.description.descriptions",
     "feature-emergence": "ed_interp.probes.dictionaries.emergence.result",
+    "interpretations": "ed_interp.probes.dictionaries.interpretation.result",
     "steering-sweep": "ed_interp.eval.steering.result",
     "study": "ed_interp.eval.study.result",
 }

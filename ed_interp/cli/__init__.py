@@ -20,7 +20,7 @@ from ed_interp.cli import (
     calibrate,
     compare,
     emergence,
-    features,
+    features,  # noqa: F401
     models,  # noqa: F401 - it adds itself
     paper,
     steer,
@@ -32,7 +32,6 @@ from ed_interp.errors import EdInterpError, InvalidInputError, ModelLoadError, U
 # Verbs that do not add themselves yet.
 app.command("emergence", help=emergence.HELP)(emergence.command)
 app.add_typer(adapter.app, name="adapter")
-app.add_typer(features.app, name="features")
 app.add_typer(steer.app, name="steer")
 app.command("compare", help=compare.HELP)(compare.command)
 app.command("paper", help=paper.HELP)(paper.command)

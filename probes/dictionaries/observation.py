@@ -41,9 +41,9 @@ class Observation:
     """Token ids, in the order of the text; special tokens in front are left out."""
     window: NDArray[np.int64]
     """Number of each token's window."""
-    fvu: float | None = None
+    fvu: float = float("nan")
     """Fraction of variance unexplained: squared error over squared distance from the mean."""
-    mean: NDArray[np.float32] | None = None
+    mean: NDArray[np.float32] = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
     """Mean state."""
 
     @classmethod

@@ -67,17 +67,27 @@ def sparse_probing(
     """
     place = dictionary.check(hooked, at=site)
     rows: list[ProbeRow] = []
-    for name in tasks:
-        task = builtin_task(name) if isinstance(name, str) else name
-        if not isinstance(task, (LabelledTask, MixedTask)):
-            raise InvalidInputError(
-                f"task must have labels to probe for, got {task.name!r}; use a labelled or mixed one"
-            )
+    for task in map(probe_task, tasks):
         states, labels = labelled_states(hooked, place, task, seed=seed)
         with torch.no_grad():
             activations = dictionary.encode(states).float().cpu().numpy()
         rows += _probe(task.name, activations, states.cpu().numpy(), labels, features, seed)
     return tuple(rows)
+
+
+def probe_task(task: str | LabelledTask | MixedTask) -> LabelledTask | MixedTask:
+    """A task that can be probed, by name or as it is.
+
+    Raises:
+        UnknownNameError: no such task.
+        InvalidInputError: a task without labels.
+    """
+    named = builtin_task(task) if isinstance(task, str) else task
+    if not isinstance(named, (LabelledTask, MixedTask)):
+        raise InvalidInputError(
+            f"tasks must have labels to probe for, got {named.name!r}; use a labelled or mixed task"
+        )
+    return named
 
 
 def labelled_states(

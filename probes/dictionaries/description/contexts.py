@@ -1,9 +1,9 @@
 """The contexts in which each latent is most active, found in one pass over any amount of text.
 
 For every latent the ``keep`` windows with the highest activation are kept, one context per window,
-with the tokens around its peak and the latent's activation at each of them. Along the way it counts
-how often and how strongly each latent is active. Cost: one sort of the activations that beat the
-least one kept, of each batch; memory ``latent x keep x width`` times 6 bytes, whatever the length
+with the tokens around its peak and the latent's activation at each of them. The same pass counts
+how often and how strongly each latent is active. Cost: one sort per batch, of the activations that
+exceed the smallest one kept; memory ``latent x keep x width`` times 6 bytes, whatever the length
 of the text.
 """
 
@@ -28,7 +28,7 @@ _LOWEST, _HIGHEST = -10, 14
 BIN_EDGES: NDArray[np.float64] = 2.0 ** np.linspace(
     _LOWEST, _HIGHEST, (_HIGHEST - _LOWEST) * BINS_PER_OCTAVE + 1
 )
-"""Of the histograms: two bins for every doubling; what lies outside is counted in the end bins."""
+"""Edges of the histograms: two bins per doubling; values outside are counted in the end bins."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,15 +36,15 @@ class Contexts:
     """The strongest contexts of each latent, strongest first."""
 
     ids: NDArray[np.int32]
-    """``latent context width``: token ids; -1 where the window had no token or there is none."""
+    """``latent context width``: token ids; -1 beyond the window, and where a context is missing."""
     values: NDArray[np.float16]
     """``latent context width``: the latent's activation at each of these tokens."""
     peak: NDArray[np.float32]
-    """``latent context``: activation at the peak, which stands in column ``BEFORE``; 0 for none."""
+    """``latent context``: activation at the peak, in column ``BEFORE``; 0 without a context."""
 
 
 class TopContexts:
-    """Takes batches of activations, keeps the strongest contexts. See the module's docstring."""
+    """Takes batches of activations and keeps the strongest contexts."""
 
     def __init__(self, latents: int, *, keep: int) -> None:
         self.tokens = 0
@@ -52,12 +52,12 @@ class TopContexts:
         """Tokens at which each latent was active."""
         self.summed = np.zeros(latents)
         self.histogram = np.zeros((latents, len(BIN_EDGES) - 1), dtype=np.int64)
-        """``latent bin``: how often each latent was active how strongly; see BIN_EDGES."""
+        """``latent bin``: counts of activations by strength; see BIN_EDGES."""
         self._keep = keep
         self._ids = np.full((latents, keep, WIDTH), NO_TOKEN, dtype=np.int32)
         self._values = np.zeros((latents, keep, WIDTH), dtype=np.float16)
         self._peak = np.zeros((latents, keep), dtype=np.float32)
-        # Float16 ends at 65,504, which few dictionaries reach; those are shown clipped.
+        # Float16 ends at 65,504, which few dictionaries reach; larger values are shown clipped.
         self._largest = float(np.finfo(np.float16).max)
 
     def add(self, part: TokenStates, activations: Float[Tensor, "token latent"]) -> None:
@@ -75,6 +75,7 @@ class TopContexts:
 
     def _count(self, latent: NDArray[np.int64], value: NDArray[np.float32]) -> None:
         bins = self.histogram.shape[1]
+        # The bin in closed form, and all latents in one count of latent * bins + bin.
         place = np.floor((np.log2(np.maximum(value, 1e-30)) - _LOWEST) * BINS_PER_OCTAVE)
         flat = latent * bins + np.clip(place, 0, bins - 1).astype(np.int64)
         counts = np.bincount(flat, minlength=self.histogram.size)
@@ -99,6 +100,7 @@ class TopContexts:
         _, first = np.unique(pair, return_index=True)
         first = np.sort(first)
         token, latent, value = token[first], latent[first], value[first]
+        # Position within each latent's run, as searchsorted returns where the run begins.
         rank = np.arange(len(latent)) - np.searchsorted(latent, latent)
         first = rank < self._keep
         token, latent, value = token[first], latent[first], value[first]
@@ -122,11 +124,12 @@ class TopContexts:
     ) -> tuple[NDArray[np.int32], NDArray[np.float16]]:
         place = token[:, None] + np.arange(-BEFORE, AFTER + 1)
         inside = np.clip(place, 0, len(ids) - 1)
-        there = (inside == place) & (window[inside] == window[token][:, None])
-        found = np.where(there, ids[inside], NO_TOKEN).astype(np.int32)
-        values = np.where(there, dense[inside, latent[:, None]], 0.0)
-        return found, np.minimum(values, self._largest).astype(np.float16)
+        # Neither beyond the ends of the batch nor in a neighbouring window.
+        valid = (inside == place) & (window[inside] == window[token][:, None])
+        around = np.where(valid, ids[inside], NO_TOKEN).astype(np.int32)
+        values = np.where(valid, dense[inside, latent[:, None]], 0.0)
+        return around, np.minimum(values, self._largest).astype(np.float16)
 
     def result(self) -> Contexts:
-        """What was kept so far."""
+        """The contexts kept so far."""
         return Contexts(self._ids, self._values, self._peak)

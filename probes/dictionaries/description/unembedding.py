@@ -2,9 +2,9 @@
 
     effect[latent, token] = (centred row * scale of the final norm) . unembedding[token]
 
-less its mean over the vocabulary, which no softmax sees. The row is centred where the final norm
+less its mean over the vocabulary, which no softmax sees. The row is centred if the final norm
 centres. The norm's division by the size of the state is left out, so effects compare tokens and
-latents, and are no logits; later blocks are left out too, so it says most near the last block.
+latents, but are not logits; later blocks are left out too, so it is most exact near the last block.
 Cost: one product of ``latent x d_model`` by ``d_model x vocabulary``, in pieces.
 """
 
@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import TransformersRunner
-
-_CELLS = 2**24
+from ed_interp.probes.dictionaries.observation import CELLS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +39,7 @@ class DirectEffects:
 def direct_effects(
     hooked: HookedModel, decoder: Float[Tensor, "latent d_model"], *, top: int
 ) -> DirectEffects | None:
-    """Top tokens of each row of ``decoder``; None where the model has no unembedding to read."""
+    """Top tokens of each row of ``decoder``; None if the model's unembedding cannot be read."""
     unembedding = _unembedding(hooked)
     if unembedding is None:
         return None
@@ -51,15 +50,15 @@ def direct_effects(
     if scale is not None:
         rows = rows * scale.to(rows.device)
     top = min(top, unembedding.shape[0])
-    found: list[list[NDArray[Any]]] = [[], [], [], []]
-    for part in torch.split(rows, max(1, _CELLS // unembedding.shape[0])):
+    parts: list[list[NDArray[Any]]] = [[], [], [], []]
+    for part in torch.split(rows, max(1, CELLS // unembedding.shape[0])):
         effect = part @ unembedding.T
         effect -= effect.mean(-1, keepdim=True)
-        for sign, columns in ((1, found[:2]), (-1, found[2:])):
+        for sign, columns in ((1, parts[:2]), (-1, parts[2:])):
             values, ids = (sign * effect).topk(top, dim=-1)
             columns[0].append(ids.to(torch.int32).cpu().numpy())
             columns[1].append((sign * values).cpu().numpy())
-    return DirectEffects(*(np.concatenate(column) for column in found))
+    return DirectEffects(*(np.concatenate(column) for column in parts))
 
 
 def _unembedding(hooked: HookedModel) -> Float[Tensor, "token d_model"] | None:
@@ -72,10 +71,11 @@ def _unembedding(hooked: HookedModel) -> Float[Tensor, "token d_model"] | None:
 
 
 def _final_norm(hooked: HookedModel) -> tuple[Tensor | None, bool]:
-    """Its scale per channel, and whether it centres; found by what stands behind the blocks."""
+    """Its scale per channel, and whether it centres."""
     if not isinstance(hooked.runner, TransformersRunner):
         # TransformerLens keeps the scale in the unembedding, or it is processed away.
         return None, hooked.norm == "layernorm"
+    # Families name it differently: it is the first norm after the list of blocks.
     blocks = hooked.runner.blocks
     for parent in hooked.runner.base.modules():
         children = list(parent.children())
@@ -89,13 +89,12 @@ def _final_norm(hooked: HookedModel) -> tuple[Tensor | None, bool]:
 
 
 def _scale_of(norm: nn.Module, width: int) -> Tensor | None:
-    """Read off the norm itself, so that it does not matter how a family stores it.
-
-    An input of alternating signs has mean 0 and size 1: what comes out is scale times sign.
-    """
+    """The scale of a norm, read off its output, as families store it differently (w or 1 + w)."""
     parameter = next(iter(norm.parameters()), None)
     if parameter is None or width % 2:
         return None
+    # An input of alternating signs has mean 0 and size 1, so its output is scale times sign, plus
+    # the bias, which is the output for zeros.
     signs = torch.ones(width, device=parameter.device, dtype=parameter.dtype)
     signs[1::2] = -1
     flat: Tensor = norm(signs) - norm(torch.zeros_like(signs))

@@ -27,7 +27,7 @@ def _text(seed: int, windows: int) -> tuple[TokenStates, torch.Tensor]:
     dense *= torch.rand(tokens, LATENTS, generator=generator) < 0.3
     dense[:, 4] = 0.0
     ids = torch.randint(0, 50, (tokens,), generator=generator)
-    return TokenStates(torch.zeros(tokens, 2), ids, window, torch.zeros_like(window)), dense
+    return TokenStates(torch.zeros(tokens, 2), ids, window), dense
 
 
 def _cut(
@@ -35,7 +35,7 @@ def _cut(
 ) -> list[tuple[TokenStates, torch.Tensor]]:
     pieces = []
     for chosen in (part.window < window, part.window >= window):
-        columns = (part.states, part.ids, part.window, part.position)
+        columns = (part.states, part.ids, part.window)
         pieces.append((TokenStates(*(c[chosen] for c in columns)), dense[chosen]))
     return pieces
 

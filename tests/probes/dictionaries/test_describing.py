@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from ed_interp.errors import InvalidInputError, RunFolderError
-from ed_interp.probes.dictionaries.description import FeatureDescriptions, describe
+from ed_interp.probes.dictionaries import FeatureDescriptions, describe
 from ed_interp.probes.dictionaries.description.clamping import clamp_effects
-from ed_interp.probes.dictionaries.description.describing import _pieces
 from ed_interp.probes.dictionaries.description.unembedding import direct_effects
+from ed_interp.probes.dictionaries.observation import _pieces
 from ed_interp.probes.dictionaries.states import TokenStates
 
 
@@ -49,7 +49,7 @@ def test_a_feature_never_active_says_so(described: FeatureDescriptions) -> None:
     for index in dead[:2]:
         card = described.feature(int(index))
         assert card.contexts == ()
-        assert card.to_dict()["clamp_nats"] is None
+        assert card.clamp_nats is None
 
 
 def test_no_such_feature(described: FeatureDescriptions) -> None:
@@ -105,7 +105,7 @@ def test_clamping_equals_a_full_pass_with_the_row_added(trained: Any, hooked: An
 
 def test_pieces_keep_windows_whole() -> None:
     window = torch.tensor([0] * 3 + [1] * 5 + [2] * 2 + [3] * 4)
-    part = TokenStates(torch.zeros(14, 1), torch.arange(14), window, window)
+    part = TokenStates(torch.zeros(14, 1), torch.arange(14), window)
     pieces = _pieces(part, latents=2**24 // 6)  # room for 6 tokens
     assert [piece.ids.tolist() for piece in pieces] == [
         [0, 1, 2], [3, 4, 5, 6, 7], [8, 9, 10, 11, 12, 13],
@@ -121,9 +121,11 @@ def test_it_is_saved_and_read_back(described: FeatureDescriptions, tmp_path: Pat
     with pytest.raises(RunFolderError):
         described.save(folder)
     whole = (folder / "descriptions.safetensors").read_bytes()
-    (folder / "descriptions.safetensors").write_bytes(whole[:100])
-    with pytest.raises(RunFolderError, match="damaged"):
-        FeatureDescriptions.load(folder)
+    flipped = bytes([*whole[:-1], whole[-1] ^ 1])
+    for broken, message in ((whole[:100], "damaged"), (flipped, "altered after it was written")):
+        (folder / "descriptions.safetensors").write_bytes(broken)
+        with pytest.raises(RunFolderError, match=message):
+            FeatureDescriptions.load(folder)
 
 
 def test_the_page_is_one_file_that_loads_nothing(described: FeatureDescriptions) -> None:
@@ -149,7 +151,7 @@ def test_hostile_token_texts_cannot_leave_the_data(described: FeatureDescription
 
 
 def test_bad_requests_are_refused(trained: Any, hooked: Any, texts: list[str]) -> None:
-    with pytest.raises(InvalidInputError, match="contexts=0"):
+    with pytest.raises(InvalidInputError, match="contexts must be 1 or greater, got 0"):
         describe(trained[0], hooked, text=texts, contexts=0)
-    with pytest.raises(InvalidInputError, match="clamp_contexts=-1"):
+    with pytest.raises(InvalidInputError, match="clamp_contexts must be 0 or greater, got -1"):
         describe(trained[0], hooked, text=texts, clamp_contexts=-1)

@@ -294,7 +294,7 @@ def test_places_without_a_dictionary(tmp_path):
     with pytest.raises(ModelLoadError, match="there is no folder"):
         dictionaries.load(tmp_path / "nothing")
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(ModelLoadError, match=r"holds no dictionary \(found: notes.txt\)"):
+    with pytest.raises(ModelLoadError, match=r"holds no dictionary \(it holds notes.txt\)"):
         dictionaries.load(tmp_path)
     with pytest.raises(ModelLoadError, match="is a file"):
         dictionaries.load(tmp_path / "notes.txt")

@@ -87,9 +87,9 @@ def dictionary(hooked, small):
 
 
 def test_it_holds_the_l0_asked_for_and_learns(dictionary):
-    history = dictionary.record["history"]
-    assert 2 < sum(line["l0"] for line in history[-10:]) / 10 < 18
-    assert history[-1]["fvu"] < 0.7
+    history = dictionary.history
+    assert 2 < sum(line.l0 for line in history[-10:]) / 10 < 18
+    assert history[-1].fvu < 0.7
 
 
 def test_encoding_is_the_expected_value_above_the_threshold(dictionary, states):

@@ -1,0 +1,128 @@
+"""`Interpretations`: explanations of features, and how well they predict."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from ed_interp.probes.dictionaries.formats.parts import read_json
+from ed_interp.probes.dictionaries.interpretation.rows import InterpretationRow
+from ed_interp.results import Result
+
+_BEST = 20
+_SCORES = ("detection", "detection_control", "fuzzing", "fuzzing_control")
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpretations(Result):
+    """Made by :func:`~ed_interp.probes.dictionaries.interpretation.scoring.score_explanations`."""
+
+    KIND: ClassVar[str] = "interpretations"
+
+    model: str
+    site: str
+    rows: tuple[InterpretationRow, ...]
+    skipped: int
+    """Number of features that were active too rarely to be scored."""
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def means(self) -> dict[str, float | None]:
+        """Mean scores and controls over features; None if none was scored."""
+        count = len(self.rows)
+        return {
+            name: sum(getattr(row, name) for row in self.rows) / count if count else None
+            for name in _SCORES
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, with the means."""
+        return {**super().to_dict(), "means": self.means()}
+
+    @classmethod
+    def upgrade(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
+        """Drop what is derived."""
+        return {name: value for name, value in data.items() if name != "means"}
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read back a run folder, or the single JSON file that older versions wrote.
+
+        Raises:
+            RunFolderError: the run does not exist, is damaged, of another kind, or newer.
+            InvalidInputError: the file holds something else.
+        """
+        file = Path(folder).expanduser()
+        return cls.from_dict(read_json(file)) if file.is_file() else super().load(folder)
+
+    def title(self) -> str:
+        """Model and site."""
+        return f"Explanations of features of {self.model} at {self.site}"
+
+    def headline(self) -> str:
+        """Mean scores against their controls."""
+        means = self.means()
+        if not self.rows:
+            return f"No feature was active often enough to be scored ({self.skipped} too rarely)."
+        return (
+            f"{len(self.rows)} features scored, {self.skipped} active too rarely; detection "
+            f"{means['detection']:.3f} (with another feature's explanation "
+            f"{means['detection_control']:.3f}), fuzzing {means['fuzzing']:.3f} "
+            f"({means['fuzzing_control']:.3f}); 0.5 is chance."
+        )
+
+    def cautions(self) -> str:
+        """Whether the dictionary was trained on another model or at another site."""
+        return " ".join(self.settings.get("cautions", ()))
+
+    def how(self) -> str:
+        """What the two scores are."""
+        return (
+            "Explanations are made from one half of the text and scored on the other, as areas "
+            "under the ROC curve. Detection: do they tell contexts with the feature active from "
+            "contexts without it? Fuzzing: within a context, active tokens from others? The "
+            "control scores each feature by the explanation of another one, drawn at random."
+        )
+
+    def tables(self) -> list[Table]:
+        """The features of highest detection; on the page all of them."""
+        ranked = sorted(self.rows, key=lambda row: -row.detection)
+        best = _table("best", f"Highest detection, of {len(ranked)}", ranked[:_BEST], page=False)
+        return [best, _table("explanations", "Every explanation", ranked, terminal=False)]
+
+    def charts(self) -> list[Chart]:
+        """Detection and fuzzing against their controls."""
+        panels = []
+        for name in ("detection", "fuzzing"):
+            control = histogram(
+                "control", [getattr(r, f"{name}_control") for r in self.rows], "muted"
+            )
+            own = histogram("features", [getattr(row, name) for row in self.rows])
+            panels.append(Panel(x=f"{name} (0.5 is chance)", y="features", marks=[control, own]))
+        caption = "Control: scored by the explanation of another feature."
+        heading = "Scores of the explanations"
+        return [
+            Chart(
+                name="explanations",
+                title=self.title(),
+                heading=heading,
+                caption=caption,
+                panels=panels,
+                share_x=False,
+            )
+        ]
+
+
+def _table(name: str, caption: str, rows: Sequence[InterpretationRow], **where: bool) -> Table:
+    return Table(
+        name=name,
+        caption=caption,
+        heads=("feature", "detection", "fuzzing", "explanation"),
+        rows=[
+            (str(row.feature), f"{row.detection:.2f}", f"{row.fuzzing:.2f}", row.text)
+            for row in rows
+        ],
+        text=frozenset({3}),
+        **where,
+    )
