@@ -25,11 +25,13 @@ import operator
 import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from ed_interp.errors import InvalidInputError
 
 R = TypeVar("R")
+# Not typing.Self, which run-time type checkers cannot resolve outside of a decorated class.
+O = TypeVar("O", bound="Options")  # noqa: E741
 
 MODEL, PROMPTS, MEASURE, TRAIN, RUNNING, OUTPUT = (
     "Model",
@@ -67,7 +69,7 @@ def option(
     flag: str = "",
     argument: bool = False,
     whole: bool = False,
-    **bounds: float,
+    **bounds: int | float,
 ) -> Any:
     """A field of an :class:`Options` class.
 
@@ -92,6 +94,9 @@ def option(
 class Options:
     """Base of all options: values are brought to the type of their field, or refused."""
 
+    # Run-time type checkers would refuse a range for a tuple before it can be converted.
+    __no_type_check__: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         hints = hints_of(type(self))
         for field in dataclasses.fields(self):
@@ -107,7 +112,7 @@ class Options:
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(cls: type[O], data: Mapping[str, Any]) -> O:
         """The inverse of :meth:`to_dict`.
 
         Raises:
@@ -136,7 +141,9 @@ class Batched(Options):
 @functools.cache
 def hints_of(kind: type) -> dict[str, Any]:
     """Types of a dataclass's fields, by name."""
-    return get_type_hints(kind)
+    # Not get_type_hints, which finds none in a class marked __no_type_check__.
+    bases = (base for base in reversed(kind.__mro__) if base is not object)
+    return {n: h for base in bases for n, h in inspect.get_annotations(base, eval_str=True).items()}
 
 
 def without_none(hint: Any) -> Any:
@@ -147,7 +154,7 @@ def without_none(hint: Any) -> Any:
     return hint
 
 
-def _checked(name: str, value: Any, hint: Any, bounds: Mapping[str, float]) -> Any:
+def _checked(name: str, value: Any, hint: Any, bounds: Mapping[str, int | float]) -> Any:
     kind = without_none(hint)
     if value is None and kind is not hint:
         return None
@@ -169,7 +176,7 @@ def _checked(name: str, value: Any, hint: Any, bounds: Mapping[str, float]) -> A
     return value
 
 
-def _number(name: str, value: Any, kind: type, bounds: Mapping[str, float]) -> Any:
+def _number(name: str, value: Any, kind: type, bounds: Mapping[str, int | float]) -> Any:
     got = value
     if kind is int and not isinstance(value, (bool, str)):
         with contextlib.suppress(TypeError):

@@ -32,7 +32,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar, get_args, get_origin
 
 from ed_interp.charts.spec import Chart
 from ed_interp.errors import InvalidInputError, RunFolderError, unknown
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
     import pyarrow as pa
+
+# Not typing.Self, which run-time type checkers cannot resolve outside of a decorated class.
+R = TypeVar("R", bound="Result")
 
 HOMES = {
     "adapter-training": "ed_interp.adapters.training.result",
@@ -151,7 +154,7 @@ class Result:
         return strict_json(self.to_dict(), self.FILE)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(cls: type[R], data: Mapping[str, Any]) -> R:
         """The inverse of :meth:`to_dict`; also takes what a file holds.
 
         Raises:
@@ -163,7 +166,7 @@ class Result:
         body = cls.upgrade(body, int(data.get("version", cls.VERSION)))
         try:
             # As JSON, since strictness would otherwise refuse a list where a tuple is meant.
-            made: Self = _adapter(cls).validate_json(strict_json(body, cls.FILE))
+            made: R = _adapter(cls).validate_json(strict_json(body, cls.FILE))
             return made
         except pydantic.ValidationError as error:
             raise InvalidInputError(_first_problem(error)) from error
@@ -239,7 +242,7 @@ class Result:
         write_text(folder / "report.html", render(self, ran_on))
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls: type[R], folder: str | Path) -> R:
         """Read back what :meth:`save`, or a run, wrote.
 
         Raises:
@@ -249,7 +252,7 @@ class Result:
         return cls._from_file(file, _read_json(file))
 
     @classmethod
-    def _from_file(cls, file: Path, data: Any) -> Self:
+    def _from_file(cls: type[R], file: Path, data: Any) -> R:
         kind = data.get("format") if isinstance(data, dict) else type(data).__name__
         if kind != _PREFIX + cls.KIND:
             raise RunFolderError(f"{file} must be of format {_PREFIX + cls.KIND}, got {kind!r}")
@@ -272,9 +275,6 @@ class Result:
         from ed_interp.report import summary
 
         return summary(self)
-
-
-R = TypeVar("R", bound=Result)
 
 
 def load_any(folder: str | Path) -> Result:

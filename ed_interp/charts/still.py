@@ -27,6 +27,7 @@ _SYMBOLS = {
     "x": "X",
     "star": "*",
 }
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _MOST_LABELS = 12
 """Lines of a panel that get a label at their end; more go into a legend."""
 _SETTINGS = {
@@ -120,7 +121,7 @@ def _drawn(
             paper.get_layout_engine().set(rect=(0, 0, 1, top), h_pad=0.06, w_pad=0.06)
             _title(paper, chart, colours, top)
         buffer = io.BytesIO()
-        paper.savefig(buffer, format=form, metadata={"Date": None} if form == "svg" else None)
+        paper.savefig(buffer, format=form, metadata=_NO_METADATA if form == "svg" else None)
     return buffer.getvalue()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 ThemeName = Literal["light", "dark", "either"]
 
@@ -75,7 +75,7 @@ PAGE_THEMES: tuple[ThemeName, ThemeName] = ("light", "dark")
 """What a page holds; ``either`` is for pictures without a page of their own."""
 
 
-def colour_of(theme: Theme, colour: str | float) -> str:
+def colour_of(theme: Theme, colour: str | int | float) -> str:
     """The colour of a mark in a theme: a role, a place on the scale of depth, or ``#rrggbb``."""
     if isinstance(colour, (int, float)):
         return mix(theme.depth, colour)
@@ -99,7 +99,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def mix(scale: Sequence[str], t: float) -> str:
+def mix(scale: Sequence[str], t: int | float) -> str:
     """The colour at ``t`` in [0, 1] along ``scale``, interpolated in sRGB."""
     place = min(max(t, 0.0), 1.0) * (len(scale) - 1)
     i = min(int(place), len(scale) - 2)
@@ -114,7 +114,7 @@ def translucent(colour: str, alpha: float) -> str:
     return f"rgba({red},{green},{blue},{alpha})"
 
 
-def ticks(values: Sequence[int], *, at_most: int = 20) -> list[int]:
+def ticks(values: Sequence[Any], *, at_most: int = 20) -> list[Any]:
     """Those of ``values`` to label on an axis: none so near to the last that labels would touch."""
     ordered = sorted(set(values))
     if len(ordered) < 2:

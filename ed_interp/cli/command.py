@@ -162,8 +162,11 @@ def command(
                 label = flags.get(error.name, error.name)
                 raise InvalidInputError(f"{label} {error.problem}") from error
             calm_libraries()
-            COMMAND.set(shlex.join(["ed-interp", *sys.argv[1:]]))
-            run(options, Output(place, overwrite, as_json, quiet))
+            token = COMMAND.set(shlex.join(["ed-interp", *sys.argv[1:]]))
+            try:
+                run(options, Output(place, overwrite, as_json, quiet))
+            finally:
+                COMMAND.reset(token)
 
         vars(call)["__signature__"] = inspect.Signature(_parameters(kind, flags, out))
         app.command(name, help=inspect.cleandoc(run.__doc__ or ""))(call)

@@ -1,0 +1,125 @@
+"""From an options class to a command: flags, values, ranges, and one line for each mistake."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+from ed_interp.cli import show
+from ed_interp.cli.command import NEW_FILE, RUN_FOLDER, Output, command
+from ed_interp.errors import InvalidInputError
+from ed_interp.options import MEASURE, MODEL, Seeded, option
+from ed_interp.tables import Table
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Depths(Seeded):
+    shots: tuple[int, ...] | None = option(None, help="Shot counts.", panel=MEASURE, min=0)
+    rates: tuple[float, ...] = option((0.001, 0.01), help="Rates.", panel=MEASURE, above=0)
+    site: tuple[str, ...] = option((), help="Sites.", panel=MEASURE)
+    prompt: tuple[str, ...] = option((), help="Prompts.", panel=MEASURE, whole=True)
+    level: float = option(0.95, help="Level.", panel=MEASURE, above=0, below=1)
+    kind: Literal["macro", "micro"] = option("macro", help="Term.", panel=MEASURE)
+    untrained: bool = option(True, help="Also the untrained twin.", panel=MODEL)
+    profile: bool = option(False, help="Also the profile.", panel=MODEL)
+    folder: Path = option(help="Folder.", argument=True)
+
+
+def run(*arguments: str, out=RUN_FOLDER):
+    """Parse arguments; returns what the verb received."""
+    app, seen = typer.Typer(), []
+
+    @command(app, "depths", Depths, out=out)
+    def depths(options: Depths, output: Output) -> None:
+        """Depths of a model."""
+        seen.append((options, output))
+
+    @app.callback()
+    def main() -> None:
+        """So that the verb has a name."""
+
+    result = CliRunner().invoke(app, ["depths", *arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return (*seen[0], result) if seen else (None, None, result)
+
+
+def test_values_arrive_as_the_types_of_their_fields():
+    options, output, _ = run(
+        "F,G", "--shots", "0-2,7", "--shots", "9", "--rates", "0.5", "--site", "a,b", "--site",
+        "c", "--prompt", "one, two", "--level", "0.5", "--kind", "micro", "--no-untrained",
+        "--profile", "--seed", "7", "--json", "-q", "--out", "RUN", "--overwrite",
+    )  # fmt: skip
+    assert options == Depths(
+        folder=Path("F,G"),
+        shots=(0, 1, 2, 7, 9),
+        rates=(0.5,),
+        site=("a", "b", "c"),
+        prompt=("one, two",),
+        level=0.5,
+        kind="micro",
+        untrained=False,
+        profile=True,
+        seed=7,
+    )
+    assert output == Output(Path("RUN"), True, True, True)
+
+
+def test_without_a_flag_it_is_the_default():
+    options, output, _ = run("F")
+    assert options == Depths(folder=Path("F"))
+    assert output == Output(None, False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--seed", "x"), "--seed must be a whole number, got 'x'"),
+        (("--seed", "-1"), "--seed must be 0 or greater, got -1"),
+        (("--level", "2"), "--level must be greater than 0 and less than 1, got 2.0"),
+        (("--kind", "mean"), "--kind must be one of macro or micro, got 'mean'"),
+        (("--shots", "3-1"), "--shots must be ascending ranges up to 10,000, got '3-1'"),
+        (("--shots", "few"), "--shots must be whole numbers such as 0-8"),
+        (("--rates", "0.1,0"), "--rates must be greater than 0, got 0.0"),
+    ],
+)
+def test_mistakes_name_the_flag(arguments: tuple[str, str], message: str):
+    with pytest.raises(InvalidInputError) as error:
+        run("F", *arguments)
+    assert str(error.value).startswith(message)
+
+
+def test_help_says_everything():
+    _, _, result = run("--help")
+    words = ["Depths of a model", "--shots", "--no-untrained", "Shot counts.", "macro|micro"]
+    words += ["0.001,0.01", "--json", "--quiet", "--out", "--overwrite", "Random seed."]
+    for text in words:
+        assert text in result.output, text
+    assert "--no-profile" not in result.output
+    assert result.output.index("Model") < result.output.index("Measurement")
+
+
+def test_a_required_out_is_required():
+    _, _, result = run("F", out=NEW_FILE)
+    assert result.exit_code == 2
+    _, _, result = run("F", "--out", "x", out=None)
+    assert result.exit_code == 2
+
+
+def test_a_wide_table_continues_below_itself(monkeypatch: pytest.MonkeyPatch):
+    heads = ["block", *(f"column {i}" for i in range(12))]
+    rows = [[f"block {i}", *[f"{i}.2345"] * 12] for i in range(3)]
+    table = Table(name="t", caption="Bits [not markup]", heads=heads, rows=rows, notes=["a note"])
+    console = Console(width=60, record=True)
+    show.print_tables([table], console=console)
+    text = console.export_text()
+    assert "Bits [not markup]" in text
+    assert "a note" in text
+    assert all(len(line) <= 60 for line in text.splitlines())
+    assert text.count("block 2") > 1
+    assert all(f"column {i}" in text for i in range(12))
+    assert text.count("2.2345") == 12
