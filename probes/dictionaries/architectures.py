@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ed_interp.errors import InvalidInputError, unknown
@@ -28,7 +26,7 @@ class Architecture:
     takes_k: bool
     """Whether its sparsity is set by a number of active latents."""
     about: str
-    options: Mapping[str, Any] = MappingProxyType({})
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Settings other than SAELens's defaults, for states scaled to norm ``sqrt(d_model)``."""
 
 

@@ -146,7 +146,7 @@ class DictionaryMeasurement(Result):
     def how(self) -> str:
         """What was read, and what each number means."""
         return (
-            f"{self.tokens:,} held-out tokens were encoded and {self.recovered.tokens:,} predicted. "
+            f"{self.tokens:,} held-out tokens were encoded, {self.recovered.tokens:,} predicted. "
             "Cross-entropy recovered is 1 if replacing the stream by the reconstruction costs "
             "nothing, and 0 if it is as bad as replacing it by zero or by the mean state; its "
             "intervals are 95% bootstrap intervals over windows of text. A token is absorbed if a "

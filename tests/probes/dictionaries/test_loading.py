@@ -207,7 +207,9 @@ def test_dictionary_learning_that_is_ambiguous_or_unknown(tensors):
         load(theirs(tensors, "BatchTopKSAE"))
     with pytest.raises(InvalidInputError, match="'IdentityDict' of dictionary_learning"):
         load(theirs(tensors, "AutoEncoder"), {"dict_class": "IdentityDict"})
-    with pytest.raises(InvalidInputError, match="must be a dictionary of dictionary_learning, got a str"):
+    with pytest.raises(
+        InvalidInputError, match="must be a dictionary of dictionary_learning, got a str"
+    ):
         load("ae.pt")
     unset = theirs(tensors, "BatchTopKSAE") | {"threshold": torch.tensor(-1.0)}
     with pytest.raises(ModelLoadError, match="never set"):
