@@ -41,7 +41,7 @@ def measurement_chart(
     title: str,
     below: str,
     densities: Sequence[tuple[float, float, int]],
-    scores: Sequence[tuple[float, float]],
+    scores: Sequence[Sequence[float]],
     probing: Sequence[ProbeRow],
 ) -> Chart:
     """Density, monosemanticity against its control, and sparse probing.

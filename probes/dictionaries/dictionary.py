@@ -297,7 +297,7 @@ class Dictionary:
         write_bytes(folder / WEIGHTS, save(whole))
         write_json(folder / CONFIG, self.sae.cfg.to_dict())
         self.record.write(folder)
-        write_text(folder / "README.md", page("dictionary.md.j2", record=self.record))
+        write_text(folder / "README.md", page("dictionary.md.j2", record=self.record) + "\n")
 
 
 def inference_sae(sae: SAE[Any]) -> SAE[Any]:

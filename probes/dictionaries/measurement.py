@@ -85,7 +85,8 @@ class DictionaryMeasurement(Result):
         scored = self.features[["monosemanticity", "control"]].dropna()
         if scored.empty:
             return 0.0, 0.0, 0
-        return float(scored["monosemanticity"].mean()), float(scored["control"].mean()), len(scored)
+        score, control = (float(sum(scored[name]) / len(scored)) for name in scored)
+        return score, control, len(scored)
 
     def density_histogram(self, *, bins: int = 10) -> list[tuple[float, float, int]]:
         """(low, high, features) over the logarithm to base 10 of the density of living ones."""

@@ -22,7 +22,12 @@ from ed_interp.options import (
     Seeded,
     option,
 )
-from ed_interp.probes.dictionaries import architectures
+from ed_interp.probes.dictionaries.architectures import (
+    ARCHITECTURES,
+    DEFAULT,
+    DEFAULT_K,
+    check_sizes,
+)
 from ed_interp.prompts.options import PromptOptions
 
 if TYPE_CHECKING:
@@ -161,8 +166,8 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
 
     site: str = option(help="Hook point, such as blocks.2.hook_resid_post.", panel=MODEL)
     architecture: str = option(
-        architectures.DEFAULT,
-        help=f"Kind of dictionary: {', '.join(architectures.ARCHITECTURES)}.",
+        DEFAULT,
+        help=f"Kind of dictionary: {', '.join(ARCHITECTURES)}.",
         panel=TRAIN,
         flag="--arch",
     )
@@ -171,7 +176,7 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
         None,
         help="Active latents per token, if the architecture takes a number.",
         panel=TRAIN,
-        shown=str(architectures.DEFAULT_K),
+        shown=str(DEFAULT_K),
         min=1,
     )
     tokens: int = option(
@@ -198,7 +203,7 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
             pairs = tuple(f"{name}={json.dumps(value)}" for name, value in self.sae_lens.items())
             object.__setattr__(self, "sae_lens", pairs)
         super().__post_init__()
-        architectures.check_sizes(self.architecture, latents=self.latents, k=self.k)
+        check_sizes(self.architecture, latents=self.latents, k=self.k)
         if self.tokens < max(self.latents, self.batch_size):
             raise OptionError(
                 "tokens",

@@ -34,7 +34,7 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.sites import Site
 from ed_interp.options import takes_options
-from ed_interp.probes.dictionaries import architectures
+from ed_interp.probes.dictionaries.architectures import check_sizes, make_training_sae
 from ed_interp.probes.dictionaries.checkpoint import NAME as CHECKPOINT
 from ed_interp.probes.dictionaries.checkpoint import read_checkpoint, write_checkpoint
 from ed_interp.probes.dictionaries.dictionary import Dictionary, inference_sae
@@ -75,7 +75,7 @@ class _Plan:
     @property
     def k(self) -> int | None:
         options = self.options
-        return architectures.check_sizes(options.architecture, latents=options.latents, k=options.k)
+        return check_sizes(options.architecture, latents=options.latents, k=options.k)
 
     @property
     def lr(self) -> float:
@@ -204,7 +204,7 @@ def _seeded(plan: _Plan) -> Iterator[None]:
 
 
 def _sae(plan: _Plan) -> TrainingSAE[Any]:
-    return architectures.make_training_sae(
+    return make_training_sae(
         plan.options.architecture,
         width=plan.hooked.d_model,
         latents=plan.options.latents,

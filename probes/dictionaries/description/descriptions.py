@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -228,7 +228,7 @@ class FeatureDescriptions(Result):
         write_text(folder / "report.html", self.page())
 
     @classmethod
-    def _from_file(cls, file: Path, data: Any) -> Self:
+    def _from_file(cls, file: Path, data: Any) -> FeatureDescriptions:
         record = super()._from_file(file, data)
         path = file.with_name(_ARRAYS)
         try:

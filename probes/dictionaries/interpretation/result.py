@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
+import numpy as np
+
+from ed_interp.charts.spec import Chart, Panel
+from ed_interp.probes.dictionaries.charts import histogram
 from ed_interp.probes.dictionaries.formats.parts import read_json
 from ed_interp.probes.dictionaries.interpretation.rows import InterpretationRow
 from ed_interp.results import Result
+from ed_interp.tables import Table
 
 _BEST = 20
 _SCORES = ("detection", "detection_control", "fuzzing", "fuzzing_control")
@@ -30,11 +35,9 @@ class Interpretations(Result):
 
     def means(self) -> dict[str, float | None]:
         """Mean scores and controls over features; None if none was scored."""
-        count = len(self.rows)
-        return {
-            name: sum(getattr(row, name) for row in self.rows) / count if count else None
-            for name in _SCORES
-        }
+        if not self.rows:
+            return dict.fromkeys(_SCORES)
+        return {name: float(np.mean([getattr(r, name) for r in self.rows])) for name in _SCORES}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, with the means."""
@@ -46,7 +49,7 @@ class Interpretations(Result):
         return {name: value for name, value in data.items() if name != "means"}
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls, folder: str | Path) -> Interpretations:
         """Read back a run folder, or the single JSON file that older versions wrote.
 
         Raises:

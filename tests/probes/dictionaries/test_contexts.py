@@ -80,7 +80,7 @@ def test_a_context_is_the_text_around_its_peak_and_stops_at_the_window() -> None
     dense[4, 0] = 2.0
     dense[6, 0] = 1.0
     top = TopContexts(1, keep=2)
-    top.add(TokenStates(torch.zeros(10, 1), ids, window, ids), dense)
+    top.add(TokenStates(torch.zeros(10, 1), ids, window), dense)
     row = top.result().ids[0, 0]
     assert row[BEFORE] == 4
     assert (row[:BEFORE] == NO_TOKEN).all()  # the window before is not shown
@@ -93,7 +93,7 @@ def test_strengths_beyond_the_bins_are_counted_in_the_last_ones() -> None:
     dense = torch.tensor([[1e-9], [1e9], [1.0]])
     top = TopContexts(1, keep=1)
     window = torch.arange(3)
-    top.add(TokenStates(torch.zeros(3, 1), window, window, window), dense)
+    top.add(TokenStates(torch.zeros(3, 1), window, window), dense)
     counts = top.histogram[0]
     assert counts[0] == counts[-1] == 1
     assert counts[np.searchsorted(BIN_EDGES, 1.0, side="right") - 1] == 1
