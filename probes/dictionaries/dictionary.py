@@ -236,16 +236,6 @@ class Dictionary:
         """Why ``hooked`` is not the model it was trained on; None if it is, or if unknown."""
         return None if self.stamp is None else self.stamp.refusal(hooked)
 
-    def cautions(self, hooked: HookedModel, site: Site) -> list[str]:
-        """Sentences about how ``hooked`` and ``site`` differ from what it was trained on."""
-        cautions = []
-        if (reason := self.fits(hooked)) is not None:
-            cautions.append(f"The dictionary was not trained on this model: {reason}.")
-        own = self.sae.cfg.metadata.hook_name
-        if own is not None and own != site.name and self.site != site:
-            cautions.append(f"The dictionary was trained at {own}, not at {site.name}.")
-        return cautions
-
     def _check_width(self, tensor: Tensor, width: int, what: str) -> None:
         if tensor.shape[-1] != width:
             raise InvalidInputError(

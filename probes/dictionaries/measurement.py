@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ed_interp.charts.spec import Chart
 from ed_interp.probes.dictionaries.charts import measurement_chart
+from ed_interp.probes.dictionaries.result import ReaderResult
 from ed_interp.probes.dictionaries.rows import ConceptRow, ProbeRow, Recovered
-from ed_interp.results import Result
 from ed_interp.tables import Table
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _CONCEPT_HEADS = (
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class DictionaryMeasurement(Result):
+class DictionaryMeasurement(ReaderResult):
     """How good a dictionary is, at reconstructing and at being read."""
 
     KIND: ClassVar[str] = "dictionary-measurement"
@@ -127,12 +127,10 @@ class DictionaryMeasurement(Result):
         return frame if table in ("", "features") else super().to_frame(table)
 
     def title(self) -> str:
-        """The kind of dictionary, and what it reads."""
         kind = self.dictionary.get("trained_as") or self.dictionary.get("architecture")
         return f"{kind} dictionary of {self.model} at {self.site}"
 
     def headline(self) -> str:
-        """Reconstruction and living features, in a sentence."""
         kept = self.recovered
         return (
             f"With {self.l0:.1f} of {len(self.features):,} latents active per token, "
@@ -140,12 +138,7 @@ class DictionaryMeasurement(Result):
             f"cross-entropy recovered against the mean state; {self.dead:,} latents are dead."
         )
 
-    def cautions(self) -> str:
-        """Whether the dictionary was trained on another model or at another site."""
-        return " ".join(self.settings.get("cautions", ()))
-
     def how(self) -> str:
-        """What was read, and what each number means."""
         return (
             f"{self.tokens:,} held-out tokens were encoded, {self.recovered.tokens:,} predicted. "
             "Cross-entropy recovered is 1 if replacing the stream by the reconstruction costs "
@@ -156,7 +149,6 @@ class DictionaryMeasurement(Result):
         )
 
     def tables(self) -> list[Table]:
-        """The numbers of the whole dictionary, sparse probing, and every category."""
         tables = [self._numbers()]
         if self.probing:
             tables.append(self._probing())
@@ -220,7 +212,6 @@ class DictionaryMeasurement(Result):
         )
 
     def charts(self) -> list[Chart]:
-        """Density, monosemanticity and sparse probing, below one another."""
         numbers = self.summary()
         below = (
             f"L0 {self.l0:.1f}, FVU {self.fvu:.3f}, cross-entropy recovered "

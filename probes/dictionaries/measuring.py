@@ -6,6 +6,7 @@ them for the four forward passes of cross-entropy recovered and the regressions.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from ed_interp.probes.dictionaries.options import PROBE_TASKS, WINDOW, MeasureOp
 from ed_interp.probes.dictionaries.probing import probe_task, sparse_probing
 from ed_interp.probes.dictionaries.recovered import cross_entropy_recovered
 from ed_interp.probes.dictionaries.rows import ConceptRow
-from ed_interp.probes.dictionaries.states import stream_states
 from ed_interp.progress import Progress
 from ed_interp.prompts.tasks import LabelledTask, MixedTask
 from ed_interp.results import keep
@@ -64,60 +64,48 @@ def measure(
         ModelLoadError: the dictionary or the model cannot be loaded.
         RunFolderError: ``out`` exists or cannot be written.
     """
-    opened, hooked, site = options.open(dictionary, model)
-    trained = opened.sae.cfg.metadata.context_size
+    opened = options.open(dictionary, model)
+    trained = opened.dictionary.sae.cfg.metadata.context_size
     usual = trained if isinstance(trained, int) and trained > 1 else WINDOW
-    windows = options.windows(hooked, text, window=usual)
-    skip, seed = len(windows.prefix), options.seed
-    probes = [probe_task(task) for task in tasks]
+    windows = options.windows(opened.hooked, text, window=usual)
+    reader = dataclasses.replace(opened, skip=len(windows.prefix))
+    probes, seed = [probe_task(task) for task in tasks], options.seed
 
     def make(_: Path | None) -> DictionaryMeasurement:
         held = windows.once("held-out", seed=seed, tokens=options.tokens)
-        observed = observe(opened, hooked, held, site=site, skip=skip, progress=progress)
-        recovered = cross_entropy_recovered(
-            opened,
-            hooked,
-            windows.first(held, options.ce_tokens),
-            mean=torch.from_numpy(observed.mean),
-            site=site,
-            skip=skip,
-            seed=seed,
-            progress=progress,
-        )
-        texts = token_texts(hooked.tokenizer)
+        observed = observe(reader, held, progress=progress)
+        few, mean = windows.first(held, options.ce_tokens), torch.from_numpy(observed.mean)
+        recovered = cross_entropy_recovered(reader, few, mean=mean, seed=seed, progress=progress)
+        texts = token_texts(reader.hooked.tokenizer)
         categories = token_categories(texts)
         named = monosemanticity(observed, texts, categories, seed=seed)
         rows: tuple[ConceptRow, ...] = ()
         if options.absorption:
             # The concepts need dense states and activations, so only as many as fit into memory.
-            most = min(_CONCEPT_TOKENS, max(2000, _CONCEPT_CELLS // opened.latents))
-            read = stream_states(hooked, site, windows.first(held, most), skip=skip)
-            states = torch.cat([piece.states for piece in read]).cpu().numpy()
+            most = min(_CONCEPT_TOKENS, max(2000, _CONCEPT_CELLS // reader.dictionary.latents))
+            read = reader.states(windows.first(held, most))
+            states = torch.cat([part.states for part in read]).cpu().numpy()
             rows = concepts(
                 states,
                 observed.activations[: len(states)].toarray(),
                 observed.ids[: len(states)],
-                opened.decoder.float().cpu().numpy(),
+                reader.dictionary.decoder.float().cpu().numpy(),
                 categories,
                 seed=seed,
             )
+        settings = reader.settings()
         return DictionaryMeasurement(
-            model=hooked.name,
-            site=site.name,
-            dictionary={**opened.describe(), "source": opened.source},
+            model=reader.hooked.name,
+            site=reader.site.name,
+            dictionary=settings["dictionary"],
             tokens=observed.tokens,
             l0=observed.l0,
             fvu=observed.fvu,
             recovered=recovered,
-            features=_features(opened, observed, named),
-            probing=sparse_probing(opened, hooked, probes, site=site, seed=seed),
+            features=_features(reader.dictionary, observed, named),
+            probing=sparse_probing(reader, probes, seed=seed),
             concepts=rows,
-            settings={
-                "model": hooked.describe(),
-                "cautions": opened.cautions(hooked, site),
-                "text": windows.source.describe(),
-                "window": windows.window,
-            },
+            settings={**settings, **windows.settings()},
         )
 
     return keep(make, options=options, out=out, overwrite=overwrite, progress=progress)

@@ -20,10 +20,8 @@ from scipy import sparse
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.models.hooked import HookedModel
-from ed_interp.models.sites import Site
-from ed_interp.probes.dictionaries.dictionary import Dictionary
-from ed_interp.probes.dictionaries.states import TokenStates, stream_states
+from ed_interp.probes.dictionaries.reader import Reader
+from ed_interp.probes.dictionaries.states import TokenStates
 from ed_interp.probes.dictionaries.text import Ids
 from ed_interp.progress import Progress, track
 
@@ -67,37 +65,18 @@ class Observation:
 
 
 @torch.no_grad()
-def observe(
-    dictionary: Dictionary,
-    hooked: HookedModel,
-    windows: Sequence[Ids],
-    *,
-    site: Site | None = None,
-    skip: int = 0,
-    progress: Progress = None,
-) -> Observation:
+def observe(reader: Reader, windows: Sequence[Ids], *, progress: Progress = None) -> Observation:
     """Run ``windows`` through the model and the dictionary.
 
-    Args:
-        dictionary: Its width and site are checked.
-        hooked: The model.
-        windows: From :class:`~ed_interp.probes.dictionaries.text.Windows`.
-        site: Another site than the dictionary's own.
-        skip: Tokens to leave out at the beginning of every window (special ones).
-        progress: True for a bar on stderr, or a callable.
-
     Raises:
-        InvalidInputError: no token to read, or a dictionary that does not fit.
+        InvalidInputError: no token to read.
     """
-    place = dictionary.check(hooked, at=site)
     parts: list[tuple[TokenStates, Any]] = []
     error = squares = 0.0
-    summed = np.zeros(dictionary.width)
-    for part, activations in read_features(
-        dictionary, hooked, place, windows, skip=skip, progress=progress
-    ):
+    summed = np.zeros(reader.dictionary.width)
+    for part, activations in read_features(reader, windows, progress=progress):
         states = part.states
-        made = dictionary.decode(activations).to(states.device).float()
+        made = reader.dictionary.decode(activations).to(states.device).float()
         parts.append((part, sparse.csr_array(activations.float().cpu().numpy())))
         error += float((states - made).square().sum(dtype=torch.float64))
         squares += float(states.square().sum(dtype=torch.float64))
@@ -112,26 +91,20 @@ def observe(
 
 @torch.no_grad()
 def read_features(
-    dictionary: Dictionary,
-    hooked: HookedModel,
-    site: Site,
-    windows: Sequence[Ids],
-    *,
-    skip: int = 0,
-    progress: Progress = None,
+    reader: Reader, windows: Sequence[Ids], *, progress: Progress = None
 ) -> Iterator[tuple[TokenStates, Float[Tensor, "token latent"]]]:
     """Runs of whole windows, each with its activations; a bounded number of them at a time.
 
     Raises:
         InvalidInputError: no token to read.
     """
-    total = sum(max(0, len(ids) - skip) for ids in windows)
+    total = sum(max(0, len(ids) - reader.skip) for ids in windows)
     if not total:
         raise InvalidInputError("the text holds no tokens to read features at; pass more text")
     with track(progress, "reading features", total) as advance:
-        for part in stream_states(hooked, site, windows, skip=skip):
-            for piece in _pieces(part, dictionary.latents):
-                yield piece, dictionary.encode(piece.states)
+        for part in reader.states(windows):
+            for piece in _pieces(part, reader.dictionary.latents):
+                yield piece, reader.dictionary.encode(piece.states)
             advance(len(part.ids))
 
 

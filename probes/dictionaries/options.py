@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.errors import InvalidInputError, unknown
 from ed_interp.models.options import ModelOptions
 from ed_interp.options import (
     MEASURE,
@@ -22,18 +23,12 @@ from ed_interp.options import (
     Seeded,
     option,
 )
-from ed_interp.probes.dictionaries.architectures import (
-    ARCHITECTURES,
-    DEFAULT,
-    DEFAULT_K,
-    check_sizes,
-)
+from ed_interp.probes.dictionaries.architectures import ARCHITECTURES, DEFAULT, DEFAULT_K
 from ed_interp.prompts.options import PromptOptions
 
 if TYPE_CHECKING:
     from ed_interp.models.hooked import HookedModel
-    from ed_interp.models.sites import Site
-    from ed_interp.probes.dictionaries.dictionary import Dictionary
+    from ed_interp.probes.dictionaries.reader import Reader
     from ed_interp.probes.dictionaries.text import TextSource, Windows
 
 PROBE_TASKS = ("sentiment", "country-continent", "mixed-country", "mixed-adjective")
@@ -133,10 +128,8 @@ class DictionaryOptions(ModelOptions):
         None, help="Hook point to read.", panel=MODEL, shown="the dictionary's own"
     )
 
-    def open(
-        self, dictionary: Any = None, model: Any = None
-    ) -> tuple[Dictionary, HookedModel, Site]:
-        """The dictionary, the model, and the site where it reads; each loaded unless given.
+    def open(self, dictionary: Any = None, model: Any = None) -> Reader:
+        """The dictionary on the model at the site; each loaded unless it is a live object.
 
         Raises:
             ModelLoadError: the dictionary or the model cannot be loaded.
@@ -144,6 +137,7 @@ class DictionaryOptions(ModelOptions):
             UnknownNameError: no such site.
         """
         from ed_interp.probes.dictionaries.loading import load
+        from ed_interp.probes.dictionaries.reader import Reader
 
         opened = load(dictionary or self.dictionary, self.sae_id, site=self.site)
         options = self
@@ -153,11 +147,10 @@ class DictionaryOptions(ModelOptions):
                     f"{opened.source or 'this dictionary'} names no model; pass model (--model)"
                 )
             options, model = dataclasses.replace(self, model=opened.model_name), None
-        hooked = options.load(model)
-        site = opened.check(hooked, at=self.site)
+        reader = Reader.of(opened, options.load(model), site=self.site)
         if opened is not dictionary:  # a live object stays where it is
-            opened.sae.to(hooked.device)
-        return opened, hooked, site
+            opened.sae.to(reader.hooked.device)
+        return reader
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -203,7 +196,16 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
             pairs = tuple(f"{name}={json.dumps(value)}" for name, value in self.sae_lens.items())
             object.__setattr__(self, "sae_lens", pairs)
         super().__post_init__()
-        check_sizes(self.architecture, latents=self.latents, k=self.k)
+        if self.architecture not in ARCHITECTURES:
+            raise unknown("architecture", self.architecture, list(ARCHITECTURES))
+        if self.k is not None and not ARCHITECTURES[self.architecture].takes_k:
+            raise OptionError(
+                "k",
+                f"must not be given for {self.architecture}, got {self.k}; set its sparsity by "
+                "l1_coefficient (--option l1_coefficient=5)",
+            )
+        if (self.active or 0) > self.latents:
+            raise OptionError("k", f"must be at most latents ({self.latents}), got {self.active}")
         if self.tokens < max(self.latents, self.batch_size):
             raise OptionError(
                 "tokens",
@@ -213,6 +215,21 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
         for pair in self.sae_lens:
             if not pair.partition("=")[0].strip() or "=" not in pair:
                 raise OptionError("sae_lens", f"must be NAME=VALUE, got {pair!r}")
+
+    @property
+    def active(self) -> int | None:
+        """Active latents per token to train for; None if the architecture takes no number."""
+        return (self.k or DEFAULT_K) if ARCHITECTURES[self.architecture].takes_k else None
+
+    @property
+    def steps(self) -> int:
+        """Number of training steps."""
+        return self.tokens // self.batch_size
+
+    @property
+    def peak_lr(self) -> float:
+        """Peak learning rate; wider dictionaries diverge at the rate that suits narrow ones."""
+        return self.lr or 2e-3 * min(1.0, math.sqrt(1024 / self.latents))
 
     @property
     def sae_lens_settings(self) -> dict[str, Any]:

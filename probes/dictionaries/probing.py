@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.sites import Site
-from ed_interp.probes.dictionaries.dictionary import Dictionary
 from ed_interp.probes.dictionaries.options import PROBE_TASKS
+from ed_interp.probes.dictionaries.reader import Reader
 from ed_interp.probes.dictionaries.rows import ProbeRow
 from ed_interp.probes.dictionaries.states import stream_states
 from ed_interp.prompts.population import draw
@@ -41,11 +41,9 @@ _RAREST = 8
 
 
 def sparse_probing(
-    dictionary: Dictionary,
-    hooked: HookedModel,
+    reader: Reader,
     tasks: Sequence[str | LabelledTask | MixedTask] = PROBE_TASKS,
     *,
-    site: Site | None = None,
     features: Sequence[int] = FEATURES,
     seed: int = 0,
 ) -> tuple[ProbeRow, ...]:
@@ -53,24 +51,15 @@ def sparse_probing(
 
     Classes of fewer than eight inputs are left out.
 
-    Args:
-        dictionary: The dictionary.
-        hooked: The model.
-        tasks: Names of built-in tasks, or tasks.
-        site: Another site than the dictionary's own.
-        features: Numbers of features to probe with.
-        seed: Random seed of the prompts and folds.
-
     Raises:
         UnknownNameError: no such task.
         InvalidInputError: a task with fewer than two classes of eight inputs.
     """
-    place = dictionary.check(hooked, at=site)
     rows: list[ProbeRow] = []
     for task in map(probe_task, tasks):
-        states, labels = labelled_states(hooked, place, task, seed=seed)
+        states, labels = labelled_states(reader.hooked, reader.site, task, seed=seed)
         with torch.no_grad():
-            activations = dictionary.encode(states).float().cpu().numpy()
+            activations = reader.dictionary.encode(states).float().cpu().numpy()
         rows += _probe(task.name, activations, states.cpu().numpy(), labels, features, seed)
     return tuple(rows)
 

@@ -39,12 +39,10 @@ class DictionaryRecord(Result):
     """About a hundred batches of training, evenly spaced."""
 
     def title(self) -> str:
-        """The kind of dictionary, and what it reads."""
         kind = self.trained_as or self.architecture
         return f"{kind} dictionary of {self.model or 'a model'} at {self.site or 'no known site'}"
 
     def headline(self) -> str:
-        """Size, and quality at the end of training."""
         size = f"{self.latents:,} latents of {self.width:,} channels"
         if not self.history:
             return f"{size}."
@@ -52,7 +50,6 @@ class DictionaryRecord(Result):
         return f"{size}: FVU {last.fvu:.3f} and L0 {last.l0:.1f} in the last batches of training."
 
     def charts(self) -> list[Chart]:
-        """Variance unexplained, L0 and loss over the steps of training."""
         return [training_chart(self.title(), self.history)] if self.history else []
 
     def write(self, folder: Path) -> None:

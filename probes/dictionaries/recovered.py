@@ -17,10 +17,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
-from ed_interp.models.sites import Site
-from ed_interp.probes.dictionaries.dictionary import Dictionary
+from ed_interp.probes.dictionaries.reader import Reader
 from ed_interp.probes.dictionaries.rows import Recovered
 from ed_interp.probes.dictionaries.states import padded
 from ed_interp.probes.dictionaries.text import Ids
@@ -32,29 +30,23 @@ _RESAMPLES = 1000
 
 
 def cross_entropy_recovered(
-    dictionary: Dictionary,
-    hooked: HookedModel,
+    reader: Reader,
     windows: Sequence[Ids],
     *,
     mean: Float[Tensor, "d_model"],
-    site: Site | None = None,
-    skip: int = 0,
     seed: int = 0,
     progress: Progress = None,
 ) -> Recovered:
     """Cross-entropy of the next token over ``windows``, clean, spliced and ablated.
 
     Args:
-        dictionary: Spliced in at the site.
-        hooked: The model.
-        windows: Those with fewer than two tokens after ``skip`` predict nothing and are left out.
+        reader: Its dictionary is spliced in, except at the tokens that it skips.
+        windows: Those with fewer than two tokens to read predict nothing and are left out.
         mean: State for mean ablation.
-        site: Another site than the dictionary's own.
-        skip: Tokens at the beginning of every window that are left unchanged.
         seed: Random seed of the bootstrap.
         progress: True for a bar on stderr, or a callable.
     """
-    place = dictionary.check(hooked, at=site)
+    hooked, site, skip = reader.hooked, reader.site, reader.skip
     where: Selector = Where() if skip == 0 else ~Where(positions=list(range(skip)))
     usable = [ids for ids in windows if len(ids) > skip + 1]
     arms: dict[str, list[NDArray[np.float64]]] = {
@@ -65,11 +57,12 @@ def cross_entropy_recovered(
             for name, losses in arms.items():
                 with contextlib.ExitStack() as stack:
                     if name == "spliced":
-                        stack.enter_context(dictionary.splice(hooked, where=where, at=place))
+                        splice = reader.dictionary.splice(hooked, where=where, at=site)
+                        stack.enter_context(splice)
                     elif name != "clean":
                         vector = torch.zeros_like(mean) if name == "zero" else mean
-                        stack.enter_context(inject(hooked, Replace(vector, place, where=where)))
-                    losses.append(_losses(hooked, group, place, skip))
+                        stack.enter_context(inject(hooked, Replace(vector, site, where=where)))
+                    losses.append(_losses(reader, group))
             advance(len(group))
     counts = np.array([len(ids) - skip - 1 for ids in usable], dtype=np.float64)
     sums = {name: np.concatenate(parts) for name, parts in arms.items()}
@@ -111,14 +104,14 @@ def _groups(windows: Sequence[Ids]) -> Iterator[list[Ids]]:
 
 
 @torch.no_grad()
-def _losses(
-    hooked: HookedModel, windows: Sequence[Ids], site: Site, skip: int
-) -> NDArray[np.float64]:
+def _losses(reader: Reader, windows: Sequence[Ids]) -> NDArray[np.float64]:
     """Summed cross-entropy of each window's tokens after the first ``skip + 1``, in nats."""
     ids, lengths = padded(windows)
     every = torch.arange(ids.shape[1]).expand(ids.shape)
     last = torch.zeros(len(windows), 1, dtype=torch.long)
-    reading = hooked.runner.run(Inputs(ids), sites=[site], reads=last, logit_reads=every)
+    reading = reader.hooked.runner.run(
+        Inputs(ids), sites=[reader.site], reads=last, logit_reads=every
+    )
     assert reading.logits is not None
     targets = ids.to(reading.logits.device)[:, 1:]
     losses = torch.nn.functional.cross_entropy(
@@ -127,6 +120,6 @@ def _losses(
     # Target i is token i + 1. The first token after the special ones is predicted from them alone,
     # where nothing was replaced, and what follows a window's end is padding.
     place = torch.arange(targets.shape[1], device=losses.device)
-    counted = (place >= skip) & (place < (lengths - 1).to(losses.device)[:, None])
+    counted = (place >= reader.skip) & (place < (lengths - 1).to(losses.device)[:, None])
     summed: NDArray[np.float64] = (losses.double() * counted).sum(1).cpu().numpy()
     return summed

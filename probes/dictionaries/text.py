@@ -137,6 +137,10 @@ class Windows:
         if self._fixed is not None and not self._fixed:
             raise InvalidInputError(_EMPTY.format(source.name))
 
+    def settings(self) -> dict[str, Any]:
+        """What was read, for the settings of a result."""
+        return {"text": self.source.describe(), "window": self.window}
+
     def tokens(self, part: Part) -> int | None:
         """Tokens in a part, without special ones; None for the generator, which never ends."""
         if self._fixed is None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import math
 import time
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.sites import Site
 from ed_interp.options import takes_options
-from ed_interp.probes.dictionaries.architectures import check_sizes, make_training_sae
+from ed_interp.probes.dictionaries.architectures import ARCHITECTURES
 from ed_interp.probes.dictionaries.checkpoint import NAME as CHECKPOINT
 from ed_interp.probes.dictionaries.checkpoint import read_checkpoint, write_checkpoint
 from ed_interp.probes.dictionaries.dictionary import Dictionary, inference_sae
@@ -68,20 +69,6 @@ class _Plan:
     windows: Windows
     options: TrainOptions
 
-    @property
-    def steps(self) -> int:
-        return self.options.tokens // self.options.batch_size
-
-    @property
-    def k(self) -> int | None:
-        options = self.options
-        return check_sizes(options.architecture, latents=options.latents, k=options.k)
-
-    @property
-    def lr(self) -> float:
-        # Wider dictionaries diverge at the rate that suits narrow ones.
-        return self.options.lr or 2e-3 * min(1.0, math.sqrt(1024 / self.options.latents))
-
     def settings(self) -> dict[str, Any]:
         """What decides the weights: options with what they came to, and not the device."""
         model = self.hooked.describe()
@@ -95,9 +82,9 @@ class _Plan:
             "site": self.site.name,
             "text": self.windows.source.describe(),
             "window": self.windows.window,
-            "k": self.k,
-            "tokens": self.steps * self.options.batch_size,
-            "lr": self.lr,
+            "k": self.options.active,
+            "tokens": self.options.steps * self.options.batch_size,
+            "lr": self.options.peak_lr,
         }
 
 
@@ -170,17 +157,17 @@ def _fit(
             _begin(plan, trainer)
         written, wait = time.monotonic(), _CHECKPOINT_SECONDS
         done = trainer.n_training_steps
-        every = max(1, plan.steps // _LOGGED)
-        with track(progress, "training the dictionary", plan.steps) as advance:
+        every = max(1, plan.options.steps // _LOGGED)
+        with track(progress, "training the dictionary", plan.options.steps) as advance:
             advance(done)
-            for step in range(done, plan.steps):
+            for step in range(done, plan.options.steps):
                 trainer.maybe_reset_sparsity()
                 output = trainer.step(next(batches))
                 trainer.n_training_steps += 1
                 if (step + 1) % every == 0:
                     history.append(_measured(step + 1, output))
                 advance(1)
-                if folder is None or step + 1 == plan.steps:
+                if folder is None or step + 1 == plan.options.steps:
                     continue
                 due = time.monotonic() - written > wait
                 if checkpoint_every is not None:
@@ -204,40 +191,73 @@ def _seeded(plan: _Plan) -> Iterator[None]:
 
 
 def _sae(plan: _Plan) -> TrainingSAE[Any]:
-    return make_training_sae(
-        plan.options.architecture,
-        width=plan.hooked.d_model,
-        latents=plan.options.latents,
-        k=plan.k,
-        steps=plan.steps,
-        device=str(plan.hooked.device),
-        metadata={
-            "model_name": plan.hooked.name,
-            "hook_name": plan.site.name,
-            "context_size": plan.windows.window,
-            "prepend_bos": bool(plan.windows.prefix),
-            "dataset_path": plan.windows.source.name,
-            "model_fingerprint": plan.hooked.fingerprint,
-        },
-        options=plan.options.sae_lens_settings,
-    )
+    """A fresh dictionary of SAELens's training class, from torch's global random state."""
+    import ed_interp.probes.dictionaries.spike_slab  # noqa: F401  (registers itself)
+    from ed_interp.probes.dictionaries.backend import SAEMetadata, registry
+
+    options = plan.options
+    name, latents, steps = options.architecture, options.latents, options.steps
+    kind = ARCHITECTURES[name]
+    sae_class, config_class = registry.get_sae_training_class(kind.registered)
+    known = {field.name for field in dataclasses.fields(config_class)}
+    for option in options.sae_lens_settings:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"its options: {sorted(known)}"
+            raise InvalidInputError(f"{name} has no option {option!r}; {hint}")
+    settings: dict[str, Any] = {
+        "d_in": plan.hooked.d_model,
+        "d_sae": latents,
+        "device": str(plan.hooked.device),
+        # States are scaled before training and the factor is folded into the weights after it, so
+        # that one learning rate fits every model and block.
+        "normalize_activations": "expected_average_only_in",
+        # Of the values tried (0.1, 0.4, 1.0) the one that leaves the fewest latents dead.
+        "decoder_init_norm": 1.0,
+        **kind.options,
+    }
+    if name in ("topk", "batchtopk", "matryoshka"):
+        settings["k"] = options.active
+    elif options.active is not None:
+        settings["target_l0"] = float(options.active)
+    # Sparsity that is at full strength from the start kills latents before they have learned.
+    warm_ups = ("l1_warm_up_steps", "l0_warm_up_steps", "kl_warm_up_steps")
+    shares = {**dict.fromkeys(warm_ups, steps // 5), "anneal_steps": steps * 4 // 5}
+    settings |= {option: share for option, share in shares.items() if option in known}
+    if name == "matryoshka":
+        # A set, as a tiny dictionary has equal parts, and none may be empty.
+        sizes = {latents // 8, latents // 4, latents // 2, latents} - {0}
+        settings["matryoshka_widths"] = sorted(sizes)
+    try:
+        config = config_class(**settings | options.sae_lens_settings)
+        config.metadata = SAEMetadata(
+            model_name=plan.hooked.name,
+            hook_name=plan.site.name,
+            context_size=plan.windows.window,
+            prepend_bos=bool(plan.windows.prefix),
+            dataset_path=plan.windows.source.name,
+            model_fingerprint=plan.hooked.fingerprint,
+        )
+        return sae_class(config)
+    except (ValueError, TypeError) as error:
+        raise InvalidInputError(f"{name} refuses its settings: {error}") from error
 
 
 def _trainer(plan: _Plan) -> tuple[SAETrainer[Any, Any], Batches]:
     from ed_interp.probes.dictionaries.backend import SAETrainer, SAETrainerConfig
 
-    batch_size = plan.options.batch_size
+    batch_size, steps, lr = plan.options.batch_size, plan.options.steps, plan.options.peak_lr
     config = SAETrainerConfig(
-        total_training_samples=plan.steps * batch_size,
+        total_training_samples=steps * batch_size,
         train_batch_size_samples=batch_size,
-        lr=plan.lr,
-        lr_end=plan.lr / 10,
-        lr_warm_up_steps=plan.steps // 20,
-        lr_decay_steps=plan.steps // 5,
+        lr=lr,
+        lr_end=lr / 10,
+        lr_warm_up_steps=steps // 20,
+        lr_decay_steps=steps // 5,
         device=str(plan.hooked.device),
         # A latent is dead, for the loss that revives it, after this many steps without firing.
-        dead_feature_window=max(10, min(1000, plan.steps // 10, 200_000 // batch_size)),
-        feature_sampling_window=max(10, min(2000, plan.steps // 4)),
+        dead_feature_window=max(10, min(1000, steps // 10, 200_000 // batch_size)),
+        feature_sampling_window=max(10, min(2000, steps // 4)),
     )
     most = max(1, min(128, _BLOCK_BYTES // (4 * batch_size * plan.hooked.d_model)))
     batches = Batches(
@@ -247,7 +267,7 @@ def _trainer(plan: _Plan) -> tuple[SAETrainer[Any, Any], Batches]:
         batch_size=batch_size,
         # The fewest blocks that fit, of equal size: a last block that is nearly empty would be read
         # in full and hardly be trained on.
-        blocks_of=math.ceil(plan.steps / math.ceil(plan.steps / most)),
+        blocks_of=math.ceil(steps / math.ceil(steps / most)),
         seed=plan.options.seed,
     )
     # Only its steps are used: its own loop shows a bar and writes pickles.

@@ -48,7 +48,7 @@ def test_train_then_measure(cli, tiny_folder, text, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--latents", "8", "--k", "9"], "--k must be at most the number of latents (8), got 9"),
+        (["--latents", "8", "--k", "9"], "--k must be at most latents (8), got 9"),
         (["--arch", "tpk"], "unknown architecture 'tpk'; did you mean topk"),
         (["--site", "blocks.9.hook_resid_post"], "the model has 2 blocks"),
         (["--tokens", "40"], "--tokens must not be fewer than latents (48)"),

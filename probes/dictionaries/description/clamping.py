@@ -19,10 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs, TransformersRunner
-from ed_interp.models.sites import Site
-from ed_interp.probes.dictionaries.dictionary import Dictionary
+from ed_interp.probes.dictionaries.reader import Reader
 from ed_interp.probes.dictionaries.text import Ids
 from ed_interp.progress import Progress, track
 from ed_interp.streams.injection import Add, Where, inject
@@ -34,19 +32,17 @@ _ROWS = 256
 class ClampEffects:
     """Effects of clamping each latent to its largest activation."""
 
-    divergence_nats: NDArray[np.float32]
+    clamp_nats: NDArray[np.float32]
     """``latent``: mean divergence; NaN for latents that were never active."""
-    raised: NDArray[np.int32]
+    clamp_tokens: NDArray[np.int32]
     """``latent token``: ids that gain most probability, on average."""
-    raised_by: NDArray[np.float32]
+    clamp_by: NDArray[np.float32]
     """``latent token``: mean gain in probability."""
 
 
 @torch.no_grad()
 def clamp_effects(
-    dictionary: Dictionary,
-    hooked: HookedModel,
-    site: Site,
+    reader: Reader,
     largest: NDArray[np.float32],
     contexts: Sequence[Ids],
     *,
@@ -56,9 +52,7 @@ def clamp_effects(
     """Clamp every latent that is ever active at the last token of each context.
 
     Args:
-        dictionary: The dictionary.
-        hooked: The model.
-        site: The dictionary's site on the model.
+        reader: The dictionary and the model.
         largest: ``latent``: activation to clamp to; 0 for latents that were never active.
         contexts: Windows of at least 2 tokens.
         top: Tokens to list.
@@ -70,16 +64,16 @@ def clamp_effects(
     if not contexts:
         raise InvalidInputError("clamping needs a context of 2 tokens or more; pass more text")
     alive = torch.from_numpy(np.flatnonzero(largest > 0))
-    decoder = dictionary.decoder
+    decoder = reader.dictionary.decoder
     to = torch.from_numpy(largest).to(decoder.device)
     divergence = torch.zeros(len(alive), dtype=torch.float64)
     gain: Tensor | None = None
     total = len(alive) * len(contexts)
     with track(progress, "clamping features", total) as advance:
         for ids in contexts:
-            runs = _Runs(hooked, site, ids)
+            runs = _Runs(reader, ids)
             plain, states = runs.plain()
-            before = dictionary.encode(states)[0].to(decoder.device)
+            before = reader.dictionary.encode(states)[0].to(decoder.device)
             if gain is None:
                 gain = torch.zeros(len(alive), plain.shape[-1])
             for start in range(0, len(alive), _ROWS):
@@ -105,11 +99,10 @@ def clamp_effects(
 class _Runs:
     """One context, run with changes to its last token; the tokens before it are read once."""
 
-    def __init__(self, hooked: HookedModel, site: Site, ids: Ids) -> None:
-        self._hooked = hooked
-        self._site = site
+    def __init__(self, reader: Reader, ids: Ids) -> None:
+        self._hooked, self._site = reader.hooked, reader.site
         self._ids = torch.tensor([ids])
-        self._cache = None
+        self._cache, hooked = None, reader.hooked
         if isinstance(hooked.runner, TransformersRunner) and hooked.runner.takes_masks:
             before = self._ids[:, :-1]
             self._cache = hooked.runner.prefix_cache(before, torch.ones_like(before).bool())

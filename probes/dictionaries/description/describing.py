@@ -7,6 +7,7 @@ latents and 200,000 tokens: see ``tests/benchmarks/bench_features.py``.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from ed_interp.probes.dictionaries.dictionary import Dictionary
 from ed_interp.probes.dictionaries.monosemantic import Monosemanticity, monosemanticity
 from ed_interp.probes.dictionaries.observation import CELLS, Observation, read_features
 from ed_interp.probes.dictionaries.options import DescribeOptions
+from ed_interp.probes.dictionaries.states import TokenStates
 from ed_interp.probes.dictionaries.text import Ids
 from ed_interp.progress import Progress
 from ed_interp.results import keep
@@ -62,61 +64,46 @@ def describe(
         ModelLoadError: the dictionary or the model cannot be loaded.
         RunFolderError: ``out`` exists or cannot be written.
     """
-    opened, hooked, site = options.open(dictionary, model)
-    opened.check_features(options.clamp_features or ())
-    windows = options.windows(hooked, text)
-    skip, seed = len(windows.prefix), options.seed
+    opened = options.open(dictionary, model)
+    opened.dictionary.check_features(options.clamp_features or ())
+    windows = options.windows(opened.hooked, text)
+    reader = dataclasses.replace(opened, skip=len(windows.prefix))
+    latents, decoder = reader.dictionary.latents, reader.dictionary.decoder
 
     def make(_: Path | None) -> FeatureDescriptions:
-        held = windows.once("held-out", seed=seed, tokens=options.tokens)
-        strongest = TopContexts(opened.latents, keep=options.contexts)
-        kept = []
+        held = windows.once("held-out", seed=options.seed, tokens=options.tokens)
+        strongest = TopContexts(latents, keep=options.contexts)
+        kept: list[tuple[TokenStates, Any]] = []
         scored = 0
-        features = read_features(opened, hooked, site, held, skip=skip, progress=progress)
-        for part, encoded in features:
+        for part, encoded in read_features(reader, held, progress=progress):
             activations = encoded.float().cpu()
             strongest.add(part, activations)
             if scored < SCORED_TOKENS:
                 kept.append((part, sparse.csr_array(activations.numpy())))
                 scored += len(part.ids)
-        texts = token_texts(hooked.tokenizer)
-        scores = monosemanticity(Observation.of(kept), texts, token_categories(texts), seed=seed)
-        columns = _columns(opened, strongest, scores)
-        columns |= _nearest(opened.decoder.float(), options.neighbours)
-        effects = direct_effects(hooked, opened.decoder, top=options.top_tokens)
+        texts = token_texts(reader.hooked.tokenizer)
+        categories, observed = token_categories(texts), Observation.of(kept)
+        scores = monosemanticity(observed, texts, categories, seed=options.seed)
+        columns = _columns(reader.dictionary, strongest, scores)
+        columns |= _nearest(decoder.float(), options.neighbours)
+        effects = direct_effects(reader.hooked, decoder, top=options.top_tokens)
         if effects is not None:
             columns |= vars(effects)
         if options.clamp_contexts:
-            clamped = clamp_effects(
-                opened,
-                hooked,
-                site,
-                _only(columns["largest"], options.clamp_features),
-                _clamp_windows(held, skip, options.clamp_contexts),
-                top=options.top_tokens,
-                progress=progress,
+            largest = _only(columns["largest"], options.clamp_features)
+            contexts = _clamp_windows(held, reader.skip, options.clamp_contexts)
+            columns |= vars(
+                clamp_effects(reader, largest, contexts, top=options.top_tokens, progress=progress)
             )
-            columns |= {
-                "clamp_nats": clamped.divergence_nats,
-                "clamp_tokens": clamped.raised,
-                "clamp_by": clamped.raised_by,
-            }
         return FeatureDescriptions(
-            model=hooked.name,
-            site=site.name,
-            architecture=opened.architecture,
+            model=reader.hooked.name,
+            site=reader.site.name,
+            architecture=reader.dictionary.architecture,
             tokens=strongest.tokens,
             columns=columns,
             names=scores.predictor,
             token_texts=tuple(texts),
-            settings={
-                "dictionary": {**opened.describe(), "source": opened.source},
-                "model": hooked.describe(),
-                "cautions": opened.cautions(hooked, site),
-                "text": windows.source.describe(),
-                "window": windows.window,
-                "scored_tokens": scored,
-            },
+            settings={**reader.settings(), **windows.settings(), "scored_tokens": scored},
         )
 
     return keep(make, options=options, out=out, overwrite=overwrite, progress=progress)

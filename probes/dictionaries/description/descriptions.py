@@ -20,10 +20,10 @@ from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.probes.dictionaries.description.cards import Context, FeatureCard, shown
 from ed_interp.probes.dictionaries.description.contexts import BEFORE, NO_TOKEN
 from ed_interp.probes.dictionaries.description.page import render_page
+from ed_interp.probes.dictionaries.result import ReaderResult
 from ed_interp.records import tensors
 from ed_interp.records.environment import environment
 from ed_interp.records.files import write_json, write_text
-from ed_interp.results import Result
 from ed_interp.tables import Table
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ _BEST = 15
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FeatureDescriptions(Result):
+class FeatureDescriptions(ReaderResult):
     """Made by :func:`~ed_interp.probes.dictionaries.description.describing.describe`."""
 
     KIND: ClassVar[str] = "feature-descriptions"
@@ -156,22 +156,15 @@ class FeatureDescriptions(Result):
         )
 
     def title(self) -> str:
-        """Model and site."""
         return f"Features of {self.model} at {self.site}"
 
     def headline(self) -> str:
-        """Size, and how many features are active."""
         return (
             f"{self.architecture} dictionary of {len(self):,} latents, {self.alive:,} of them "
             f"active in {self.tokens:,} tokens."
         )
 
-    def cautions(self) -> str:
-        """Whether the dictionary was trained on another model or at another site."""
-        return " ".join(self.settings.get("cautions", ()))
-
     def tables(self) -> list[Table]:
-        """The features with the highest score."""
         best = self.to_frame().sort_values("score", ascending=False).head(_BEST)
         rows = [
             (

@@ -7,6 +7,7 @@ forward pass up to the site per checkpoint, and the permutations.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,12 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load as load_model
 from ed_interp.models.registry import bundled, bundled_names
-from ed_interp.models.sites import Site
 from ed_interp.options import takes_options
-from ed_interp.probes.dictionaries.dictionary import Dictionary
 from ed_interp.probes.dictionaries.emergence.information import label_information
 from ed_interp.probes.dictionaries.emergence.result import FeatureEmergence
 from ed_interp.probes.dictionaries.emergence.rows import FeatureEmergenceRow
 from ed_interp.probes.dictionaries.options import FeatureEmergenceOptions
+from ed_interp.probes.dictionaries.reader import Reader
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.population import Population, draw
 from ed_interp.prompts.tasks import LabelledTask, MixedTask, most_shots
@@ -70,33 +70,34 @@ def feature_emergence(
     named = options.make_task(task)
     if not isinstance(named, (LabelledTask, MixedTask)):
         raise InvalidInputError(f"task must have answers, got {named.name!r}; use a labelled task")
-    opened, hooked, site = options.open(dictionary, model)
+    reader = options.open(dictionary, model)
     shots = range(min(8, most_shots(named)) + 1) if options.shots is None else options.shots
     population = draw(named, prompts=options.prompts, shots=shots, seed=options.seed)
     labels, about = _labels(population, options.about)
-    steps = _steps(hooked, options.checkpoints)
+    steps = _steps(reader.hooked, options.checkpoints)
 
     def make(_: Path | None) -> FeatureEmergence:
         rows: list[FeatureEmergenceRow] = []
         entropy = 0.0
         with track(progress, "following features", len(steps)) as advance:
             for step in steps:
-                subject = hooked if step is None else load_model(hooked.name, checkpoint=step)
-                part, entropy = _follow(opened, subject, site, population, labels, step, options)
+                subject = reader
+                if step is not None:
+                    hooked = load_model(reader.hooked.name, checkpoint=step)
+                    subject = dataclasses.replace(reader, hooked=hooked)
+                part, entropy = _follow(subject, population, labels, step, options)
                 rows += part
                 advance(1)
         return FeatureEmergence(
-            model=hooked.name,
+            model=reader.hooked.name,
             task=population.task,
             about=about,
-            site=site.name,
-            latents=opened.latents,
+            site=reader.site.name,
+            latents=reader.dictionary.latents,
             label_entropy=entropy,
             rows=tuple(rows),
             settings={
-                "dictionary": {**opened.describe(), "source": opened.source},
-                "model": hooked.describe(),
-                "cautions": opened.cautions(hooked, site),
+                **reader.settings(),
                 "population": {**population.settings, "fingerprint": population.fingerprint},
                 "permutations": options.permutations,
                 "active_share": ACTIVE_SHARE,
@@ -108,23 +109,22 @@ def feature_emergence(
 
 @torch.no_grad()
 def _follow(
-    dictionary: Dictionary,
-    hooked: HookedModel,
-    site: Site,
+    reader: Reader,
     population: Population,
     labels: Sequence[str],
     step: int | None,
     options: FeatureEmergenceOptions,
 ) -> tuple[list[FeatureEmergenceRow], float]:
-    tokens = tokenize(population, hooked.tokenizer)
-    read = capture(hooked, tokens, sites=[site], answers=False, batch_size=options.batch_size)
+    tokens = tokenize(population, reader.hooked.tokenizer)
+    size = options.batch_size
+    read = capture(reader.hooked, tokens, sites=[reader.site], answers=False, batch_size=size)
     rows: list[FeatureEmergenceRow] = []
     seen: set[int] = set()
     entropy = 0.0
     for shots in population.shots:
         states = read.at(shots)[:, 0]
-        activations = dictionary.encode(states)
-        error = (dictionary.decode(activations).cpu().float() - states.cpu()).square().sum()
+        activations = reader.dictionary.encode(states)
+        error = (reader.dictionary.decode(activations).cpu().float() - states.cpu()).square().sum()
         spread = (states - states.mean(0)).square().sum()
         active: NDArray[np.bool_] = (activations != 0).cpu().numpy()
         about = label_information(

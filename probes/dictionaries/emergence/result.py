@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 from ed_interp.charts.spec import Chart
 from ed_interp.probes.dictionaries.emergence.charts import emergence_chart, label, steps_of
 from ed_interp.probes.dictionaries.emergence.rows import FeatureEmergenceRow
-from ed_interp.results import Result
+from ed_interp.probes.dictionaries.result import ReaderResult
 from ed_interp.tables import Table
 
 
 @dataclasses.dataclass(frozen=True)
-class FeatureEmergence(Result):
+class FeatureEmergence(ReaderResult):
     """Made by :func:`~ed_interp.probes.dictionaries.emergence.following.feature_emergence`."""
 
     KIND: ClassVar[str] = "feature-emergence"
@@ -35,11 +35,9 @@ class FeatureEmergence(Result):
         return steps_of(self.rows)
 
     def title(self) -> str:
-        """Model, site and task."""
         return f"Features of {self.model} at {self.site} on {self.task}"
 
     def headline(self) -> str:
-        """The finding at the most shots against the fewest, of the last checkpoint."""
         rows = [row for row in self.rows if row.step == self.steps[-1]]
         first = min(rows, key=lambda row: row.shots)
         last = max(rows, key=lambda row: row.shots)
@@ -49,12 +47,7 @@ class FeatureEmergence(Result):
             f"and {last.informative} at {last.shots}{best if last.informative else ''}."
         )
 
-    def cautions(self) -> str:
-        """Whether the dictionary was trained on another model or at another site."""
-        return " ".join(self.settings.get("cautions", ()))
-
     def how(self) -> str:
-        """What was read, and what the information is corrected by."""
         prompts = self.settings.get("population", {}).get("prompts", "the")
         return (
             f"The last token of {prompts} prompts of {self.task}, {self.latents} latents at "
@@ -64,7 +57,6 @@ class FeatureEmergence(Result):
         )
 
     def tables(self) -> list[Table]:
-        """Every checkpoint and shot count."""
         rows = []
         for row in self.rows:
             top = ", ".join(f"{feature} ({bits:.2f})" for feature, bits in row.top[:5])
@@ -84,7 +76,6 @@ class FeatureEmergence(Result):
         ]
 
     def charts(self) -> list[Chart]:
-        """Informative and active features over shots; one line per checkpoint."""
         return [
             emergence_chart(
                 self.title(),

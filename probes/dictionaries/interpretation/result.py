@@ -13,7 +13,7 @@ from ed_interp.charts.spec import Chart, Panel
 from ed_interp.probes.dictionaries.charts import histogram
 from ed_interp.probes.dictionaries.formats.parts import read_json
 from ed_interp.probes.dictionaries.interpretation.rows import InterpretationRow
-from ed_interp.results import Result
+from ed_interp.probes.dictionaries.result import ReaderResult
 from ed_interp.tables import Table
 
 _BEST = 20
@@ -21,7 +21,7 @@ _SCORES = ("detection", "detection_control", "fuzzing", "fuzzing_control")
 
 
 @dataclasses.dataclass(frozen=True)
-class Interpretations(Result):
+class Interpretations(ReaderResult):
     """Made by :func:`~ed_interp.probes.dictionaries.interpretation.scoring.score_explanations`."""
 
     KIND: ClassVar[str] = "interpretations"
@@ -60,11 +60,9 @@ class Interpretations(Result):
         return cls.from_dict(read_json(file)) if file.is_file() else super().load(folder)
 
     def title(self) -> str:
-        """Model and site."""
         return f"Explanations of features of {self.model} at {self.site}"
 
     def headline(self) -> str:
-        """Mean scores against their controls."""
         means = self.means()
         if not self.rows:
             return f"No feature was active often enough to be scored ({self.skipped} too rarely)."
@@ -75,12 +73,7 @@ class Interpretations(Result):
             f"({means['fuzzing_control']:.3f}); 0.5 is chance."
         )
 
-    def cautions(self) -> str:
-        """Whether the dictionary was trained on another model or at another site."""
-        return " ".join(self.settings.get("cautions", ()))
-
     def how(self) -> str:
-        """What the two scores are."""
         return (
             "Explanations are made from one half of the text and scored on the other, as areas "
             "under the ROC curve. Detection: do they tell contexts with the feature active from "
@@ -89,13 +82,11 @@ class Interpretations(Result):
         )
 
     def tables(self) -> list[Table]:
-        """The features of highest detection; on the page all of them."""
         ranked = sorted(self.rows, key=lambda row: -row.detection)
         best = _table("best", f"Highest detection, of {len(ranked)}", ranked[:_BEST], page=False)
         return [best, _table("explanations", "Every explanation", ranked, terminal=False)]
 
     def charts(self) -> list[Chart]:
-        """Detection and fuzzing against their controls."""
         panels = []
         for name in ("detection", "fuzzing"):
             control = histogram(

@@ -76,17 +76,18 @@ def score_explanations(
             predicts another number of tokens than it was passed.
         RunFolderError: ``out`` exists or cannot be written.
     """
-    opened, hooked, site = options.open(dictionary, model)
-    chosen = list(range(opened.latents) if options.features is None else options.features)
-    opened.check_features(chosen)
-    windows = options.windows(hooked, text, window=EXPLAIN_WINDOW)
+    opened = options.open(dictionary, model)
+    every = range(opened.dictionary.latents)
+    chosen = list(every if options.features is None else options.features)
+    opened.dictionary.check_features(chosen)
+    windows = options.windows(opened.hooked, text, window=EXPLAIN_WINDOW)
+    reader = dataclasses.replace(opened, skip=len(windows.prefix))
     explainer = getattr(explain, "__name__", type(explain).__name__)
 
     def make(_: Path | None) -> Interpretations:
         held = windows.once("held-out", seed=options.seed, tokens=options.tokens)
-        skip = len(windows.prefix)
-        observed = observe(opened, hooked, held, site=site, skip=skip, progress=progress)
-        texts = token_texts(hooked.tokenizer)
+        observed = observe(reader, held, progress=progress)
+        texts = token_texts(reader.hooked.tokenizer)
         shown, scored = _Half(observed, texts, odd=False), _Half(observed, texts, odd=True)
         scoreable = [
             feature
@@ -100,18 +101,11 @@ def score_explanations(
                 explanations.append(explain(shown.examples(feature, options.contexts, categories)))
                 advance(1)
         return Interpretations(
-            model=hooked.name,
-            site=site.name,
+            model=reader.hooked.name,
+            site=reader.site.name,
             rows=tuple(_rows(scored, scoreable, explanations, options, progress)),
             skipped=len(chosen) - len(scoreable),
-            settings={
-                "dictionary": {**opened.describe(), "source": opened.source},
-                "model": hooked.describe(),
-                "cautions": opened.cautions(hooked, site),
-                "text": windows.source.describe(),
-                "window": windows.window,
-                "explainer": explainer,
-            },
+            settings={**reader.settings(), **windows.settings(), "explainer": explainer},
         )
 
     # The explainer is a function and no option: runs that differ in it are different runs.

@@ -16,6 +16,7 @@ from ed_interp.probes.dictionaries import FeatureDescriptions, describe
 from ed_interp.probes.dictionaries.description.clamping import clamp_effects
 from ed_interp.probes.dictionaries.description.unembedding import direct_effects
 from ed_interp.probes.dictionaries.observation import _pieces
+from ed_interp.probes.dictionaries.reader import Reader
 from ed_interp.probes.dictionaries.states import TokenStates
 
 
@@ -83,8 +84,8 @@ def test_clamping_equals_a_full_pass_with_the_row_added(trained: Any, hooked: An
     context = (3, 5, 8, 2, 7)
     largest = np.zeros(64, dtype=np.float32)
     largest[[10, 11]] = 3.0
-    found = clamp_effects(dictionary, hooked, site, largest, [context], top=2)
-    assert np.isnan(found.divergence_nats[0])
+    found = clamp_effects(Reader(dictionary, hooked, site), largest, [context], top=2)
+    assert np.isnan(found.clamp_nats[0])
     ids = torch.tensor([context])
     with torch.no_grad():
         plain = hooked.model(ids).logits[0, -1].log_softmax(-1)
@@ -98,9 +99,9 @@ def test_clamping_equals_a_full_pass_with_the_row_added(trained: Any, hooked: An
             with inject(hooked, Add(row, site, where=Where(positions=4))):
                 after = hooked.model(ids).logits[0, -1].log_softmax(-1)
             expected = float((after.exp() * (after - plain)).sum())
-            assert found.divergence_nats[feature] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+            assert found.clamp_nats[feature] == pytest.approx(expected, rel=1e-3, abs=1e-6)
             gained = (after.exp() - plain.exp()).topk(2)
-            assert found.raised[feature].tolist() == gained.indices.tolist()
+            assert found.clamp_tokens[feature].tolist() == gained.indices.tolist()
 
 
 def test_pieces_keep_windows_whole() -> None:

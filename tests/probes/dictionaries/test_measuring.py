@@ -18,6 +18,7 @@ from ed_interp.probes.dictionaries.categories import token_categories
 from ed_interp.probes.dictionaries.monosemantic import LEAST_FIRED, monosemanticity
 from ed_interp.probes.dictionaries.observation import Observation, observe
 from ed_interp.probes.dictionaries.probing import f_ratio, sparse_probing
+from ed_interp.probes.dictionaries.reader import Reader
 from ed_interp.probes.dictionaries.recovered import cross_entropy_recovered
 from ed_interp.probes.dictionaries.states import stream_states
 from ed_interp.probes.dictionaries.text import Windows, text_source
@@ -31,7 +32,7 @@ def held(hooked, texts):
 
 @pytest.fixture(scope="module")
 def observed(trained, hooked, held):
-    return observe(trained[0], hooked, held)
+    return observe(Reader.of(trained[0], hooked), held)
 
 
 def test_observation_is_the_definition(trained, hooked, held, observed):
@@ -75,7 +76,7 @@ def width(trained, monkeypatch):
 
 def test_a_perfect_dictionary_recovers_everything(trained, hooked, held, observed, width):
     mean = torch.from_numpy(observed.mean)
-    found = cross_entropy_recovered(made(trained), hooked, held, mean=mean)
+    found = cross_entropy_recovered(Reader.of(made(trained), hooked), held, mean=mean)
     assert found.spliced == pytest.approx(found.clean, abs=1e-6)
     assert found.against_zero == pytest.approx(1.0, abs=1e-4)
     assert found.against_mean == pytest.approx(1.0, abs=1e-4)
@@ -84,15 +85,17 @@ def test_a_perfect_dictionary_recovers_everything(trained, hooked, held, observe
 
 def test_a_constant_recovers_nothing_of_itself(trained, hooked, held, observed, width):
     mean = torch.from_numpy(observed.mean)
-    flat = cross_entropy_recovered(made(trained, mean), hooked, held, mean=mean)
+    flat = cross_entropy_recovered(Reader.of(made(trained, mean), hooked), held, mean=mean)
     assert flat.against_mean == pytest.approx(0.0, abs=1e-4)
-    zero = cross_entropy_recovered(made(trained, torch.zeros(32)), hooked, held, mean=mean)
+    zero = cross_entropy_recovered(
+        Reader.of(made(trained, torch.zeros(32)), hooked), held, mean=mean
+    )
     assert zero.against_zero == pytest.approx(0.0, abs=1e-4)
 
 
 def test_cross_entropy_is_that_of_the_model(trained, hooked, held):
     some = held[:5]
-    found = cross_entropy_recovered(trained[0], hooked, some, mean=torch.zeros(32))
+    found = cross_entropy_recovered(Reader.of(trained[0], hooked), some, mean=torch.zeros(32))
     total, count = 0.0, 0
     for ids in some:
         row = torch.tensor([ids])
@@ -189,13 +192,15 @@ def test_sparse_probing_finds_a_feature_that_names_the_class(trained, hooked):
     # Which word is first in the phrase decides its class, so the state at the last token does.
     pairs = tuple((f"{w} {n}", w) for w in ("red", "blue") for n in "abcdefghijkl")
     last = tuple((f"{n} {w}", w) for w in ("red", "blue") for n in "abcdefghijkl")
-    found = sparse_probing(trained[0], hooked, [LabelledTask("last", last)], features=(1, 8))
+    found = sparse_probing(
+        Reader.of(trained[0], hooked), [LabelledTask("last", last)], features=(1, 8)
+    )
     assert [row.features for row in found] == [1, 8]
     assert found[1].accuracy > 0.9
     assert found[0].chance == 0.5
     assert (found[0].classes, found[0].n) == (2, 24)
     with pytest.raises(InvalidInputError, match="fewer than two classes"):
-        sparse_probing(trained[0], hooked, [LabelledTask("few", pairs[:4])])
+        sparse_probing(Reader.of(trained[0], hooked), [LabelledTask("few", pairs[:4])])
 
 
 @pytest.fixture(scope="module")

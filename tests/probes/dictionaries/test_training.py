@@ -10,7 +10,8 @@ import torch
 from ed_interp.errors import InvalidInputError, RunFolderError, UnknownNameError
 from ed_interp.probes import dictionaries
 from ed_interp.probes.dictionaries import training
-from ed_interp.probes.dictionaries.architectures import ARCHITECTURES, check_sizes
+from ed_interp.probes.dictionaries.architectures import ARCHITECTURES
+from ed_interp.probes.dictionaries.options import TrainOptions
 
 
 def weights(dictionary):
@@ -109,7 +110,7 @@ def test_an_existing_folder_is_not_replaced(hooked, small, trained):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"k": 65}, "k must be at most the number of latents .64., got 65"),
+        ({"k": 65}, "k must be at most latents .64., got 65"),
         ({"k": 0}, "k must be 1 or greater, got 0"),
         ({"latents": 0}, "latents must be 1 or greater, got 0"),
         ({"tokens": 63}, "must not be fewer than latents .64."),
@@ -141,8 +142,8 @@ def test_unknown_names_list_the_nearest(hooked, small):
 
 
 def test_default_k_is_for_those_that_take_one():
-    assert check_sizes("topk", latents=100, k=None) == 16
-    assert check_sizes("standard", latents=100, k=None) is None
+    assert TrainOptions(site="s").active == 16
+    assert TrainOptions(site="s", architecture="standard").active is None
 
 
 def test_the_record_says_what_decided_the_result(trained):
