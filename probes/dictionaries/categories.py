@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+Categories = dict[str, tuple[int, ...]]
+"""Token ids by name."""
+
 _FEWEST = 3
 """A category of fewer tokens says no more than its tokens do."""
 
@@ -30,12 +33,8 @@ def token_texts(tokenizer: Any) -> list[str]:
     return decoded
 
 
-def token_categories(texts: list[str]) -> dict[str, tuple[int, ...]]:
-    """Token ids by category.
-
-    Args:
-        texts: From :func:`token_texts`.
-    """
+def token_categories(texts: list[str]) -> Categories:
+    """The categories of a vocabulary, from its :func:`token_texts`."""
     categories = {
         name: [token for token, text in enumerate(texts) if belongs(text)]
         for name, belongs in _SPELLING.items()

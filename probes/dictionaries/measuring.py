@@ -24,8 +24,11 @@ from ed_interp.probes.dictionaries.monosemantic import Monosemanticity, monosema
 from ed_interp.probes.dictionaries.observation import Observation, observe
 from ed_interp.probes.dictionaries.options import PROBE_TASKS, WINDOW, MeasureOptions
 from ed_interp.probes.dictionaries.probing import probe_task, sparse_probing
+from ed_interp.probes.dictionaries.reader import Reader
 from ed_interp.probes.dictionaries.recovered import cross_entropy_recovered
 from ed_interp.probes.dictionaries.rows import ConceptRow
+from ed_interp.probes.dictionaries.states import read_states
+from ed_interp.probes.dictionaries.text import windows_of
 from ed_interp.progress import Progress
 from ed_interp.prompts.tasks import LabelledTask, MixedTask
 from ed_interp.results import keep
@@ -64,10 +67,10 @@ def measure(
         ModelLoadError: the dictionary or the model cannot be loaded.
         RunFolderError: ``out`` exists or cannot be written.
     """
-    opened = options.open(dictionary, model)
+    opened = Reader.open(options, dictionary, model)
     trained = opened.dictionary.sae.cfg.metadata.context_size
     usual = trained if isinstance(trained, int) and trained > 1 else WINDOW
-    windows = options.windows(opened.hooked, text, window=usual)
+    windows = windows_of(options, opened.hooked, text, window=usual)
     reader = dataclasses.replace(opened, skip=len(windows.prefix))
     probes, seed = [probe_task(task) for task in tasks], options.seed
 
@@ -83,8 +86,9 @@ def measure(
         if options.absorption:
             # The concepts need dense states and activations, so only as many as fit into memory.
             most = min(_CONCEPT_TOKENS, max(2000, _CONCEPT_CELLS // reader.dictionary.latents))
-            read = reader.states(windows.first(held, most))
-            states = torch.cat([part.states for part in read]).cpu().numpy()
+            few = windows.first(held, most)
+            read = read_states(reader.hooked, reader.site, few, skip=reader.skip)
+            states = read.cpu().numpy()
             rows = concepts(
                 states,
                 observed.activations[: len(states)].toarray(),

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ed_interp.probes.dictionaries.categories import Categories
 from ed_interp.probes.dictionaries.observation import Observation
 
 LEAST_FIRED = 10
@@ -38,38 +39,25 @@ class Monosemanticity:
 
 
 def monosemanticity(
-    observed: Observation,
-    texts: list[str],
-    categories: dict[str, tuple[int, ...]],
-    *,
-    seed: int = 0,
+    observed: Observation, texts: list[str], categories: Categories, *, seed: int = 0
 ) -> Monosemanticity:
-    """Score every feature.
-
-    Args:
-        observed: Activations on held-out text; its windows are divided into two halves.
-        texts: Text of every token, by id.
-        categories: Token ids by name.
-        seed: Random seed of the control's shuffling.
-    """
+    """Score every feature; ``texts`` are those of the vocabulary, ``categories`` token ids."""
     predictors = _predictors(len(texts), categories)[observed.ids]
     names = [f"token:{text}" for text in texts] + [f"category:{name}" for name in categories]
-    # By window, as neighbouring tokens are alike.
+    # By window and not by token, as neighbouring tokens are alike.
     half = observed.window % 2 == 0
     rng = np.random.default_rng(seed)
-    halves = [(predictors[chosen], observed.activations[chosen]) for chosen in (half, ~half)]
+    halves = [(predictors[part], observed.activations[part]) for part in (half, ~half)]
     shuffled = [(left, right[rng.permutation(right.shape[0])]) for left, right in halves]
     score, best = _held_out(*halves)
     control, _ = _held_out(*shuffled)
     rare = np.minimum(*(np.diff(part.tocsc().indptr) for _, part in halves)) < LEAST_FIRED
     score[rare] = control[rare] = np.nan
-    chosen_names = tuple(
-        None if few else names[place] for few, place in zip(rare, best, strict=True)
-    )
-    return Monosemanticity(score, control, chosen_names)
+    chosen = tuple(None if few else names[place] for few, place in zip(rare, best, strict=True))
+    return Monosemanticity(score, control, chosen)
 
 
-def _predictors(vocabulary: int, categories: dict[str, tuple[int, ...]]) -> Any:
+def _predictors(vocabulary: int, categories: Categories) -> Any:
     """``token id x predictor``, 0 or 1."""
     members = sparse.lil_array((vocabulary, len(categories)))
     for column, ids in enumerate(categories.values()):
@@ -89,8 +77,7 @@ def _held_out(
         if column.stop > column.start:
             best[latent] = correlation.indices[column][np.argmax(correlation.data[column])]
     held_out = _correlation(*second).tocsr()[best, np.arange(latents)]
-    score = np.maximum(np.asarray(held_out).ravel(), 0.0) ** 2
-    return score, best
+    return np.maximum(np.asarray(held_out).ravel(), 0.0) ** 2, best
 
 
 def _correlation(predictors: Any, activations: Any) -> Any:
@@ -103,8 +90,8 @@ def _correlation(predictors: Any, activations: Any) -> Any:
     # sparse as the text.
     together = (predictors.T @ activations).tocoo()
     row, column = together.coords
-    variances = np.maximum(share * (1 - share), 0)[row] * np.maximum(spread, 0)[column]
-    scale = np.sqrt(variances)
+    # Rounding can take a variance below 0.
+    scale = np.sqrt(np.maximum(share * (1 - share), 0)[row] * np.maximum(spread, 0)[column])
     covariance = together.data / tokens - share[row] * mean[column]
     value = np.divide(covariance, scale, out=np.zeros(len(scale)), where=scale > 1e-12)
     return sparse.coo_array((value, (row, column)), shape=together.shape)

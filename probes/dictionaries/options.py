@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ed_interp.errors import InvalidInputError, unknown
 from ed_interp.models.options import ModelOptions
@@ -26,11 +26,6 @@ from ed_interp.options import (
 from ed_interp.probes.dictionaries.architectures import ARCHITECTURES, DEFAULT, DEFAULT_K
 from ed_interp.prompts.options import PromptOptions
 
-if TYPE_CHECKING:
-    from ed_interp.models.hooked import HookedModel
-    from ed_interp.probes.dictionaries.reader import Reader
-    from ed_interp.probes.dictionaries.text import TextSource, Windows
-
 PROBE_TASKS = ("sentiment", "country-continent", "mixed-country", "mixed-adjective")
 """By default: classes of phrases and of words, and which relation a prompt is about."""
 
@@ -40,7 +35,7 @@ WINDOW, EXPLAIN_WINDOW = 128, 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextOptions(Options):
+class SourceOptions(Options):
     """One source of text. Without any it is the bundled models' own generated text."""
 
     text: Path | None = option(
@@ -62,9 +57,6 @@ class TextOptions(Options):
         None, help="Split to read (with --dataset).", panel=TEXT, shown="train"
     )
     config: str | None = option(None, help="Configuration to read (with --dataset).", panel=TEXT)
-    window: int | None = option(
-        None, help="Longest window of text, in tokens.", panel=TEXT, shown=str(WINDOW), min=2
-    )
 
     def __post_init__(self) -> None:
         if self.text is not None and not isinstance(self.text, (str, Path)):
@@ -80,34 +72,14 @@ class TextOptions(Options):
             if getattr(self, name) is not None and self.dataset is None:
                 raise OptionError(name, f"must come with dataset; drop {name}, or name a data set")
 
-    def source(self, text: Any = None) -> TextSource:
-        """The text that the options name, or ``text`` if it is given.
 
-        Raises:
-            InvalidInputError: a file or data set that cannot be read, or without text.
-            UnknownNameError: no built-in task has the name; the nearest names are listed.
-        """
-        from ed_interp.probes.dictionaries.text import text_source
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextOptions(SourceOptions):
+    """Text in windows of tokens."""
 
-        return text_source(
-            self.text if text is None else text,
-            task=self.task,
-            dataset=self.dataset,
-            column=self.column or "text",
-            split=self.split or "train",
-            config=self.config,
-        )
-
-    def windows(self, hooked: HookedModel, text: Any = None, *, window: int = WINDOW) -> Windows:
-        """Windows of the text, of ``window`` tokens or the model's context unless options say so.
-
-        Raises:
-            InvalidInputError: see :meth:`source`; or a window beyond the model's context.
-        """
-        from ed_interp.probes.dictionaries.text import Windows
-
-        size = min(window, hooked.context_window or window) if self.window is None else self.window
-        return Windows(self.source(text), hooked, window=size)
+    window: int | None = option(
+        None, help="Longest window of text, in tokens.", panel=TEXT, shown=str(WINDOW), min=2
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,30 +99,6 @@ class DictionaryOptions(ModelOptions):
     site: str | None = option(
         None, help="Hook point to read.", panel=MODEL, shown="the dictionary's own"
     )
-
-    def open(self, dictionary: Any = None, model: Any = None) -> Reader:
-        """The dictionary on the model at the site; each loaded unless it is a live object.
-
-        Raises:
-            ModelLoadError: the dictionary or the model cannot be loaded.
-            InvalidInputError: the dictionary does not fit the model, or names none.
-            UnknownNameError: no such site.
-        """
-        from ed_interp.probes.dictionaries.loading import load
-        from ed_interp.probes.dictionaries.reader import Reader
-
-        opened = load(dictionary or self.dictionary, self.sae_id, site=self.site)
-        options = self
-        if not model:
-            if opened.model_name is None:
-                raise InvalidInputError(
-                    f"{opened.source or 'this dictionary'} names no model; pass model (--model)"
-                )
-            options, model = dataclasses.replace(self, model=opened.model_name), None
-        reader = Reader.of(opened, options.load(model), site=self.site)
-        if opened is not dictionary:  # a live object stays where it is
-            opened.sae.to(reader.hooked.device)
-        return reader
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ demonstrations). Cost: a forward pass over some hundred short prompts, and secon
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +40,8 @@ _PROMPTS = 100
 _FOLDS = 5
 _RAREST = 8
 
+Table = NDArray[Any]
+
 
 def sparse_probing(
     reader: Reader,
@@ -47,14 +50,7 @@ def sparse_probing(
     features: Sequence[int] = FEATURES,
     seed: int = 0,
 ) -> tuple[ProbeRow, ...]:
-    """Probe every task with every number of features.
-
-    Classes of fewer than eight inputs are left out.
-
-    Raises:
-        UnknownNameError: no such task.
-        InvalidInputError: a task with fewer than two classes of eight inputs.
-    """
+    """Probe every task with every number of features; classes below eight inputs are left out."""
     rows: list[ProbeRow] = []
     for task in map(probe_task, tasks):
         states, labels = labelled_states(reader.hooked, reader.site, task, seed=seed)
@@ -65,12 +61,7 @@ def sparse_probing(
 
 
 def probe_task(task: str | LabelledTask | MixedTask) -> LabelledTask | MixedTask:
-    """A task that can be probed, by name or as it is.
-
-    Raises:
-        UnknownNameError: no such task.
-        InvalidInputError: a task without labels.
-    """
+    """A task by name or as it is, refused without labels."""
     named = builtin_task(task) if isinstance(task, str) else task
     if not isinstance(named, (LabelledTask, MixedTask)):
         raise InvalidInputError(
@@ -83,41 +74,32 @@ def labelled_states(
     hooked: HookedModel, site: Site, task: LabelledTask | MixedTask, *, seed: int = 0
 ) -> tuple[torch.Tensor, NDArray[Any]]:
     """States ``input d_model`` at the last token of every labelled input, and their classes."""
-    texts: list[tuple[int, ...]] = []
-    labels: list[str] = []
     if isinstance(task, MixedTask):
-        for member in task.tasks:
-            drawn = draw(member, prompts=_PROMPTS, shots=[_SHOTS], seed=seed)
-            for prompt in tokenize(drawn, hooked.tokenizer).prompts:
-                texts.append(prompt.sequence(_SHOTS))
-                labels.append(member.name)
+        inputs = [
+            (prompt.sequence(_SHOTS), member.name)
+            for member in task.tasks
+            for drawn in [draw(member, prompts=_PROMPTS, shots=[_SHOTS], seed=seed)]
+            for prompt in tokenize(drawn, hooked.tokenizer).prompts
+        ]
     else:
-        for input, output in task.pairs:
-            texts.append(tuple(hooked.tokenizer(input)["input_ids"]))
-            labels.append(output)
-    counts = {label: labels.count(label) for label in set(labels)}
-    kept = [row for row, label in enumerate(labels) if counts[label] >= _RAREST]
-    if len({labels[row] for row in kept}) < 2:
+        inputs = [(tuple(hooked.tokenizer(text)["input_ids"]), out) for text, out in task.pairs]
+    counts = Counter(label for _, label in inputs)
+    kept = [(ids, label) for ids, label in inputs if counts[label] >= _RAREST]
+    if len({label for _, label in kept}) < 2:
         raise InvalidInputError(
             f"task {task.name!r} has fewer than two classes of {_RAREST} inputs; use a task with "
             "fewer labels"
         )
-    windows = [texts[row] for row in kept]
-    parts = list(stream_states(hooked, site, windows))
+    parts = list(stream_states(hooked, site, [ids for ids, _ in kept]))
     states = torch.cat([part.states for part in parts])
     window = torch.cat([part.window for part in parts])
     # A window's last token is the one before the number changes.
     last = torch.cat([window[1:] != window[:-1], torch.ones(1, dtype=torch.bool)])
-    return states[last.to(states.device)], np.array([labels[row] for row in kept])
+    return states[last.to(states.device)], np.array([label for _, label in kept])
 
 
 def _probe(
-    task: str,
-    activations: NDArray[np.float32],
-    states: NDArray[np.float32],
-    labels: NDArray[Any],
-    features: Sequence[int],
-    seed: int,
+    task: str, activations: Table, states: Table, labels: Table, features: Sequence[int], seed: int
 ) -> list[ProbeRow]:
     from sklearn.model_selection import StratifiedKFold
 
@@ -132,14 +114,11 @@ def _probe(
             fitted = logistic(table[train], coded[train])
             right[count] += int((predict(fitted, table[test]) == coded[test]).sum())
     n = len(coded)
-    chance = float(np.bincount(coded).max() / n)
-    return [
-        ProbeRow(task, count, right[count] / n, right[None] / n, chance, len(classes), n)
-        for count in features
-    ]
+    rest = (right[None] / n, float(np.bincount(coded).max() / n), len(classes), n)
+    return [ProbeRow(task, count, right[count] / n, *rest) for count in features]
 
 
-def logistic(table: NDArray[Any], labels: NDArray[Any]) -> Any:
+def logistic(table: Table, labels: Table) -> Any:
     """Scikit-learn's logistic regression on columns scaled to their largest value."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -152,13 +131,13 @@ def logistic(table: NDArray[Any], labels: NDArray[Any]) -> Any:
         return fitted.fit(table.astype(np.float64), labels)
 
 
-def predict(fitted: Any, table: NDArray[Any]) -> NDArray[Any]:
+def predict(fitted: Any, table: Table) -> Table:
     """Labels of the rows of ``table`` by a fit of :func:`logistic`."""
     with np.errstate(invalid="ignore"):
         return np.asarray(fitted.predict(table.astype(np.float64)))
 
 
-def f_ratio(table: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
+def f_ratio(table: Table, labels: Table) -> NDArray[np.float64]:
     """F of a one-way analysis of variance per column; 0 for a constant column."""
     groups = [table[labels == label].astype(np.float64) for label in np.unique(labels)]
     mean = table.mean(0, dtype=np.float64)
@@ -168,5 +147,4 @@ def f_ratio(table: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
     # A column that separates the classes exactly has no variance within them. It is the best there
     # is, so its F must be huge and not a division by zero.
     floor = 1e-12 * np.maximum(between + within, 1e-30)
-    ratio: NDArray[np.float64] = free * between / np.maximum(within, floor)
-    return ratio
+    return np.asarray(free * between / np.maximum(within, floor))

@@ -1,4 +1,4 @@
-"""`Reader`: a dictionary at one site of one model, which is what every measurement works on."""
+"""`Reader`: a dictionary at one site of one model, which every measurement works on."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.dictionary import Dictionary
+from ed_interp.probes.dictionaries.loading import load
+from ed_interp.probes.dictionaries.options import DictionaryOptions
 from ed_interp.probes.dictionaries.states import TokenStates, stream_states
 from ed_interp.probes.dictionaries.text import Ids
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """Made by :meth:`of`, which checks that the dictionary fits."""
+    """Made by :meth:`of` and :meth:`open`, which check that the dictionary fits."""
 
     dictionary: Dictionary
     hooked: HookedModel
@@ -27,13 +30,29 @@ class Reader:
     def of(
         cls, dictionary: Dictionary, hooked: HookedModel, *, site: str | Site | None = None
     ) -> Reader:
-        """A reader of ``hooked`` at ``site``, or at the dictionary's own.
+        """A reader of ``hooked`` at ``site``, or at the dictionary's own."""
+        return cls(dictionary, hooked, dictionary.check(hooked, at=site))
+
+    @classmethod
+    def open(cls, options: DictionaryOptions, dictionary: Any = None, model: Any = None) -> Reader:
+        """What ``options`` name; dictionary and model are loaded unless they are live objects.
 
         Raises:
-            InvalidInputError: another width, or no site known.
+            ModelLoadError: the dictionary or the model cannot be loaded.
+            InvalidInputError: the dictionary does not fit the model, or names none.
             UnknownNameError: no such site.
         """
-        return cls(dictionary, hooked, dictionary.check(hooked, at=site))
+        opened = load(dictionary or options.dictionary, options.sae_id, site=options.site)
+        if not model:
+            if opened.model_name is None:
+                raise InvalidInputError(
+                    f"{opened.source or 'this dictionary'} names no model; pass model (--model)"
+                )
+            options, model = dataclasses.replace(options, model=opened.model_name), None
+        reader = cls.of(opened, options.load(model), site=options.site)
+        if opened is not dictionary:  # a live object stays where it is
+            opened.sae.to(reader.hooked.device)
+        return reader
 
     def states(self, windows: Iterable[Ids]) -> Iterator[TokenStates]:
         """States at every token of ``windows`` that is not skipped, in order."""

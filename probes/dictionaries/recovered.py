@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,38 +40,35 @@ def cross_entropy_recovered(
 ) -> Recovered:
     """Cross-entropy of the next token over ``windows``, clean, spliced and ablated.
 
-    Args:
-        reader: Its dictionary is spliced in, except at the tokens that it skips.
-        windows: Those with fewer than two tokens to read predict nothing and are left out.
-        mean: State for mean ablation.
-        seed: Random seed of the bootstrap.
-        progress: True for a bar on stderr, or a callable.
+    Tokens that the reader skips are left unchanged; ``mean`` is the state for mean ablation.
     """
     hooked, site, skip = reader.hooked, reader.site, reader.skip
     where: Selector = Where() if skip == 0 else ~Where(positions=list(range(skip)))
+
+    def changed(arm: str) -> contextlib.AbstractContextManager[object]:
+        if arm == "clean":
+            return contextlib.nullcontext()
+        if arm == "spliced":
+            return reader.dictionary.splice(hooked, where=where, at=site)
+        vector = torch.zeros_like(mean) if arm == "zero" else mean
+        return inject(hooked, Replace(vector, site, where=where))
+
+    # A window with one token to read predicts nothing.
     usable = [ids for ids in windows if len(ids) > skip + 1]
-    arms: dict[str, list[NDArray[np.float64]]] = {
-        name: [] for name in ("clean", "spliced", "zero", "mean")
-    }
+    names = ("clean", "spliced", "zero", "mean")
+    arms: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     with track(progress, "predicting with the dictionary", len(usable)) as advance:
         for group in _groups(usable):
             for name, losses in arms.items():
-                with contextlib.ExitStack() as stack:
-                    if name == "spliced":
-                        splice = reader.dictionary.splice(hooked, where=where, at=site)
-                        stack.enter_context(splice)
-                    elif name != "clean":
-                        vector = torch.zeros_like(mean) if name == "zero" else mean
-                        stack.enter_context(inject(hooked, Replace(vector, site, where=where)))
+                with changed(name):
                     losses.append(_losses(reader, group))
             advance(len(group))
     counts = np.array([len(ids) - skip - 1 for ids in usable], dtype=np.float64)
     sums = {name: np.concatenate(parts) for name, parts in arms.items()}
     # Tokens of one window depend on each other, so windows are drawn, the same ones for all arms.
-    drawn = np.random.default_rng(seed).multinomial(
-        len(usable), np.full(len(usable), 1 / len(usable)), size=_RESAMPLES
-    )
-    once = np.ones((1, len(usable)))
+    n = len(usable)
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
+    once = np.ones((1, n))
     shares: dict[str, float] = {}
     for name in ("zero", "mean"):
         low, high = np.percentile(_share(drawn, sums, name), [2.5, 97.5])
@@ -81,9 +79,7 @@ def cross_entropy_recovered(
 
 
 def _share(
-    times: NDArray[np.float64] | NDArray[np.int64],
-    sums: dict[str, NDArray[np.float64]],
-    ablated: str,
+    times: NDArray[Any], sums: dict[str, NDArray[np.float64]], ablated: str
 ) -> NDArray[np.float64]:
     """Share recovered for each row of counts of the windows; 0 if ablation costs nothing."""
     lost = times @ (sums[ablated] - sums["clean"])
@@ -109,17 +105,15 @@ def _losses(reader: Reader, windows: Sequence[Ids]) -> NDArray[np.float64]:
     ids, lengths = padded(windows)
     every = torch.arange(ids.shape[1]).expand(ids.shape)
     last = torch.zeros(len(windows), 1, dtype=torch.long)
-    reading = reader.hooked.runner.run(
-        Inputs(ids), sites=[reader.site], reads=last, logit_reads=every
-    )
-    assert reading.logits is not None
-    targets = ids.to(reading.logits.device)[:, 1:]
-    losses = torch.nn.functional.cross_entropy(
-        reading.logits[:, :-1].float().flatten(0, 1), targets.flatten(), reduction="none"
-    ).view(targets.shape)
+    run = reader.hooked.runner.run
+    logits = run(Inputs(ids), sites=[reader.site], reads=last, logit_reads=every).logits
+    assert logits is not None
+    targets = ids.to(logits.device)[:, 1:]
+    # Classes in the second dimension, as cross_entropy wants them.
+    predicted = logits[:, :-1].float().transpose(1, 2)
+    losses = torch.nn.functional.cross_entropy(predicted, targets, reduction="none")
     # Target i is token i + 1. The first token after the special ones is predicted from them alone,
     # where nothing was replaced, and what follows a window's end is padding.
     place = torch.arange(targets.shape[1], device=losses.device)
     counted = (place >= reader.skip) & (place < (lengths - 1).to(losses.device)[:, None])
-    summed: NDArray[np.float64] = (losses.double() * counted).sum(1).cpu().numpy()
-    return summed
+    return np.asarray((losses.double() * counted).sum(1).cpu())

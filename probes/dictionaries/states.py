@@ -49,6 +49,13 @@ def stream_states(
         done += len(group)
 
 
+def read_states(
+    hooked: HookedModel, site: Site, windows: Iterable[Ids], *, skip: int = 0
+) -> Float[Tensor, "token d_model"]:
+    """The states of :func:`stream_states`, in one tensor."""
+    return torch.cat([part.states for part in stream_states(hooked, site, windows, skip=skip)])
+
+
 def _groups(windows: Iterable[Ids]) -> Iterator[list[Ids]]:
     group: list[Ids] = []
     tokens = 0
@@ -100,6 +107,7 @@ def _read(
     )
 
 
+@dataclasses.dataclass
 class Batches:
     """Endless shuffled batches of states, the same ones for the same seed.
 
@@ -109,41 +117,39 @@ class Batches:
     block is full.
     """
 
-    def __init__(
-        self, hooked: HookedModel, site: Site, windows: Windows, *, batch_size: int, blocks_of: int,
-        seed: int,
-    ) -> None:  # fmt: skip
-        """``blocks_of`` batches of ``batch_size`` states are a block."""
-        self._hooked = hooked
-        self._site = site
-        self._skip = len(windows.prefix)
-        self._stream = windows.endless("train", seed=seed)
-        self._batch_size = batch_size
-        self._blocks_of = blocks_of
-        self._seed = seed
+    hooked: HookedModel
+    site: Site
+    windows: Windows
+    batch_size: int
+    blocks_of: int
+    """Batches in a block."""
+    seed: int
+    block: int = 0
+    """Number of the block that is being served."""
+    served: int = 0
+    """How many of its batches were served."""
+
+    def __post_init__(self) -> None:
+        self._stream = self.windows.endless("train", seed=self.seed)
         self._states: Tensor | None = None
-        self.block = 0
-        """Number of the block that is being served."""
-        self.served = 0
-        """How many of its batches were served."""
 
     def __iter__(self) -> Batches:
         return self
 
     def __next__(self) -> Float[Tensor, "batch d_model"]:
-        if self.served == self._blocks_of:
+        if self.served == self.blocks_of:
             self._states = None
             self.block += 1
             self.served = 0
         if self._states is None:
             self._states = self._shuffled(self._next_block())
-        start = self.served * self._batch_size
+        start = self.served * self.batch_size
         self.served += 1
-        return self._states[start : start + self._batch_size]
+        return self._states[start : start + self.batch_size]
 
     def skip_to(self, block: int, served: int) -> None:
         """Go to where a run stopped: whole blocks are skipped without reading their states."""
-        if served == self._blocks_of:  # stopped between two blocks
+        if served == self.blocks_of:  # stopped between two blocks
             block, served = block + 1, 0
         for _ in range(block):
             self._next_block()
@@ -151,19 +157,19 @@ class Batches:
 
     def _next_block(self) -> list[Ids]:
         taken: list[Ids] = []
-        left = self._batch_size * self._blocks_of
+        skip, left = len(self.windows.prefix), self.batch_size * self.blocks_of
         while left > 0:
-            ids = next(self._stream)[: self._skip + left]
-            if len(ids) > self._skip:
+            ids = next(self._stream)[: skip + left]
+            if len(ids) > skip:
                 taken.append(ids)
-                left -= len(ids) - self._skip
+                left -= len(ids) - skip
         return taken
 
     def _shuffled(self, windows: list[Ids]) -> Tensor:
-        read = stream_states(self._hooked, self._site, windows, skip=self._skip)
-        states = torch.cat([part.states for part in read])
+        skip = len(self.windows.prefix)
+        states = read_states(self.hooked, self.site, windows, skip=skip)
         # A seed of its own per block, so that a resumed run shuffles it alike. The factor keeps
         # block 1 of seed 0 from being block 0 of seed 1.
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.block)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.block)
         order = torch.randperm(len(states), generator=generator)
         return states[order.to(states.device)]

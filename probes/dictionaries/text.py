@@ -23,6 +23,8 @@ from typing import Any, Literal
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
+from ed_interp.options import takes_options
+from ed_interp.probes.dictionaries.options import WINDOW, SourceOptions, TextOptions
 from ed_interp.prompts.tasks import LabelledTask, ListTask, MixedTask, TextTask, builtin_task
 
 Ids = tuple[int, ...]
@@ -50,45 +52,26 @@ class TextSource:
         if self.texts is None:
             return {"name": self.name}
         digest = hashlib.sha256("\0".join(self.texts).encode("utf-8", errors="replace"))
-        return {
-            "name": self.name,
-            "documents": len(self.texts),
-            "sha256": digest.hexdigest()[:16],
-        }
+        sha256 = digest.hexdigest()[:16]
+        return {"name": self.name, "documents": len(self.texts), "sha256": sha256}
 
 
+@takes_options(SourceOptions)
 def text_source(
-    text: str | Path | Sequence[str] | TextSource | TextTask | None = None,
-    *,
-    task: str | None = None,
-    dataset: str | None = None,
-    column: str = "text",
-    split: str = "train",
-    config: str | None = None,
-    limit: int | None = 20_000,
+    text: Any = None, *, options: SourceOptions, limit: int | None = 20_000
 ) -> TextSource:
     """One source of text; by default the bundled models' own generated text.
 
     Args:
-        text: A ``.txt`` file (an empty line ends a document), a ``.json`` list of strings, or the
-            texts themselves.
-        task: A built-in task: its prompts with eight demonstrations and the answer.
-        dataset: Hub id or local folder that ``datasets`` can read.
-        column: Column of the data set that holds text.
-        split: Split of the data set.
-        config: Configuration of the data set.
-        limit: Most rows of the data set to take, evenly spaced; None is all.
+        text: A ``.txt`` file (an empty line ends a document), a ``.json`` list of strings, the
+            texts themselves, or a source, which is returned as it is.
+        options: All settings at once.
+        limit: Most rows of a data set to take, evenly spaced; None is all.
 
     Raises:
         InvalidInputError: two sources, no text, or a file or data set that cannot be read.
         UnknownNameError: no such task.
     """
-    sources = {"text": text, "task": task, "dataset": dataset}
-    given = [name for name, value in sources.items() if value is not None]
-    if len(given) > 1:
-        raise InvalidInputError(
-            f"the text must come from one source, got {' and '.join(given)}; drop one"
-        )
     if isinstance(text, TextSource):
         return text
     if isinstance(text, (str, Path)):
@@ -100,23 +83,35 @@ def text_source(
         return _fixed(text.name, text.texts)
     if text is not None:
         return _fixed("texts", tuple(text))
-    if task is not None:
-        return _fixed(task, _prompts_of(builtin_task(task)))
-    if dataset is not None:
-        texts = _dataset_texts(dataset, column=column, split=split, config=config, limit=limit)
-        return _fixed(dataset.rstrip("/").rsplit("/", 1)[-1], texts)
+    if options.task is not None:
+        return _fixed(options.task, _prompts_of(builtin_task(options.task)))
+    if options.dataset is not None:
+        name = options.dataset.rstrip("/").rsplit("/", 1)[-1]
+        return _fixed(name, _dataset_texts(options.dataset, options, limit))
     return TextSource(_GENERATED, None)
+
+
+def windows_of(
+    options: TextOptions, hooked: HookedModel, text: Any = None, *, window: int = WINDOW
+) -> Windows:
+    """Windows of the text that ``options`` name, or of ``text`` if it is given.
+
+    They have ``window`` tokens or the model's context, unless the options say otherwise.
+
+    Raises:
+        InvalidInputError: text that cannot be read, or a window beyond the model's context.
+        UnknownNameError: no such task.
+    """
+    usual = min(window, hooked.context_window or window)
+    source = text_source(text, options=options)
+    return Windows(source, hooked, window=options.window or usual)
 
 
 class Windows:
     """The windows of a source under a model's tokenizer."""
 
     def __init__(self, source: TextSource, hooked: HookedModel, *, window: int) -> None:
-        """Tokenize fixed texts at once.
-
-        Raises:
-            InvalidInputError: no tokenizer, a window beyond the model's context, or no token.
-        """
+        """Tokenize fixed texts at once."""
         if hooked.tokenizer is None:
             raise InvalidInputError(
                 f"{source.name!r} is text, and this model has no tokenizer; "
@@ -177,12 +172,11 @@ class Windows:
         assert self._fixed is not None
         if len(self._fixed) < HELD_OUT_EVERY:
             return self._fixed  # too little to divide; the record says how much text it was
-        held = part == "held-out"
-        return [
-            ids
-            for place, ids in enumerate(self._fixed)
-            if (place % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held
-        ]
+        tenth, kept = slice(HELD_OUT_EVERY - 1, None, HELD_OUT_EVERY), list(self._fixed)
+        if part == "held-out":
+            return kept[tenth]
+        del kept[tenth]
+        return kept
 
     def _cut(self, texts: Sequence[str]) -> list[Ids]:
         # verbose=False: documents longer than the context are cut here, no reason for a warning.
@@ -238,14 +232,13 @@ def _prompts_of(task: ListTask | LabelledTask | MixedTask) -> tuple[str, ...]:
     )
 
 
-def _dataset_texts(
-    dataset: str, *, column: str, split: str, config: str | None, limit: int | None
-) -> tuple[str, ...]:
+def _dataset_texts(dataset: str, options: SourceOptions, limit: int | None) -> tuple[str, ...]:
     import datasets
 
+    column, split = options.column or "text", options.split or "train"
     try:
-        data = datasets.load_dataset(dataset, config, split=split)
-    except Exception as error:  # its own errors, the hub's and the file systems', all alike here
+        data = datasets.load_dataset(dataset, options.config, split=split)
+    except Exception as error:  # its own errors, the hub's and the file systems' share no base
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         raise InvalidInputError(
             f"cannot load data set {dataset!r}, split {split!r}: {reason}; offline, use a local "

@@ -41,8 +41,8 @@ from ed_interp.probes.dictionaries.checkpoint import read_checkpoint, write_chec
 from ed_interp.probes.dictionaries.dictionary import Dictionary, inference_sae
 from ed_interp.probes.dictionaries.options import TrainOptions
 from ed_interp.probes.dictionaries.rows import TrainingRow
-from ed_interp.probes.dictionaries.states import Batches, stream_states
-from ed_interp.probes.dictionaries.text import Windows
+from ed_interp.probes.dictionaries.states import Batches, read_states
+from ed_interp.probes.dictionaries.text import Windows, windows_of
 from ed_interp.progress import Progress, track
 from ed_interp.records import RunFolder, environment
 from ed_interp.results import COMMAND
@@ -120,7 +120,7 @@ def train(
         RunFolderError: ``out`` exists or cannot be written, or its checkpoint is damaged.
     """
     hooked = options.load(model)
-    plan = _Plan(hooked, hooked.site(options.site), options.windows(hooked, text), options)
+    plan = _Plan(hooked, hooked.site(options.site), windows_of(options, hooked, text), options)
     available = plan.windows.tokens("train")
     if available is not None and available < options.latents:
         raise InvalidInputError(
@@ -278,8 +278,8 @@ def _trainer(plan: _Plan) -> tuple[SAETrainer[Any, Any], Batches]:
 def _begin(plan: _Plan, trainer: SAETrainer[Any, Any]) -> None:
     """Set the scale of the states and the decoder's bias, from the beginning of the text."""
     sample = plan.windows.once("train", seed=plan.options.seed, tokens=_SCALE_TOKENS)
-    read = stream_states(plan.hooked, plan.site, sample, skip=len(plan.windows.prefix))
-    states = torch.cat([part.states for part in read])
+    skip = len(plan.windows.prefix)
+    states = read_states(plan.hooked, plan.site, sample, skip=skip)
     norm = float(states.norm(dim=-1).mean())
     if trainer.sae.cfg.normalize_activations == "expected_average_only_in":
         scale = math.sqrt(plan.hooked.d_model) / max(norm, 1e-12)

@@ -22,6 +22,7 @@ BEFORE, AFTER = 15, 8
 """Tokens of a context before and after its peak."""
 WIDTH = BEFORE + 1 + AFTER
 NO_TOKEN = -1
+Indices = NDArray[np.int64]
 
 BINS_PER_OCTAVE = 2
 _LOWEST, _HIGHEST = -10, 14
@@ -63,48 +64,21 @@ class TopContexts:
     def add(self, part: TokenStates, activations: Float[Tensor, "token latent"]) -> None:
         """Count one batch of whole windows and keep what is stronger than before."""
         dense = activations.detach().float().cpu().numpy()
-        ids = part.ids.cpu().numpy()
         window = part.window.cpu().numpy()
         token, latent = np.nonzero(dense)
         value = dense[token, latent]
+        latents, bins = self.histogram.shape
         self.tokens += len(dense)
-        self.fired += np.bincount(latent, minlength=len(self.fired))
-        self.summed += np.bincount(latent, weights=value, minlength=len(self.fired))
-        self._count(latent, value)
-        self._merge(dense, ids, window, token, latent, value)
-
-    def _count(self, latent: NDArray[np.int64], value: NDArray[np.float32]) -> None:
-        bins = self.histogram.shape[1]
+        self.fired += np.bincount(latent, minlength=latents)
+        self.summed += np.bincount(latent, weights=value, minlength=latents)
         # The bin in closed form, and all latents in one count of latent * bins + bin.
         place = np.floor((np.log2(np.maximum(value, 1e-30)) - _LOWEST) * BINS_PER_OCTAVE)
         flat = latent * bins + np.clip(place, 0, bins - 1).astype(np.int64)
-        counts = np.bincount(flat, minlength=self.histogram.size)
-        self.histogram += counts.reshape(self.histogram.shape)
-
-    def _merge(
-        self,
-        dense: NDArray[np.float32],
-        ids: NDArray[np.int64],
-        window: NDArray[np.int64],
-        token: NDArray[np.int64],
-        latent: NDArray[np.int64],
-        value: NDArray[np.float32],
-    ) -> None:
+        self.histogram += np.bincount(flat, minlength=latents * bins).reshape(latents, bins)
         better = value > self._peak[latent, -1]
-        token, latent, value = token[better], latent[better], value[better]
-        # Strongest first within each latent; of equal ones the first in the text.
-        order = np.lexsort((token, -value, latent))
-        token, latent, value = token[order], latent[order], value[order]
-        # The first entry of each pair of latent and window is that window's peak.
-        pair = latent * (int(window.max(initial=0)) + 1) + window[token]
-        _, first = np.unique(pair, return_index=True)
-        first = np.sort(first)
-        token, latent, value = token[first], latent[first], value[first]
-        # Position within each latent's run, as searchsorted returns where the run begins.
-        rank = np.arange(len(latent)) - np.searchsorted(latent, latent)
-        first = rank < self._keep
-        token, latent, value = token[first], latent[first], value[first]
-        new_ids, new_values = self._around(dense, ids, window, token, latent)
+        token, latent = self._peaks(window, token[better], latent[better], value[better])
+        value = dense[token, latent]
+        new_ids, new_values = self._around(dense, part.ids.cpu().numpy(), window, token, latent)
         for one in np.unique(latent):
             chosen = slice(*np.searchsorted(latent, [one, one + 1]))
             peak = np.concatenate([self._peak[one], value[chosen]])
@@ -114,14 +88,26 @@ class TopContexts:
             self._ids[one] = np.concatenate([self._ids[one], new_ids[chosen]])[best]
             self._values[one] = np.concatenate([self._values[one], new_values[chosen]])[best]
 
+    def _peaks(
+        self, window: Indices, token: Indices, latent: Indices, value: NDArray[np.float32]
+    ) -> tuple[Indices, Indices]:
+        """Token and latent of the strongest windows' peaks, by latent and strongest first."""
+        # Strongest first within each latent; of equal ones the first in the text.
+        order = np.lexsort((token, -value, latent))
+        token, latent = token[order], latent[order]
+        # The first entry of each pair of latent and window is that window's peak.
+        pair = latent * (int(window.max(initial=0)) + 1) + window[token]
+        first = np.sort(np.unique(pair, return_index=True)[1])
+        token, latent = token[first], latent[first]
+        # Position within each latent's run, as searchsorted returns where the run begins.
+        rank = np.arange(len(latent)) - np.searchsorted(latent, latent)
+        return token[rank < self._keep], latent[rank < self._keep]
+
     def _around(
-        self,
-        dense: NDArray[np.float32],
-        ids: NDArray[np.int64],
-        window: NDArray[np.int64],
-        token: NDArray[np.int64],
-        latent: NDArray[np.int64],
-    ) -> tuple[NDArray[np.int32], NDArray[np.float16]]:
+        self, dense: NDArray[np.float32], ids: Indices, window: Indices, token: Indices,
+        latent: Indices,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float16]]:  # fmt: skip
+        """Ids and activations of the tokens around each peak."""
         place = token[:, None] + np.arange(-BEFORE, AFTER + 1)
         inside = np.clip(place, 0, len(ids) - 1)
         # Neither beyond the ends of the batch nor in a neighbouring window.

@@ -28,8 +28,9 @@ from ed_interp.probes.dictionaries.dictionary import Dictionary
 from ed_interp.probes.dictionaries.monosemantic import Monosemanticity, monosemanticity
 from ed_interp.probes.dictionaries.observation import CELLS, Observation, read_features
 from ed_interp.probes.dictionaries.options import DescribeOptions
+from ed_interp.probes.dictionaries.reader import Reader
 from ed_interp.probes.dictionaries.states import TokenStates
-from ed_interp.probes.dictionaries.text import Ids
+from ed_interp.probes.dictionaries.text import Ids, windows_of
 from ed_interp.progress import Progress
 from ed_interp.results import keep
 
@@ -64,9 +65,9 @@ def describe(
         ModelLoadError: the dictionary or the model cannot be loaded.
         RunFolderError: ``out`` exists or cannot be written.
     """
-    opened = options.open(dictionary, model)
+    opened = Reader.open(options, dictionary, model)
     opened.dictionary.check_features(options.clamp_features or ())
-    windows = options.windows(opened.hooked, text)
+    windows = windows_of(options, opened.hooked, text)
     reader = dataclasses.replace(opened, skip=len(windows.prefix))
     latents, decoder = reader.dictionary.latents, reader.dictionary.decoder
 

@@ -70,7 +70,7 @@ def feature_emergence(
     named = options.make_task(task)
     if not isinstance(named, (LabelledTask, MixedTask)):
         raise InvalidInputError(f"task must have answers, got {named.name!r}; use a labelled task")
-    reader = options.open(dictionary, model)
+    reader = Reader.open(options, dictionary, model)
     shots = range(min(8, most_shots(named)) + 1) if options.shots is None else options.shots
     population = draw(named, prompts=options.prompts, shots=shots, seed=options.seed)
     labels, about = _labels(population, options.about)

@@ -38,6 +38,8 @@ from ed_interp.probes.dictionaries.interpretation.result import Interpretations
 from ed_interp.probes.dictionaries.interpretation.rows import InterpretationRow
 from ed_interp.probes.dictionaries.observation import Observation, observe
 from ed_interp.probes.dictionaries.options import EXPLAIN_WINDOW, ExplainOptions
+from ed_interp.probes.dictionaries.reader import Reader
+from ed_interp.probes.dictionaries.text import windows_of
 from ed_interp.progress import Progress, track
 from ed_interp.results import keep
 
@@ -76,11 +78,11 @@ def score_explanations(
             predicts another number of tokens than it was passed.
         RunFolderError: ``out`` exists or cannot be written.
     """
-    opened = options.open(dictionary, model)
+    opened = Reader.open(options, dictionary, model)
     every = range(opened.dictionary.latents)
     chosen = list(every if options.features is None else options.features)
     opened.dictionary.check_features(chosen)
-    windows = options.windows(opened.hooked, text, window=EXPLAIN_WINDOW)
+    windows = windows_of(options, opened.hooked, text, window=EXPLAIN_WINDOW)
     reader = dataclasses.replace(opened, skip=len(windows.prefix))
     explainer = getattr(explain, "__name__", type(explain).__name__)
 
