@@ -32,11 +32,7 @@ _TRACKS = ("act_freq_scores", "n_forward_passes_since_fired")
 def write_checkpoint(
     folder: Path, trainer: SAETrainer[Any, Any], batches: Batches, history: list[TrainingRow]
 ) -> None:
-    """Write everything that the rest of the run depends on.
-
-    Raises:
-        RunFolderError: it cannot be written (full disk, permission, ...).
-    """
+    """Write everything that the rest of the run depends on."""
     optimizer = trainer.optimizer.state_dict()
     tensors: dict[str, Tensor] = {
         f"sae.{name}": tensor for name, tensor in trainer.sae.state_dict().items()
@@ -67,11 +63,7 @@ def read_checkpoint(
 ) -> list[TrainingRow]:
     """Set ``trainer``, ``batches`` and the random generators to where the run stopped.
 
-    Returns:
-        The history so far.
-
-    Raises:
-        RunFolderError: the file is damaged or does not fit.
+    Returns the history so far. Raises RunFolderError if the file is damaged or does not fit.
     """
     file = folder / NAME
     try:
@@ -104,9 +96,5 @@ def read_checkpoint(
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    start = f"{prefix}."
-    return {
-        name.removeprefix(start): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(start)
-    }
+    cut = len(prefix) + 1
+    return {name[cut:]: part for name, part in tensors.items() if name.startswith(f"{prefix}.")}

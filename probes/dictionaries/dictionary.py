@@ -12,7 +12,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jaxtyping import Float
 from torch import Tensor
@@ -25,7 +25,7 @@ from ed_interp.probes.dictionaries.record import DictionaryRecord
 from ed_interp.probes.dictionaries.rows import TrainingRow
 from ed_interp.records import RunFolder, write_bytes, write_json, write_text
 from ed_interp.streams.direction import Direction
-from ed_interp.streams.provenance import ModelStamp
+from ed_interp.streams.provenance import ModelStamp, Provenance
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -57,11 +57,9 @@ class Dictionary:
     history: tuple[TrainingRow, ...] = dataclasses.field(default=(), repr=False)
 
     def __repr__(self) -> str:
+        size = f"{self.latents} latents of {self.width} channels"
         place = "no site" if self.site is None else self.site.name
-        return (
-            f"Dictionary({self.architecture}, {self.latents} latents of {self.width} channels, "
-            f"{self.model_name or 'unknown model'}, {place})"
-        )
+        return f"Dictionary({self.architecture}, {size}, {self.model_name}, {place})"
 
     @property
     def width(self) -> int:
@@ -81,10 +79,7 @@ class Dictionary:
     @property
     def model_name(self) -> str | None:
         """Name of the model it was trained on."""
-        if self.stamp is not None:
-            return self.stamp.name
-        name = self.sae.cfg.metadata.model_name
-        return None if name is None else str(name)
+        return self.sae.cfg.metadata.model_name if self.stamp is None else self.stamp.name
 
     @property
     def decoder(self) -> Float[Tensor, "latent d_model"]:
@@ -96,11 +91,7 @@ class Dictionary:
         return rows
 
     def encode(self, states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch latent"]:
-        """Activations of every latent.
-
-        Raises:
-            InvalidInputError: states of another width.
-        """
+        """Activations of every latent; states of another width are refused."""
         self._check_width(states, self.width, "states")
         activations: Tensor = self.sae.encode(states.to(self.sae.device))
         return activations.to_dense() if activations.is_sparse else activations
@@ -112,13 +103,9 @@ class Dictionary:
 
         A dictionary that normalises its input (``normalize_activations="layer_norm"``) can decode
         only right after encoding; :meth:`reconstruct` always can.
-
-        Raises:
-            InvalidInputError: activations of another width.
         """
         self._check_width(activations, self.latents, "activations")
-        decoded: Tensor = self.sae.decode(activations.to(self.sae.device, self.sae.dtype))
-        return decoded
+        return cast(Tensor, self.sae.decode(activations.to(self.sae.device, self.sae.dtype)))
 
     def reconstruct(
         self, states: Float[Tensor, "*batch d_model"]
@@ -185,22 +172,16 @@ class Dictionary:
         method = f"feature {feature} of a {self.architecture} dictionary"
         if model is not None:
             hooked = load_model(model)
-            site = self.check(hooked)
-            return Direction.of(hooked, {site.name: row}, method=method, settings=settings)
+            vectors = {self.check(hooked).name: row}
+            return Direction.of(hooked, vectors, method=method, settings=settings)
         if self.stamp is None or self.site is None:
             raise InvalidInputError(
                 "this dictionary does not know its model; pass direction(feature, model=...)"
             )
-        from ed_interp.streams.provenance import Provenance
-
         return Direction({self.site.name: row}, Provenance(method, self.stamp, settings=settings))
 
     def check_features(self, features: Iterable[int]) -> None:
-        """Refuse numbers that are not those of a latent.
-
-        Raises:
-            InvalidInputError: no such latent.
-        """
+        """Raise InvalidInputError unless all of ``features`` are numbers of a latent."""
         for feature in features:
             if not 0 <= feature < self.latents:
                 raise InvalidInputError(

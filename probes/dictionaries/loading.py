@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ed_interp.errors import InvalidInputError, ModelLoadError, RunFolderError, UnknownNameError
-from ed_interp.errors import unknown as unknown_name
+from ed_interp.errors import (
+    InvalidInputError,
+    ModelLoadError,
+    RunFolderError,
+    UnknownNameError,
+    unknown,
+)
 from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.dictionary import (
     CONFIG,
@@ -29,13 +35,7 @@ from ed_interp.probes.dictionaries.record import DictionaryRecord
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-_PICKLED = {
-    "connor_rob_hook_z",
-    "deepseek_r1",
-    "dictionary_learning_1",
-    "goodfire",
-    "qwen_scope",
-}
+_PICKLED = ["connor_rob_hook_z", "deepseek_r1", "dictionary_learning_1", "goodfire", "qwen_scope"]
 """SAELens's readers of releases that are published as pickles."""
 
 
@@ -69,12 +69,10 @@ def load(
         return source
     where = str(torch.device(device))
     if isinstance(source, (str, os.PathLike)):
-        folder = Path(source).expanduser()
-        if sae_id is None:
-            return _from_folder(folder, where, dtype, place)
-        return _wrapped(
-            _from_release(str(source), sae_id, where, dtype), place, f"{source}/{sae_id}"
-        )
+        if sae_id is not None:
+            sae = _from_release(str(source), sae_id, where, dtype)
+            return _wrapped(sae, place, f"{source}/{sae_id}")
+        return _from_folder(Path(source).expanduser(), where, dtype, place)
     from ed_interp.probes.dictionaries.backend import SAE
 
     if not isinstance(source, SAE):
@@ -108,9 +106,8 @@ def from_dictionary_learning(
         ModelLoadError: tensors that do not fit each other.
     """
     place = None if site is None else Site.parse(site)
-    return _wrapped(
-        dictionary_learning.convert(model, config, device=device, dtype=dtype), place, None
-    )
+    sae = dictionary_learning.convert(model, config, device=device, dtype=dtype)
+    return _wrapped(sae, place, None)
 
 
 def site_of(hook: str | None) -> Site | None:
@@ -119,14 +116,12 @@ def site_of(hook: str | None) -> Site | None:
     >>> site_of("blocks.3.hook_out").name, site_of("blocks.3.attn.hook_z")
     ('blocks.3.hook_resid_post', None)
     """
-    if hook is None:
-        return None
-    # A TransformerBridge's own names of a block's input and output.
-    for theirs, ours in ((".hook_out", ".hook_resid_post"), (".hook_in", ".hook_resid_pre")):
-        if hook.startswith("blocks.") and hook.count(".") == 2 and hook.endswith(theirs):
-            hook = hook.removesuffix(theirs) + ours
+    # A TransformerBridge has names of its own for a block's input and output.
+    bridge = re.fullmatch(r"(blocks\.\d+\.hook_)(in|out)", hook or "")
+    if bridge is not None:
+        hook = bridge[1] + {"in": "resid_pre", "out": "resid_post"}[bridge[2]]
     try:
-        return Site.parse(hook)
+        return None if hook is None else Site.parse(hook)
     except UnknownNameError:
         return None
 
@@ -149,22 +144,23 @@ def _wrapped(
 def _from_folder(folder: Path, device: str, dtype: str | None, site: Site | None) -> Dictionary:
     if not folder.is_dir():
         raise _missing(folder)
-    if (folder / WEIGHTS).is_file() or ((folder / CONFIG).is_file() and not _is_sparsify(folder)):
-        sae = _from_sae_lens(folder, device, dtype)
-    elif _is_sparsify(folder):
-        sae = sparsify.from_sparsify(folder, device=device, dtype=dtype)
-    elif (folder / dictionary_learning.PICKLE).is_file() or (
-        folder / dictionary_learning.WEIGHTS
-    ).is_file():
-        sae = dictionary_learning.from_dictionary_learning_folder(
-            folder, device=device, dtype=dtype
-        )
-    else:
+    # The first of these files says which format it is. SAELens's and sparsify's folders both have
+    # a configuration, so that comes after their weights, for a folder whose weights are missing.
+    readers = {
+        WEIGHTS: _from_sae_lens,
+        sparsify.WEIGHTS: sparsify.from_sparsify,
+        CONFIG: _from_sae_lens,
+        dictionary_learning.WEIGHTS: dictionary_learning.from_dictionary_learning_folder,
+        dictionary_learning.PICKLE: dictionary_learning.from_dictionary_learning_folder,
+    }
+    read = next((reader for file, reader in readers.items() if (folder / file).is_file()), None)
+    if read is None:
         names = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
         raise ModelLoadError(
             f"{folder} holds no dictionary (it holds {names}); {CONFIG} with {WEIGHTS} (SAELens) "
             f"or {sparsify.WEIGHTS} (sparsify) is expected"
         )
+    sae = read(folder, device=device, dtype=dtype)
     return _wrapped(sae, site, str(folder), _record_of(folder))
 
 
@@ -180,15 +176,10 @@ def _record_of(folder: Path) -> DictionaryRecord | None:
     return dataclasses.replace(record, settings=settings)
 
 
-def _is_sparsify(folder: Path) -> bool:
-    return (folder / sparsify.WEIGHTS).is_file()
-
-
 def _missing(folder: Path) -> ModelLoadError | RunFolderError:
     if folder.with_name(f".{folder.name}.partial").exists():
-        return RunFolderError(
-            f"the training of {folder} was interrupted; repeat its command to finish it"
-        )
+        text = f"the training of {folder} was interrupted; repeat its command to finish it"
+        return RunFolderError(text)
     if folder.is_file():
         return ModelLoadError(f"{folder} is a file; pass the folder that holds {CONFIG}")
     return ModelLoadError(
@@ -197,7 +188,7 @@ def _missing(folder: Path) -> ModelLoadError | RunFolderError:
     )
 
 
-def _from_sae_lens(folder: Path, device: str, dtype: str | None) -> SAE[Any]:
+def _from_sae_lens(folder: Path, *, device: str, dtype: str | None) -> SAE[Any]:
     """A folder that ``SAE.save_model`` wrote, of this or an earlier version."""
     # Checked here first: SAELens would fail with whatever the first wrong line happens to raise.
     config = read_json(folder / CONFIG)
@@ -212,10 +203,9 @@ def _from_sae_lens(folder: Path, device: str, dtype: str | None) -> SAE[Any]:
     import ed_interp.probes.dictionaries.spike_slab  # noqa: F401  (registers itself)
     from ed_interp.probes.dictionaries.backend import SAE, registry
 
-    kind = config.get("architecture", "standard")
-    known = registry.SAE_CLASS_REGISTRY
+    kind, known = config.get("architecture", "standard"), sorted(registry.SAE_CLASS_REGISTRY)
     if kind not in known:
-        raise unknown_name("architecture", str(kind), sorted(known))
+        raise unknown("architecture", str(kind), known)
     try:
         sae = SAE.load_from_disk(folder, device=device, dtype=dtype)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -232,9 +222,9 @@ def _from_release(release: str, sae_id: str, device: str, dtype: str | None) -> 
     known = releases()
     entry = known.get(release)
     if entry is None and "/" not in release:
-        raise unknown_name("release", release, sorted(known))
+        raise unknown("release", release, sorted(known))
     if entry is not None and sae_id not in entry.saes_map:
-        raise unknown_name(f"id of release {release}", sae_id, list(entry.saes_map))
+        raise unknown(f"id of release {release}", sae_id, list(entry.saes_map))
     if entry is not None and entry.conversion_func in _PICKLED:
         raise ModelLoadError(
             f"release {release!r} is published as pickles, which are not read (they can run "

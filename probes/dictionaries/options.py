@@ -87,18 +87,11 @@ class DictionaryOptions(ModelOptions):
     """A dictionary, and the model whose stream it reads."""
 
     dictionary: str = option(help="Folder of a dictionary, or a release of SAELens.", argument=True)
-    sae_id: str | None = option(
-        None, help="Dictionary of the release (with a release).", panel=MODEL, flag="--id"
-    )
+    sae_id: str | None = option(None, help="Dictionary of a release.", panel=MODEL, flag="--id")
     model: str = option(
-        "",
-        help="Model to read: bundled, hub id or folder.",
-        panel=MODEL,
-        shown="the one that the dictionary was trained on",
+        "", help="Bundled model, hub id or folder.", panel=MODEL, shown="the dictionary's own"
     )
-    site: str | None = option(
-        None, help="Hook point to read.", panel=MODEL, shown="the dictionary's own"
-    )
+    site: str | None = option(None, help="Hook point.", panel=MODEL, shown="the dictionary's own")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,9 +113,7 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
         shown=str(DEFAULT_K),
         min=1,
     )
-    tokens: int = option(
-        1_000_000, help="Tokens to train on, rounded down to whole batches.", panel=TRAIN, min=1
-    )
+    tokens: int = option(1_000_000, help="Tokens to train on.", panel=TRAIN, min=1)
     batch_size: int = option(512, help="Tokens per step.", panel=TRAIN, min=1)
     lr: float | None = option(
         None,
@@ -160,9 +151,7 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
                 f"must not be fewer than latents ({self.latents}) or batch_size "
                 f"({self.batch_size}), got {self.tokens}; 100 per latent are few",
             )
-        for pair in self.sae_lens:
-            if not pair.partition("=")[0].strip() or "=" not in pair:
-                raise OptionError("sae_lens", f"must be NAME=VALUE, got {pair!r}")
+        _ = self.sae_lens_settings  # refuses what is not NAME=VALUE
 
     @property
     def active(self) -> int | None:
@@ -183,7 +172,10 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
     def sae_lens_settings(self) -> dict[str, Any]:
         """``sae_lens`` as fields of SAELens's configuration; what is not JSON is text."""
         settings: dict[str, Any] = {}
-        for name, _, value in (pair.partition("=") for pair in self.sae_lens):
+        for pair in self.sae_lens:
+            name, equals, value = pair.partition("=")
+            if not (name.strip() and equals):
+                raise OptionError("sae_lens", f"must be NAME=VALUE, got {pair!r}")
             try:
                 settings[name.strip()] = json.loads(value)
             except ValueError:
@@ -196,13 +188,9 @@ class MeasureOptions(DictionaryOptions, TextOptions, Seeded):
     """How a dictionary is measured."""
 
     tokens: int = option(100_000, help="Tokens to encode.", panel=MEASURE, min=2)
-    ce_tokens: int = option(
-        20_000, help="Tokens to predict for cross-entropy recovered.", panel=MEASURE, min=2
-    )
+    ce_tokens: int = option(20_000, help="Tokens to predict.", panel=MEASURE, min=2)
     tasks: tuple[str, ...] = option(PROBE_TASKS, help="Tasks for sparse probing.", panel=MEASURE)
-    absorption: bool = option(
-        True, help="Measure splitting and absorption of categories.", panel=MEASURE
-    )
+    absorption: bool = option(True, help="Measure splitting and absorption.", panel=MEASURE)
 
     def __post_init__(self) -> None:
         # Live tasks are recorded by name.
@@ -216,15 +204,9 @@ class DescribeOptions(DictionaryOptions, TextOptions, Seeded):
     """What is shown of every feature."""
 
     tokens: int = option(200_000, help="Tokens of held-out text to read.", panel=MEASURE, min=1)
-    contexts: int = option(
-        8, help="Strongest contexts per feature, from as many windows.", panel=MEASURE, min=1
-    )
-    top_tokens: int = option(
-        8, help="Tokens to list as promoted, suppressed and raised.", panel=MEASURE, min=1
-    )
-    neighbours: int = option(
-        5, help="Features with similar decoder rows to list.", panel=MEASURE, min=1
-    )
+    contexts: int = option(8, help="Strongest contexts per feature.", panel=MEASURE, min=1)
+    top_tokens: int = option(8, help="Promoted tokens to list.", panel=MEASURE, min=1)
+    neighbours: int = option(5, help="Most similar features to list.", panel=MEASURE, min=1)
     clamp_contexts: int = option(
         4, help="Contexts in which each feature is clamped; 0 skips it.", panel=MEASURE, min=0
     )
@@ -237,12 +219,8 @@ class DescribeOptions(DictionaryOptions, TextOptions, Seeded):
 class ShowOptions(DescribeOptions):
     """Which features are shown, and where."""
 
-    feature: tuple[int, ...] = option(
-        (), help="Number of a feature to print; repeatable, or ranges.", min=0
-    )
-    html: Path | None = option(
-        None, help="Page to write with every feature, which opens offline.", panel=OUTPUT
-    )
+    feature: tuple[int, ...] = option((), help="Feature to print; repeatable, or ranges.", min=0)
+    html: Path | None = option(None, help="Page to write; it opens offline.", panel=OUTPUT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -259,24 +237,18 @@ class FeatureEmergenceOptions(DictionaryOptions, PromptOptions, Seeded, Batched)
         panel=MEASURE,
     )
     checkpoints: tuple[str, ...] = option(
-        (),
-        help="Training steps of a bundled model to follow, such as 300,949, or all.",
-        panel=MEASURE,
+        (), help="Training steps of a bundled model, such as 300,949, or all.", panel=MEASURE
     )
-    permutations: int = option(
-        200, help="Permutations of the labels, for bias and threshold.", panel=MEASURE, min=20
-    )
+    permutations: int = option(200, help="Permutations of the labels.", panel=MEASURE, min=20)
 
     def __post_init__(self) -> None:
         # In Python, steps are numbers and "all" is a string.
-        steps: Any = self.checkpoints
-        steps = (steps,) if isinstance(steps, str) else steps
+        steps: Any = [self.checkpoints] if isinstance(self.checkpoints, str) else self.checkpoints
         object.__setattr__(self, "checkpoints", tuple(map(str, steps)))
         super().__post_init__()
-        if self.checkpoints != ("all",):
-            for step in self.checkpoints:
-                if not step.isdecimal():
-                    raise OptionError("checkpoints", f"must be training steps or all, got {step!r}")
+        for step in self.checkpoints:
+            if not step.isdecimal() and self.checkpoints != ("all",):
+                raise OptionError("checkpoints", f"must be training steps or all, got {step!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -103,15 +103,12 @@ def train(
 
     Args:
         model: Anything :func:`ed_interp.load` takes.
-        text: A ``.txt`` file, a ``.json`` list of strings, texts, or a
-            :func:`~ed_interp.probes.dictionaries.text.text_source`; default the bundled models'
-            own generated text.
+        text: A ``.txt`` file, a ``.json`` list of strings, texts, or a ``text_source(...)``;
+            default the bundled models' own generated text.
         options: All settings at once.
-        out: A folder for the dictionary, which SAELens can load; it appears when training is
-            done. Without it nothing is written, and nothing can be resumed.
+        out: Folder to make, which SAELens can load; without it a run cannot be resumed.
         overwrite: Replace the dictionary at ``out``, once the new one is complete.
-        checkpoint_every: Steps between checkpoints; default every ten seconds, less often if
-            writing takes long.
+        checkpoint_every: Steps between checkpoints; default every ten seconds or less often.
         progress: True for a bar on stderr, or a callable ``(done, total, what)``.
 
     Raises:
@@ -130,15 +127,12 @@ def train(
     with _seeded(plan):
         _sae(plan)  # a setting that SAELens refuses must be refused before there is a folder
     settings = plan.settings()
-    made_by = {"command": COMMAND.get(), "environment": environment()}
+    record = {**settings, "command": COMMAND.get(), "environment": environment()}
     if out is None:
-        dictionary = _fit(plan, None, checkpoint_every, progress)
-        return dataclasses.replace(dictionary, settings={**settings, **made_by})
+        return dataclasses.replace(_fit(plan, None, checkpoint_every, progress), settings=record)
     with RunFolder.open(out, settings, overwrite=overwrite) as run:
-        dictionary = _fit(plan, run.folder, checkpoint_every, progress)
-        dictionary = dataclasses.replace(
-            dictionary, settings={**settings, **made_by}, source=str(run.path)
-        )
+        fitted = _fit(plan, run.folder, checkpoint_every, progress)
+        dictionary = dataclasses.replace(fitted, settings=record, source=str(run.path))
         dictionary.write(run.folder)
         (run.folder / CHECKPOINT).unlink(missing_ok=True)
     return dictionary
@@ -148,6 +142,7 @@ def _fit(
     plan: _Plan, folder: Path | None, checkpoint_every: int | None, progress: Progress
 ) -> Dictionary:
     """Train from the beginning, or from the checkpoint in ``folder``."""
+    steps = plan.options.steps
     with _seeded(plan):
         trainer, batches = _trainer(plan)
         history: list[TrainingRow] = []
@@ -157,17 +152,17 @@ def _fit(
             _begin(plan, trainer)
         written, wait = time.monotonic(), _CHECKPOINT_SECONDS
         done = trainer.n_training_steps
-        every = max(1, plan.options.steps // _LOGGED)
-        with track(progress, "training the dictionary", plan.options.steps) as advance:
+        every = max(1, steps // _LOGGED)
+        with track(progress, "training the dictionary", steps) as advance:
             advance(done)
-            for step in range(done, plan.options.steps):
+            for step in range(done, steps):
                 trainer.maybe_reset_sparsity()
                 output = trainer.step(next(batches))
                 trainer.n_training_steps += 1
                 if (step + 1) % every == 0:
                     history.append(_measured(step + 1, output))
                 advance(1)
-                if folder is None or step + 1 == plan.options.steps:
+                if folder is None or step + 1 == steps:
                     continue
                 due = time.monotonic() - written > wait
                 if checkpoint_every is not None:
@@ -216,7 +211,7 @@ def _sae(plan: _Plan) -> TrainingSAE[Any]:
         "decoder_init_norm": 1.0,
         **kind.options,
     }
-    if name in ("topk", "batchtopk", "matryoshka"):
+    if "k" in known:
         settings["k"] = options.active
     elif options.active is not None:
         settings["target_l0"] = float(options.active)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -83,40 +82,34 @@ class Interpretations(ReaderResult):
 
     def tables(self) -> list[Table]:
         ranked = sorted(self.rows, key=lambda row: -row.detection)
-        best = _table("best", f"Highest detection, of {len(ranked)}", ranked[:_BEST], page=False)
-        return [best, _table("explanations", "Every explanation", ranked, terminal=False)]
+        every = Table(
+            name="explanations",
+            caption="Every explanation",
+            heads=("feature", "detection", "fuzzing", "explanation"),
+            rows=[
+                (str(r.feature), f"{r.detection:.2f}", f"{r.fuzzing:.2f}", r.text) for r in ranked
+            ],
+            text=frozenset({3}),
+            terminal=False,
+        )
+        few = {"name": "best", "rows": every.rows[:_BEST], "page": False, "terminal": True}
+        return [dataclasses.replace(every, caption="Highest detection", **few), every]
 
     def charts(self) -> list[Chart]:
         panels = []
         for name in ("detection", "fuzzing"):
-            control = histogram(
-                "control", [getattr(r, f"{name}_control") for r in self.rows], "muted"
-            )
-            own = histogram("features", [getattr(row, name) for row in self.rows])
-            panels.append(Panel(x=f"{name} (0.5 is chance)", y="features", marks=[control, own]))
-        caption = "Control: scored by the explanation of another feature."
-        heading = "Scores of the explanations"
+            control = [getattr(row, f"{name}_control") for row in self.rows]
+            own = [getattr(row, name) for row in self.rows]
+            marks = [histogram("control", control, "muted"), histogram("features", own)]
+            axis = f"{name} (0.5 is chance)"
+            panels.append(Panel(x=axis, y="features", marks=marks, x_range=(0, 1)))
         return [
             Chart(
                 name="explanations",
                 title=self.title(),
-                heading=heading,
-                caption=caption,
+                heading="Scores of the explanations",
+                caption="Control: scored by the explanation of another feature.",
                 panels=panels,
                 share_x=False,
             )
         ]
-
-
-def _table(name: str, caption: str, rows: Sequence[InterpretationRow], **where: bool) -> Table:
-    return Table(
-        name=name,
-        caption=caption,
-        heads=("feature", "detection", "fuzzing", "explanation"),
-        rows=[
-            (str(row.feature), f"{row.detection:.2f}", f"{row.fuzzing:.2f}", row.text)
-            for row in rows
-        ],
-        text=frozenset({3}),
-        **where,
-    )

@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from scipy.stats import rankdata
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import takes_options
-from ed_interp.probes.dictionaries.categories import token_categories, token_texts
+from ed_interp.probes.dictionaries.categories import Categories, token_categories, token_texts
 from ed_interp.probes.dictionaries.interpretation.explaining import (
     Examples,
     Explainer,
@@ -42,6 +42,8 @@ from ed_interp.probes.dictionaries.reader import Reader
 from ed_interp.probes.dictionaries.text import windows_of
 from ed_interp.progress import Progress, track
 from ed_interp.results import keep
+
+Indices = NDArray[np.int64]
 
 LEAST_FIRED = 10
 """A feature that is active in fewer windows of either half is not scored."""
@@ -64,10 +66,8 @@ def score_explanations(
     Args:
         dictionary: Anything :func:`~ed_interp.probes.dictionaries.loading.load` takes.
         model: Anything :func:`ed_interp.load` takes; default the one it was trained on, by name.
-        explain: From examples to an explanation; see
-            :mod:`~ed_interp.probes.dictionaries.interpretation.explaining`.
-        text: As for training, whose held-out part is used: one half of it for examples, the other
-            for scores; default the generated text.
+        explain: From examples to an explanation, as ``by_tokens`` does.
+        text: As for training; one half of its held-out part for examples, the other for scores.
         options: All settings at once.
         out: Run folder to make.
         overwrite: Replace what ``out`` holds, once complete.
@@ -79,8 +79,8 @@ def score_explanations(
         RunFolderError: ``out`` exists or cannot be written.
     """
     opened = Reader.open(options, dictionary, model)
-    every = range(opened.dictionary.latents)
-    chosen = list(every if options.features is None else options.features)
+    every = tuple(range(opened.dictionary.latents))
+    chosen = every if options.features is None else options.features
     opened.dictionary.check_features(chosen)
     windows = windows_of(options, opened.hooked, text, window=EXPLAIN_WINDOW)
     reader = dataclasses.replace(opened, skip=len(windows.prefix))
@@ -116,12 +116,9 @@ def score_explanations(
 
 
 def _rows(
-    scored: _Half,
-    features: Sequence[int],
-    explanations: Sequence[Explanation],
-    options: ExplainOptions,
-    progress: Progress,
-) -> list[InterpretationRow]:
+    scored: _Half, features: Sequence[int], explanations: Sequence[Explanation],
+    options: ExplainOptions, progress: Progress,
+) -> list[InterpretationRow]:  # fmt: skip
     # A cyclic shift by a random amount assigns each feature the explanation of another.
     shift = int(np.random.default_rng(options.seed).integers(1, max(2, len(features))))
     rows = []
@@ -138,15 +135,12 @@ def _rows(
     return rows
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Sample:
+class _Sample(NamedTuple):
     """Held-out contexts of one feature."""
 
-    active: list[tuple[list[str], NDArray[np.float32]]]
-    """Tokens and the feature's activations, of contexts in which it is active."""
+    active: list[tuple[list[str], Indices, Indices]]
+    """Tokens of a context with the feature active, places of the active ones, and of others."""
     silent: list[list[str]]
-    marks: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
-    """Active tokens of each active context, and as many others."""
 
 
 class _Half:
@@ -159,47 +153,37 @@ class _Half:
         self._activations = sparse.csc_array(observed.activations[chosen])
         windows = observed.window[chosen]
         # Windows are renumbered from 0, as every other one is missing in a half.
-        self._starts = np.flatnonzero(np.diff(windows, prepend=-1))
+        starts = np.flatnonzero(np.diff(windows, prepend=-1))
+        self._bounds = [*starts.tolist(), len(windows)]
         self._window = np.cumsum(np.diff(windows, prepend=windows[:1]) != 0)
 
-    def _column(self, feature: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _column(self, feature: int) -> tuple[Indices, NDArray[np.float32]]:
         span = slice(*self._activations.indptr[feature : feature + 2])
         return self._activations.indices[span].astype(np.int64), self._activations.data[span]
 
-    def windows_of(self, feature: int) -> NDArray[np.int64]:
+    def windows_of(self, feature: int) -> Indices:
         """Numbers of the windows in which the feature is active."""
         return np.unique(self._window[self._column(feature)[0]])
 
-    def _tokens(self, window: int) -> slice:
-        ends = [*self._starts[1:], len(self._ids)]
-        return slice(int(self._starts[window]), int(ends[window]))
-
     def _context(self, window: int, feature: int) -> tuple[list[str], NDArray[np.float32]]:
-        span = self._tokens(window)
+        start, stop = self._bounds[window], self._bounds[window + 1]
         rows, values = self._column(feature)
-        dense = np.zeros(span.stop - span.start, dtype=np.float32)
-        inside = (rows >= span.start) & (rows < span.stop)
-        dense[rows[inside] - span.start] = values[inside]
-        return [self._texts[token] for token in self._ids[span]], dense
+        dense = np.zeros(stop - start, dtype=np.float32)
+        inside = (rows >= start) & (rows < stop)
+        dense[rows[inside] - start] = values[inside]
+        return [self._texts[token] for token in self._ids[start:stop]], dense
 
-    def examples(
-        self, feature: int, count: int, categories: dict[str, tuple[int, ...]]
-    ) -> Examples:
+    def examples(self, feature: int, count: int, categories: Categories) -> Examples:
         rows, values = self._column(feature)
         mass = np.bincount(self._ids[rows], weights=values, minlength=len(self._texts))
-        seen = np.bincount(self._ids, minlength=len(self._texts))
         # A dict keeps the order of insertion and takes each window once.
-        strongest: dict[int, None] = {}
-        for row in rows[np.argsort(-values, kind="stable")]:
-            strongest[int(self._window[row])] = None
-            if len(strongest) == count:
-                break
-        examples = [self._context(window, feature) for window in strongest]
+        strongest = dict.fromkeys(self._window[rows[np.argsort(-values, kind="stable")]].tolist())
+        examples = [self._context(window, feature) for window in list(strongest)[:count]]
         return Examples(
             feature=feature,
             contexts=tuple(tuple(tokens) for tokens, _ in examples),
             activations=tuple(tuple(map(float, dense)) for _, dense in examples),
-            occurrences=seen,
+            occurrences=np.bincount(self._ids, minlength=len(self._texts)),
             mass=mass.astype(np.float64),
             token_texts=self._texts,
             categories=categories,
@@ -207,27 +191,26 @@ class _Half:
 
     def sample(self, feature: int, count: int, rng: np.random.Generator) -> _Sample:
         with_it = self.windows_of(feature)
-        without = np.setdiff1d(np.arange(len(self._starts)), with_it)
-        active, marks = [], []
+        without = np.setdiff1d(np.arange(len(self._bounds) - 1), with_it)
+        active = []
         for window in rng.permutation(with_it)[:count]:
             tokens, dense = self._context(int(window), feature)
             on, off = np.flatnonzero(dense), np.flatnonzero(dense == 0)
-            active.append((tokens, dense))
-            marks.append((on, rng.permutation(off)[: len(on)]))
+            # As many others as active ones, so that long windows do not count more.
+            active.append((tokens, on, rng.permutation(off)[: len(on)]))
         silent = [self._context(int(w), feature)[0] for w in rng.permutation(without)[:count]]
-        return _Sample(active, silent, marks)
+        return _Sample(active, silent)
 
 
 def _scores(explanation: Explanation, sample: _Sample, feature: int) -> tuple[float, float]:
-    predicted = [_predicted(explanation, tokens, feature) for tokens, _ in sample.active]
+    """Detection and fuzzing."""
+    active = [_predicted(explanation, tokens, feature) for tokens, _, _ in sample.active]
     silent = [_predicted(explanation, tokens, feature) for tokens in sample.silent]
-    detection = area_under_curve(
-        np.array([values.max() for values in predicted]),
-        np.array([values.max() for values in silent]),
-    )
-    marked = [values[on] for values, (on, _) in zip(predicted, sample.marks, strict=True)]
-    other = [values[off] for values, (_, off) in zip(predicted, sample.marks, strict=True)]
-    return detection, area_under_curve(np.concatenate(marked), np.concatenate(other))
+    highest = (np.array([values.max() for values in part]) for part in (active, silent))
+    pairs = list(zip(active, sample.active, strict=True))
+    marked = np.concatenate([values[on] for values, (_, on, _) in pairs])
+    other = np.concatenate([values[off] for values, (_, _, off) in pairs])
+    return area_under_curve(*highest), area_under_curve(marked, other)
 
 
 def _predicted(explanation: Explanation, tokens: list[str], feature: int) -> NDArray[np.float64]:
