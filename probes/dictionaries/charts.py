@@ -1,4 +1,4 @@
-"""Pictures of training and measuring a dictionary, from their rows."""
+"""Pictures of every result about dictionaries, from their rows."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from ed_interp.charts.spec import Bars, Chart, Colour, Line, Panel
-from ed_interp.probes.dictionaries.rows import ProbeRow, TrainingRow
+from ed_interp.charts.spec import Bars, Chart, Colour, Line, Panel, Rule
+from ed_interp.charts.theme import ticks
+from ed_interp.probes.dictionaries.rows import FeatureEmergenceRow, ProbeRow, TrainingRow
 
 _BIN = 0.05
 
@@ -46,12 +47,8 @@ def measurement_chart(
 ) -> Chart:
     """Density, monosemanticity against its control, and sparse probing.
 
-    Args:
-        title: What was measured.
-        below: Its numbers in a line.
-        densities: (low, high, features) over the logarithm to base 10 of the density.
-        scores: Monosemanticity and its control, of the features that were scored.
-        probing: Rows of every task.
+    ``densities`` are (low, high, features) over the logarithm to base 10 of the density,
+    ``scores`` monosemanticity and its control.
     """
     living = Bars(
         name="living features",
@@ -128,3 +125,65 @@ def _probes(probing: Sequence[ProbeRow]) -> list[Line]:
             )
         )
     return lines
+
+
+_EMERGENCE = {
+    "informative": "informative features",
+    "best_bits": "bits of the best feature",
+    "active": "active features",
+}
+
+
+def steps_of(rows: Sequence[FeatureEmergenceRow]) -> list[int | None]:
+    """Checkpoints in order of training; the trained model comes last."""
+    steps = {row.step for row in rows}
+    return [*sorted(step for step in steps if step is not None), *([None] * (None in steps))]
+
+
+def label(step: int | None) -> str:
+    """Name of a checkpoint."""
+    return "trained" if step is None else f"step {step:,}"
+
+
+def emergence_chart(
+    title: str, below: str, rows: Sequence[FeatureEmergenceRow], *, entropy: float, about: str
+) -> Chart:
+    """Informative features, information of the best one and active features, over shots."""
+    steps = steps_of(rows)
+    panels = []
+    for name, axis in _EMERGENCE.items():
+        marks: list[Line | Rule] = []
+        for place, step in enumerate(steps):
+            part = sorted((row for row in rows if row.step == step), key=lambda row: row.shots)
+            marks.append(
+                Line(
+                    name=label(step),
+                    x=[row.shots for row in part],
+                    y=[getattr(row, name) for row in part],
+                    colour=place / (len(steps) - 1) if len(steps) > 1 else "accent",
+                    group=label(step),
+                    legend=len(steps) > 1,
+                )
+            )
+        if name == "best_bits":
+            marks.append(Rule(at=entropy, name=f"entropy of the {about}"))
+        panels.append(
+            Panel(
+                x="shots",
+                y=axis,
+                marks=marks,
+                height=1.0 if name == "informative" else 0.75,
+                x_ticks=ticks(sorted({row.shots for row in rows})),
+                from_zero=True,
+            )
+        )
+    return Chart(
+        name="features",
+        title=title,
+        below=below,
+        heading="Features over shots",
+        caption="Informative: whether it is active informs about the label, by a permutation test "
+        "that holds over all features together. Active: at the last token of at least 1% of the "
+        "prompts.",
+        panels=panels,
+    )

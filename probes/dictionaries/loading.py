@@ -29,7 +29,12 @@ from ed_interp.probes.dictionaries.dictionary import (
     stamp_from,
 )
 from ed_interp.probes.dictionaries.formats import dictionary_learning, sparsify
-from ed_interp.probes.dictionaries.formats.parts import check_shapes, read_json, read_safetensors
+from ed_interp.probes.dictionaries.formats.parts import (
+    build,
+    check_shapes,
+    read_json,
+    read_safetensors,
+)
 from ed_interp.probes.dictionaries.record import DictionaryRecord
 
 if TYPE_CHECKING:
@@ -106,7 +111,8 @@ def from_dictionary_learning(
         ModelLoadError: tensors that do not fit each other.
     """
     place = None if site is None else Site.parse(site)
-    sae = dictionary_learning.convert(model, config, device=device, dtype=dtype)
+    parts = dictionary_learning.convert(model, config)
+    sae = build(parts, where="the object", device=device, dtype=dtype)
     return _wrapped(sae, place, None)
 
 
@@ -144,23 +150,24 @@ def _wrapped(
 def _from_folder(folder: Path, device: str, dtype: str | None, site: Site | None) -> Dictionary:
     if not folder.is_dir():
         raise _missing(folder)
-    # The first of these files says which format it is. SAELens's and sparsify's folders both have
-    # a configuration, so that comes after their weights, for a folder whose weights are missing.
-    readers = {
-        WEIGHTS: _from_sae_lens,
+    names = {entry.name for entry in folder.iterdir()}
+    converters = {
         sparsify.WEIGHTS: sparsify.from_sparsify,
-        CONFIG: _from_sae_lens,
         dictionary_learning.WEIGHTS: dictionary_learning.from_dictionary_learning_folder,
         dictionary_learning.PICKLE: dictionary_learning.from_dictionary_learning_folder,
     }
-    read = next((reader for file, reader in readers.items() if (folder / file).is_file()), None)
-    if read is None:
-        names = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+    converter = next((made for file, made in converters.items() if file in names), None)
+    # sparsify has a cfg.json too. Without it, that file alone is a SAELens folder that lost its
+    # weights, which the error should say.
+    if WEIGHTS in names or (CONFIG in names and sparsify.WEIGHTS not in names):
+        sae = _from_sae_lens(folder, device, dtype)
+    elif converter is not None:
+        sae = build(converter(folder), where=str(folder), device=device, dtype=dtype)
+    else:
         raise ModelLoadError(
-            f"{folder} holds no dictionary (it holds {names}); {CONFIG} with {WEIGHTS} (SAELens) "
-            f"or {sparsify.WEIGHTS} (sparsify) is expected"
+            f"{folder} holds no dictionary (it holds {', '.join(sorted(names)[:8]) or 'nothing'}); "
+            f"{CONFIG} with {WEIGHTS} (SAELens) or {sparsify.WEIGHTS} (sparsify) is expected"
         )
-    sae = read(folder, device=device, dtype=dtype)
     return _wrapped(sae, site, str(folder), _record_of(folder))
 
 
@@ -188,7 +195,7 @@ def _missing(folder: Path) -> ModelLoadError | RunFolderError:
     )
 
 
-def _from_sae_lens(folder: Path, *, device: str, dtype: str | None) -> SAE[Any]:
+def _from_sae_lens(folder: Path, device: str, dtype: str | None) -> SAE[Any]:
     """A folder that ``SAE.save_model`` wrote, of this or an earlier version."""
     # Checked here first: SAELens would fail with whatever the first wrong line happens to raise.
     config = read_json(folder / CONFIG)

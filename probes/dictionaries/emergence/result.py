@@ -6,9 +6,9 @@ import dataclasses
 from typing import Any, ClassVar
 
 from ed_interp.charts.spec import Chart
-from ed_interp.probes.dictionaries.emergence.charts import emergence_chart, label, steps_of
-from ed_interp.probes.dictionaries.emergence.rows import FeatureEmergenceRow
+from ed_interp.probes.dictionaries.charts import emergence_chart, label, steps_of
 from ed_interp.probes.dictionaries.result import ReaderResult
+from ed_interp.probes.dictionaries.rows import FeatureEmergenceRow
 from ed_interp.tables import Table
 
 

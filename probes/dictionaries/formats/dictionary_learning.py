@@ -12,24 +12,20 @@ inference.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ed_interp.errors import InvalidInputError, ModelLoadError
 from ed_interp.probes.dictionaries.formats.parts import (
+    Parts,
     Weights,
-    build,
     read_json,
     read_safetensors,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sae_lens import SAE
-    from torch import Tensor
 
 WEIGHTS = "ae.safetensors"
 PICKLE = "ae.pt"
@@ -59,9 +55,7 @@ _ARCHITECTURES = {
 }
 
 
-def from_dictionary_learning_folder(
-    folder: Path, *, device: str = "cpu", dtype: str | None = None
-) -> SAE[Any]:
+def from_dictionary_learning_folder(folder: Path) -> Parts:
     """A folder whose weights are safetensors.
 
     Raises:
@@ -74,33 +68,13 @@ def from_dictionary_learning_folder(
             f"from_dictionary_learning(state_dict, config), or save it as {WEIGHTS}"
         )
     config = read_json(folder / "config.json")
-    return convert(
-        read_safetensors(folder / WEIGHTS), config, where=str(folder), device=device, dtype=dtype
-    )
+    return convert(read_safetensors(folder / WEIGHTS), config, where=str(folder))
 
 
 def convert(
-    source: Any,
-    config: Mapping[str, Any] | None = None,
-    *,
-    where: str = "the object",
-    device: str = "cpu",
-    dtype: str | None = None,
-) -> SAE[Any]:
-    """A dictionary of theirs, or its state dictionary, as SAELens's.
-
-    Args:
-        source: A live object of one of their classes, or its ``state_dict()``.
-        config: Their ``config.json``; its ``trainer`` says class, k, layer and model. Not needed
-            for a live object.
-        where: The source, for errors.
-        device: Device to put it on.
-        dtype: As SAELens spells it; None keeps it.
-
-    Raises:
-        InvalidInputError: another type of object, or an unknown class.
-        ModelLoadError: tensors that are missing or do not fit each other.
-    """
+    source: Any, config: Mapping[str, Any] | None = None, *, where: str = "the object"
+) -> Parts:
+    """A dictionary of theirs, or its state dictionary; see ``from_dictionary_learning``."""
     trainer: dict[str, Any] = dict((config or {}).get("trainer", config or {}))
     tensors = source
     if isinstance(source, torch.nn.Module):
@@ -125,25 +99,14 @@ def convert(
     if architecture == "topk":
         k = trainer.get("k", tensors.get("k"))
         if k is None:
-            raise InvalidInputError(
-                f"{where}: a top-k dictionary must say its k; pass config={{'k': 32}}"
-            )
+            raise InvalidInputError(f"{where} must say the k of its top-k; pass {{'k': 32}}")
         settings = {"k": int(k), "rescale_acts_by_decoder_norm": False}
         weights.pop("threshold", None)
     elif architecture == "jumprelu":
-        settings["apply_b_dec_to_input"] = bool(
-            trainer.get("apply_b_dec_to_input", kind != "JumpReluAutoEncoder")
-        )
+        centred = trainer.get("apply_b_dec_to_input", kind != "JumpReluAutoEncoder")
+        settings = {"apply_b_dec_to_input": bool(centred)}
         weights["threshold"] = _threshold(weights, where)
-    return build(
-        architecture,
-        weights,
-        where=where,
-        dtype=dtype,
-        device=device,
-        metadata=_metadata(trainer),
-        **settings,
-    )
+    return Parts(architecture, weights, _metadata(trainer), settings)
 
 
 def _renamed(tensors: dict[str, Tensor]) -> Weights:

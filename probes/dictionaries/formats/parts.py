@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ed_interp.errors import ModelLoadError
+from ed_interp.errors import InvalidInputError, ModelLoadError
+from ed_interp.records.tensors import read_unchecked
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -18,11 +20,7 @@ Weights = dict[str, Tensor]
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        ModelLoadError: the file is missing, damaged, or holds something else.
-    """
+    """The JSON object in a file; ModelLoadError says why it cannot be read."""
     try:
         data = json.loads(file.read_text("utf-8"))
     except OSError as error:
@@ -35,72 +33,57 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def read_safetensors(file: Path) -> Weights:
-    """All tensors of a safetensors file, on the CPU.
-
-    Raises:
-        ModelLoadError: the file is missing or damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    """All tensors of a safetensors file, on the CPU; ModelLoadError if it is damaged."""
     try:
-        return load_file(file)
-    except FileNotFoundError as error:
-        raise ModelLoadError(f"there is no {file}") from error
-    except (SafetensorError, OSError) as error:
-        raise ModelLoadError(f"{file} is damaged ({error}); download or make it again") from error
+        return read_unchecked(file)[0]
+    except InvalidInputError as error:
+        raise ModelLoadError(str(error)) from error
 
 
-def build(
-    architecture: str,
-    weights: Weights,
-    *,
-    where: str,
-    dtype: str | None,
-    device: str,
-    metadata: dict[str, Any],
-    **settings: Any,
-) -> SAE[Any]:
-    """A SAELens object in its form for inference.
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A dictionary in SAELens's terms, from which :func:`build` makes its object."""
 
-    Args:
-        architecture: SAELens's name.
-        weights: In SAELens's names, ``W_enc`` as ``d_in d_sae``.
-        where: The source of the weights, for errors.
-        dtype: As SAELens spells it; None keeps the one of ``W_enc``.
-        device: Device to put it on.
-        metadata: ``hook_name``, ``model_name``, ...; None where it is unknown.
-        **settings: Further fields of the configuration.
+    architecture: str
+    """SAELens's name."""
+    weights: Weights
+    """In SAELens's names, ``W_enc`` as ``d_in d_sae``."""
+    metadata: dict[str, Any]
+    """``hook_name`` and ``model_name``; None if unknown."""
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Further fields of the configuration."""
+
+
+def build(parts: Parts, *, where: str, device: str, dtype: str | None = None) -> SAE[Any]:
+    """A SAELens object in its form for inference, in the precision of ``W_enc`` unless given.
 
     Raises:
-        ModelLoadError: tensors that are missing or do not fit each other.
+        ModelLoadError: tensors that are missing or do not fit each other; says ``where``.
     """
     from ed_interp.probes.dictionaries.backend import SAEMetadata, registry
 
+    weights = parts.weights
     check_shapes(weights, where)
     width, latents = weights["W_enc"].shape
-    sae_class, config_class = registry.get_sae_class(architecture)
+    sae_class, config_class = registry.get_sae_class(parts.architecture)
     kept = dtype or str(weights["W_enc"].dtype).removeprefix("torch.")
-    config = config_class(d_in=width, d_sae=latents, dtype=kept, device=device, **settings)
-    config.metadata = SAEMetadata(**{k: v for k, v in metadata.items() if v is not None})
+    sizes = {"d_in": width, "d_sae": latents, "dtype": kept, "device": device}
+    config = config_class(**sizes, **parts.settings)
+    config.metadata = SAEMetadata(**{k: v for k, v in parts.metadata.items() if v is not None})
     sae: SAE[Any] = sae_class(config)
     try:
         with torch.no_grad():
             sae.load_state_dict({name: tensor.contiguous() for name, tensor in weights.items()})
     except RuntimeError as error:
         raise ModelLoadError(
-            f"{where}: its tensors are not those of a {architecture} dictionary "
+            f"{where}: its tensors are not those of a {parts.architecture} dictionary "
             f"({' '.join(str(error).split())[:200]})"
         ) from error
     return sae.eval().requires_grad_(False)
 
 
 def check_shapes(weights: Weights, where: str) -> None:
-    """Check that encoder and decoder have each other's transposed shape.
-
-    Raises:
-        ModelLoadError: one is missing, or they do not fit.
-    """
+    """Raise ModelLoadError unless encoder and decoder have each other's transposed shape."""
     missing = [name for name in ("W_enc", "W_dec", "b_dec") if name not in weights]
     if missing:
         raise ModelLoadError(

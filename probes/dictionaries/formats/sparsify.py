@@ -11,13 +11,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ed_interp.errors import ModelLoadError
-from ed_interp.probes.dictionaries.formats.parts import build, read_json, read_safetensors
-
-if TYPE_CHECKING:
-    from sae_lens import SAE
+from ed_interp.probes.dictionaries.formats.parts import Parts, read_json, read_safetensors
 
 WEIGHTS = "sae.safetensors"
 _LAYER = re.compile(r"(?:layers|h|blocks)[._](\d+)(?:[._](mlp|attn|self_attn|attention))?$")
@@ -28,7 +24,7 @@ _REFUSED = {
 }
 
 
-def from_sparsify(folder: Path, *, device: str = "cpu", dtype: str | None = None) -> SAE[Any]:
+def from_sparsify(folder: Path) -> Parts:
     """A sparsify folder as SAELens's top-k.
 
     Raises:
@@ -48,15 +44,9 @@ def from_sparsify(folder: Path, *, device: str = "cpu", dtype: str | None = None
     if "encoder.weight" in tensors:
         # A Linear stores latent by channel; SAELens multiplies states from the left.
         weights["W_enc"] = tensors["encoder.weight"].T
-    return build(
-        "topk",
-        weights,
-        where=str(folder),
-        dtype=dtype,
-        device=device,
-        metadata={"hook_name": hook_of(folder.name), "model_name": _model_of(folder)},
-        k=config["k"],
-        rescale_acts_by_decoder_norm=False,
+    metadata = {"hook_name": hook_of(folder.name), "model_name": _model_of(folder)}
+    return Parts(
+        "topk", weights, metadata, {"k": config["k"], "rescale_acts_by_decoder_norm": False}
     )
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from ed_interp.charts.spec import Chart, Panel
 from ed_interp.probes.dictionaries.charts import histogram
 from ed_interp.probes.dictionaries.formats.parts import read_json
-from ed_interp.probes.dictionaries.interpretation.rows import InterpretationRow
 from ed_interp.probes.dictionaries.result import ReaderResult
+from ed_interp.probes.dictionaries.rows import InterpretationRow
 from ed_interp.tables import Table
 
 _BEST = 20

@@ -35,10 +35,10 @@ from ed_interp.probes.dictionaries.interpretation.explaining import (
     by_tokens,
 )
 from ed_interp.probes.dictionaries.interpretation.result import Interpretations
-from ed_interp.probes.dictionaries.interpretation.rows import InterpretationRow
 from ed_interp.probes.dictionaries.observation import Observation, observe
 from ed_interp.probes.dictionaries.options import EXPLAIN_WINDOW, ExplainOptions
 from ed_interp.probes.dictionaries.reader import Reader
+from ed_interp.probes.dictionaries.rows import InterpretationRow
 from ed_interp.probes.dictionaries.text import windows_of
 from ed_interp.progress import Progress, track
 from ed_interp.results import keep

@@ -262,7 +262,7 @@ def test_damaged_folders(damaged):
     weights = damaged / "sae_weights.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-50])
-    with pytest.raises(ModelLoadError, match=r"sae_weights.safetensors is damaged"):
+    with pytest.raises(ModelLoadError, match=r"sae_weights.safetensors is cut short, damaged"):
         dictionaries.load(damaged)
     weights.write_bytes(whole)
     spoil(damaged, "cfg.json", {"d_sae": 65})
