@@ -10,7 +10,6 @@ kept in a cache; then one token per context and latent.
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,24 +19,13 @@ from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.runners import Inputs, TransformersRunner
+from ed_interp.probes.dictionaries.description.contexts import Columns
 from ed_interp.probes.dictionaries.reader import Reader
 from ed_interp.probes.dictionaries.text import Ids
 from ed_interp.progress import Progress, track
 from ed_interp.streams.injection import Add, Where, inject
 
 _ROWS = 256
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ClampEffects:
-    """Effects of clamping each latent to its largest activation."""
-
-    clamp_nats: NDArray[np.float32]
-    """``latent``: mean divergence; NaN for latents that were never active."""
-    clamp_tokens: NDArray[np.int32]
-    """``latent token``: ids that gain most probability, on average."""
-    clamp_by: NDArray[np.float32]
-    """``latent token``: mean gain in probability."""
 
 
 @torch.no_grad()
@@ -48,18 +36,15 @@ def clamp_effects(
     *,
     top: int,
     progress: Progress = None,
-) -> ClampEffects:
-    """Clamp every latent that is ever active at the last token of each context.
+) -> Columns:
+    """Clamp every latent with a ``largest`` activation to it, at the last token of each context.
 
     Args:
         reader: The dictionary and the model.
-        largest: ``latent``: activation to clamp to; 0 for latents that were never active.
+        largest: ``latent``: activation to clamp to; 0 for latents to leave out.
         contexts: Windows of at least 2 tokens.
         top: Tokens to list.
         progress: True for a bar on stderr, or a callable.
-
-    Raises:
-        InvalidInputError: no context.
     """
     if not contexts:
         raise InvalidInputError("clamping needs a context of 2 tokens or more; pass more text")
@@ -93,7 +78,7 @@ def clamp_effects(
     raised = np.zeros((len(largest), by.shape[1]), dtype=np.int32)
     raised_by = np.zeros((len(largest), by.shape[1]), dtype=np.float32)
     raised[alive.numpy()], raised_by[alive.numpy()] = tokens.numpy(), by.numpy()
-    return ClampEffects(nats, raised, raised_by)
+    return {"clamp_nats": nats, "clamp_tokens": raised, "clamp_by": raised_by}
 
 
 class _Runs:

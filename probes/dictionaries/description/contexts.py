@@ -9,7 +9,7 @@ of the text.
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -22,7 +22,10 @@ BEFORE, AFTER = 15, 8
 """Tokens of a context before and after its peak."""
 WIDTH = BEFORE + 1 + AFTER
 NO_TOKEN = -1
+
 Indices = NDArray[np.int64]
+Columns = dict[str, NDArray[Any]]
+"""Arrays of ``latent ...``, by the names that ``descriptions.NAMES`` explains."""
 
 BINS_PER_OCTAVE = 2
 _LOWEST, _HIGHEST = -10, 14
@@ -30,18 +33,6 @@ BIN_EDGES: NDArray[np.float64] = 2.0 ** np.linspace(
     _LOWEST, _HIGHEST, (_HIGHEST - _LOWEST) * BINS_PER_OCTAVE + 1
 )
 """Edges of the histograms: two bins per doubling; values outside are counted in the end bins."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Contexts:
-    """The strongest contexts of each latent, strongest first."""
-
-    ids: NDArray[np.int32]
-    """``latent context width``: token ids; -1 beyond the window, and where a context is missing."""
-    values: NDArray[np.float16]
-    """``latent context width``: the latent's activation at each of these tokens."""
-    peak: NDArray[np.float32]
-    """``latent context``: activation at the peak, in column ``BEFORE``; 0 without a context."""
 
 
 class TopContexts:
@@ -116,6 +107,14 @@ class TopContexts:
         values = np.where(valid, dense[inside, latent[:, None]], 0.0)
         return around, np.minimum(values, self._largest).astype(np.float16)
 
-    def result(self) -> Contexts:
-        """The contexts kept so far."""
-        return Contexts(self._ids, self._values, self._peak)
+    def columns(self) -> Columns:
+        """What was counted and kept so far."""
+        return {
+            "fired": self.fired,
+            "mean": (self.summed / np.maximum(self.fired, 1)).astype(np.float32),
+            "largest": self._peak[:, 0].copy(),
+            "histogram": self.histogram.astype(np.int32),
+            "context_ids": self._ids,
+            "context_values": self._values,
+            "context_peak": self._peak,
+        }

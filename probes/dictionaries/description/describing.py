@@ -21,11 +21,10 @@ from torch import Tensor
 from ed_interp.options import takes_options
 from ed_interp.probes.dictionaries.categories import token_categories, token_texts
 from ed_interp.probes.dictionaries.description.clamping import clamp_effects
-from ed_interp.probes.dictionaries.description.contexts import TopContexts
-from ed_interp.probes.dictionaries.description.descriptions import Columns, FeatureDescriptions
+from ed_interp.probes.dictionaries.description.contexts import Columns, TopContexts
+from ed_interp.probes.dictionaries.description.descriptions import FeatureDescriptions
 from ed_interp.probes.dictionaries.description.unembedding import direct_effects
-from ed_interp.probes.dictionaries.dictionary import Dictionary
-from ed_interp.probes.dictionaries.monosemantic import Monosemanticity, monosemanticity
+from ed_interp.probes.dictionaries.monosemantic import monosemanticity
 from ed_interp.probes.dictionaries.observation import CELLS, Observation, read_features
 from ed_interp.probes.dictionaries.options import DescribeOptions
 from ed_interp.probes.dictionaries.reader import Reader
@@ -85,17 +84,21 @@ def describe(
         texts = token_texts(reader.hooked.tokenizer)
         categories, observed = token_categories(texts), Observation.of(kept)
         scores = monosemanticity(observed, texts, categories, seed=options.seed)
-        columns = _columns(reader.dictionary, strongest, scores)
-        columns |= _nearest(decoder.float(), options.neighbours)
-        effects = direct_effects(reader.hooked, decoder, top=options.top_tokens)
-        if effects is not None:
-            columns |= vars(effects)
+        columns: Columns = {
+            **strongest.columns(),
+            "norm": decoder.float().norm(dim=-1).cpu().numpy(),
+            "score": scores.score.astype(np.float32),
+            "control": scores.control.astype(np.float32),
+            **_nearest(decoder.float(), options.neighbours),
+            **direct_effects(reader.hooked, decoder, top=options.top_tokens),
+        }
         if options.clamp_contexts:
-            largest = _only(columns["largest"], options.clamp_features)
+            largest = columns["largest"].copy()
+            if options.clamp_features is not None:
+                largest[np.setdiff1d(np.arange(latents), options.clamp_features)] = 0
             contexts = _clamp_windows(held, reader.skip, options.clamp_contexts)
-            columns |= vars(
-                clamp_effects(reader, largest, contexts, top=options.top_tokens, progress=progress)
-            )
+            top = options.top_tokens
+            columns |= clamp_effects(reader, largest, contexts, top=top, progress=progress)
         return FeatureDescriptions(
             model=reader.hooked.name,
             site=reader.site.name,
@@ -108,22 +111,6 @@ def describe(
         )
 
     return keep(make, options=options, out=out, overwrite=overwrite, progress=progress)
-
-
-def _columns(dictionary: Dictionary, strongest: TopContexts, scored: Monosemanticity) -> Columns:
-    contexts = strongest.result()
-    return {
-        "fired": strongest.fired,
-        "mean": (strongest.summed / np.maximum(strongest.fired, 1)).astype(np.float32),
-        "largest": contexts.peak[:, 0].copy(),
-        "norm": dictionary.decoder.float().norm(dim=-1).cpu().numpy(),
-        "histogram": strongest.histogram.astype(np.int32),
-        "context_ids": contexts.ids,
-        "context_values": contexts.values,
-        "context_peak": contexts.peak,
-        "score": scored.score.astype(np.float32),
-        "control": scored.control.astype(np.float32),
-    }
 
 
 def _nearest(decoder: Tensor, neighbours: int) -> Columns:
@@ -144,15 +131,6 @@ def _nearest(decoder: Tensor, neighbours: int) -> Columns:
         values.append(largest.cpu().numpy())
         start += len(rows)
     return {"nearest": np.concatenate(ids), "cosine": np.concatenate(values)}
-
-
-def _only(largest: NDArray[np.float32], features: Sequence[int] | None) -> NDArray[np.float32]:
-    """The largest activations of ``features``, 0 for all others."""
-    if features is None:
-        return largest
-    kept = np.zeros_like(largest)
-    kept[list(features)] = largest[list(features)]
-    return kept
 
 
 def _clamp_windows(windows: Sequence[Ids], skip: int, count: int) -> list[Ids]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.probes.dictionaries.description.cards import Context, FeatureCard, shown
@@ -28,8 +27,6 @@ from ed_interp.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Columns = dict[str, NDArray[Any]]
 
 NAMES = {
     "fired": "number of tokens at which the latent was active",

@@ -10,7 +10,7 @@ Cost: one product of ``latent x d_model`` by ``d_model x vocabulary``, in pieces
 
 from __future__ import annotations
 
-import dataclasses
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -21,28 +21,18 @@ from torch import Tensor, nn
 
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import TransformersRunner
+from ed_interp.probes.dictionaries.description.contexts import Columns
 from ed_interp.probes.dictionaries.observation import CELLS
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class DirectEffects:
-    """Tokens that each latent promotes and suppresses most."""
-
-    promoted: NDArray[np.int32]
-    """``latent token``: ids, strongest first."""
-    promoted_by: NDArray[np.float32]
-    suppressed: NDArray[np.int32]
-    suppressed_by: NDArray[np.float32]
 
 
 @torch.no_grad()
 def direct_effects(
     hooked: HookedModel, decoder: Float[Tensor, "latent d_model"], *, top: int
-) -> DirectEffects | None:
-    """Top tokens of each row of ``decoder``; None if the model's unembedding cannot be read."""
+) -> Columns:
+    """Top tokens of each row of ``decoder``; nothing if the unembedding cannot be read."""
     unembedding = _unembedding(hooked)
     if unembedding is None:
-        return None
+        return {}
     scale, centres = _final_norm(hooked)
     rows = decoder.to(unembedding.device, torch.float32)
     if centres:
@@ -50,15 +40,15 @@ def direct_effects(
     if scale is not None:
         rows = rows * scale.to(rows.device)
     top = min(top, unembedding.shape[0])
-    parts: list[list[NDArray[Any]]] = [[], [], [], []]
+    columns: dict[str, list[NDArray[Any]]] = defaultdict(list)
     for part in torch.split(rows, max(1, CELLS // unembedding.shape[0])):
         effect = part @ unembedding.T
         effect -= effect.mean(-1, keepdim=True)
-        for sign, columns in ((1, parts[:2]), (-1, parts[2:])):
+        for name, sign in (("promoted", 1), ("suppressed", -1)):
             values, ids = (sign * effect).topk(top, dim=-1)
-            columns[0].append(ids.to(torch.int32).cpu().numpy())
-            columns[1].append((sign * values).cpu().numpy())
-    return DirectEffects(*(np.concatenate(column) for column in parts))
+            columns[name].append(ids.to(torch.int32).cpu().numpy())
+            columns[f"{name}_by"].append((sign * values).cpu().numpy())
+    return {name: np.concatenate(pieces) for name, pieces in columns.items()}
 
 
 def _unembedding(hooked: HookedModel) -> Float[Tensor, "token d_model"] | None:
@@ -78,12 +68,10 @@ def _final_norm(hooked: HookedModel) -> tuple[Tensor | None, bool]:
     # Families name it differently: it is the first norm after the list of blocks.
     blocks = hooked.runner.blocks
     for parent in hooked.runner.base.modules():
-        children = list(parent.children())
-        if not any(child is blocks for child in children):
-            continue
-        behind = children[next(i for i, child in enumerate(children) if child is blocks) + 1 :]
-        for child in behind:
-            if "norm" in type(child).__name__.lower():
+        seen = False
+        for child in parent.children():
+            seen = seen or child is blocks
+            if seen and "norm" in type(child).__name__.lower():
                 return _scale_of(child, hooked.d_model), hooked.norm == "layernorm"
     return None, False
 

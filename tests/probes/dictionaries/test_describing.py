@@ -63,17 +63,16 @@ def test_direct_effects_are_the_logits_of_the_normed_row(hooked: Any) -> None:
     base = hooked.model
     rows = torch.randn(2, hooked.d_model, generator=torch.Generator().manual_seed(0))
     found = direct_effects(hooked, rows, top=3)
-    assert found is not None
     norm = base.transformer.ln_f
     centred = rows - rows.mean(-1, keepdim=True)
     scale = centred.pow(2).mean(-1, keepdim=True).add(norm.eps).sqrt()
     logits = base.lm_head((norm(rows) - norm.bias) * scale)
     logits = logits - logits.mean(-1, keepdim=True)
     values, ids = logits.topk(3, dim=-1)
-    np.testing.assert_array_equal(found.promoted, ids.numpy())
-    np.testing.assert_allclose(found.promoted_by, values.detach().numpy(), rtol=1e-3)
+    np.testing.assert_array_equal(found["promoted"], ids.numpy())
+    np.testing.assert_allclose(found["promoted_by"], values.detach().numpy(), rtol=1e-3)
     lowest = logits.min(-1).values.detach().numpy()
-    np.testing.assert_allclose(found.suppressed_by[:, 0], lowest, rtol=1e-3)
+    np.testing.assert_allclose(found["suppressed_by"][:, 0], lowest, rtol=1e-3)
 
 
 def test_clamping_equals_a_full_pass_with_the_row_added(trained: Any, hooked: Any) -> None:
@@ -85,7 +84,7 @@ def test_clamping_equals_a_full_pass_with_the_row_added(trained: Any, hooked: An
     largest = np.zeros(64, dtype=np.float32)
     largest[[10, 11]] = 3.0
     found = clamp_effects(Reader(dictionary, hooked, site), largest, [context], top=2)
-    assert np.isnan(found.clamp_nats[0])
+    assert np.isnan(found["clamp_nats"][0])
     ids = torch.tensor([context])
     with torch.no_grad():
         plain = hooked.model(ids).logits[0, -1].log_softmax(-1)
@@ -99,9 +98,9 @@ def test_clamping_equals_a_full_pass_with_the_row_added(trained: Any, hooked: An
             with inject(hooked, Add(row, site, where=Where(positions=4))):
                 after = hooked.model(ids).logits[0, -1].log_softmax(-1)
             expected = float((after.exp() * (after - plain)).sum())
-            assert found.clamp_nats[feature] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+            assert found["clamp_nats"][feature] == pytest.approx(expected, rel=1e-3, abs=1e-6)
             gained = (after.exp() - plain.exp()).topk(2)
-            assert found.clamp_tokens[feature].tolist() == gained.indices.tolist()
+            assert found["clamp_tokens"][feature].tolist() == gained.indices.tolist()
 
 
 def test_pieces_keep_windows_whole() -> None:
