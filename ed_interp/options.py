@@ -274,12 +274,14 @@ def takes_options(kind: type[Options]) -> Callable[[Callable[..., R]], Callable[
 
 def _label(value: Any, hint: Any) -> Any:
     """What the options record: a name as it is, a live object by its name or type."""
-    if isinstance(value, (tuple, list)) and get_origin(without_none(hint)) is not tuple:
-        return f"{len(value)} in memory"  # pairs or texts, in place of the name of a file
-    if isinstance(value, (str, int, float, tuple, list)):
+    # A list is a value where the option takes several, and a live object (pairs, say) elsewhere.
+    several = get_origin(without_none(hint)) is tuple
+    if isinstance(value, (str, int, float)) or (several and isinstance(value, (tuple, list))):
         return value
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, (tuple, list)):
+        return f"{len(value)} in memory"
     name = getattr(value, "name", None)
     return name if isinstance(name, str) else type(value).__name__
 

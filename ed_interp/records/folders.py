@@ -1,4 +1,4 @@
-"""Run folders: complete, or not there; an interrupted run is continued."""
+"""Run folders: complete or absent; an interrupted run is continued."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ed_interp.errors import RunFolderError
-from ed_interp.records.files import explained, is_full, strict_json, write_json
+from ed_interp.records.files import explained, is_full, one_line, strict_json, write_json
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -33,11 +33,13 @@ class RunFolder:
     folder: Path
     """Where to write until then."""
     resumed: bool
-    """True if :attr:`folder` holds what an interrupted run with equal settings left there."""
+    """True if :attr:`folder` holds the files of an interrupted run with equal settings."""
 
-    def __init__(self, path: Path, *, overwrite: bool, resumable: bool, lock: BaseFileLock | None) -> None:
+    def __init__(
+        self, path: Path, *, overwrite: bool, resumable: bool, lock: BaseFileLock | None
+    ) -> None:
         self.path = path
-        self.folder = _partial(path)
+        self.folder = _hidden(path, "partial")
         self.resumed = False
         self._overwrite = overwrite
         self._resumable = resumable
@@ -52,38 +54,33 @@ class RunFolder:
         overwrite: bool = False,
         resumable: bool = True,
     ) -> RunFolder:
-        """Take hold of ``path`` for one run; parents are created.
+        """Open ``path`` for one run; parents are created.
 
         Args:
             path: the folder that the run makes.
             settings: plain data; an interrupted run with equal settings is continued.
-            overwrite: replace the run that is at ``path``, once the new one is complete. Only a
-                run folder or an empty folder is ever replaced.
-            resumable: keep what was written when the run fails. Without it nothing is left.
+            overwrite: replace the run at ``path`` once the new one is complete. Only a run folder
+                or an empty folder is ever replaced.
+            resumable: keep the files of a run that fails. Without it nothing is left.
 
         Raises:
             InvalidInputError: ``settings`` cannot be written as JSON.
             RunFolderError: ``path`` exists (and not ``overwrite``), is a file, cannot be
-                written, is being written by another process, or an interrupted run with other
-                settings is there.
+                written, is being written by another process, or holds an interrupted run with
+                other settings.
         """
         text = _canonical(settings)
-        try:
+        with one_line(Path(path)):
             final = Path(path).expanduser().resolve()
             _check_free(final, overwrite)
             final.parent.mkdir(parents=True, exist_ok=True)
             lock = _take_lock(final)
-        except RunFolderError:
-            raise
-        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, no home folder
-            raise explained(error, Path(path)) from error
         run = cls(final, overwrite=overwrite, resumable=resumable, lock=lock)
         try:
-            run._prepare(text)
-        except BaseException as error:
+            with one_line(final):
+                run._prepare(text)
+        except BaseException:
             run._release()
-            if isinstance(error, OSError) and not isinstance(error, RunFolderError):
-                raise explained(error, final) from error
             raise
         return run
 
@@ -98,24 +95,21 @@ class RunFolder:
     ) -> None:
         try:
             if error is None:
-                try:
+                with one_line(self.path):
                     self._finish()
-                except RunFolderError:
-                    raise
-                except OSError as failed:
-                    raise explained(failed, self.path) from failed
                 return
             if not self._resumable or (_holds_nothing(self.folder) and not self.resumed):
                 shutil.rmtree(self.folder, ignore_errors=True)
-            # Other writers (safetensors, say) meet the full disk too, each with its own error.
+            # Other writers, such as safetensors, report a full disk by errors of their own.
             if is_full(error) and not isinstance(error, RunFolderError):
                 raise explained(OSError(errno.ENOSPC, ""), self.path) from error
         finally:
             self._release()
 
     def _prepare(self, settings: str) -> None:
-        old = _replaced(self.path)
-        if old.exists():  # killed between the two renames of _finish, or while tidying up
+        old = _hidden(self.path, "replaced")
+        # A run was killed between the two renames of _finish, or before it removed the old one.
+        if old.exists():
             if self.path.exists():
                 shutil.rmtree(old, ignore_errors=True)
             else:
@@ -141,8 +135,9 @@ class RunFolder:
     def _finish(self) -> None:
         _sweep(self.folder)
         _check_free(self.path, self._overwrite)
-        old = _replaced(self.path)
+        old = _hidden(self.path, "replaced")
         replacing = self.path.exists()
+        # Two renames, so that a kill at any moment leaves the old run or the new one.
         if replacing:
             os.rename(self.path, old)
         try:
@@ -161,18 +156,18 @@ class RunFolder:
 
 
 def next_run_path(base: Path, name: str, settings: Mapping[str, Any]) -> Path:
-    """Where the next run called ``name`` goes: ``base/name-001``, ``base/name-002``, ...
+    """The folder of the next run called ``name``: ``base/name-001``, ``base/name-002``, ...
 
-    An interrupted run with equal settings comes first, so that it is continued; otherwise the
-    first number that is not taken by a complete, an interrupted or a running one. What cannot
-    stand in a file name becomes a hyphen.
+    An interrupted run with equal settings comes first, so that it is continued; then the first
+    number without a complete, interrupted or running one. Characters that are not allowed in file
+    names become hyphens.
     """
     text = _canonical(settings)
     name = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or "run"
     number, free = 1, None
     while True:
         path = base / f"{name}-{number:03d}"
-        partial = _partial(path)
+        partial = _hidden(path, "partial")
         taken = path.exists() or _is_locked(path)
         if not taken and partial.exists() and not _holds_nothing(partial):
             if _settings_of(partial) == text:
@@ -189,17 +184,13 @@ def next_run_path(base: Path, name: str, settings: Mapping[str, Any]) -> Path:
 def _highest(base: Path, name: str) -> int:
     pattern = re.compile(rf"\.?{re.escape(name)}-(\d{{3,9}})(\.partial|\.lock)?")
     with contextlib.suppress(OSError):
-        found = (pattern.fullmatch(entry.name) for entry in base.iterdir())
-        return max((int(match[1]) for match in found if match), default=0)
+        matches = (pattern.fullmatch(entry.name) for entry in base.iterdir())
+        return max((int(match[1]) for match in matches if match), default=0)
     return 0
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
-
-
-def _replaced(path: Path) -> Path:
-    return path.with_name(f".{path.name}.replaced")
+def _hidden(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{kind}")
 
 
 def _lock_of(path: Path) -> BaseFileLock:
@@ -210,9 +201,9 @@ def _lock_of(path: Path) -> BaseFileLock:
     """
     from filelock import FileLock
 
-    file = path.with_name(f".{path.name}.lock")
-    # Not by thread: a run may be closed by another thread than the one that opened it.
-    return FileLock(file, timeout=0, thread_local=False, fallback_to_soft=False)
+    # Not per thread: a run may be closed by another thread than the one that opened it.
+    lock = _hidden(path, "lock")
+    return FileLock(lock, timeout=0, thread_local=False, fallback_to_soft=False)
 
 
 def _take_lock(path: Path) -> BaseFileLock | None:
@@ -277,7 +268,7 @@ def _check_free(path: Path, overwrite: bool) -> None:
         raise RunFolderError(f"{path} is a file, not a folder; pass another --out")
     if not overwrite:
         raise RunFolderError(f"{path} exists; pass another --out, or --overwrite to replace it")
-    # --overwrite deletes: a mistyped --out must not cost anybody a folder of their own.
+    # --overwrite deletes: a mistyped --out must not delete a folder of somebody's own.
     if any(path.iterdir()) and _settings_of(path) is None:
         raise RunFolderError(
             f"{path} is not a run folder (it has no {_SETTINGS} of ed-interp) and is not "
@@ -297,7 +288,7 @@ def _settings_of(folder: Path) -> str | None:
 
 
 def _holds_nothing(folder: Path) -> bool:
-    """True if only settings are there: nothing would be won by resuming."""
+    """True if the folder holds settings only: there is nothing to resume."""
     try:
         names = [entry.name for entry in folder.iterdir()]
     except OSError:
@@ -306,7 +297,7 @@ def _holds_nothing(folder: Path) -> bool:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove temporary files that a killed process left."""
+    """Remove temporary files of a killed process."""
     for leftover in folder.rglob(".*.tmp"):
         with contextlib.suppress(OSError):
             leftover.unlink()
