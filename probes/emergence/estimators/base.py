@@ -291,16 +291,22 @@ class ChainEstimator(Estimator):
 
 def check_pair(x: Tensor, y: Tensor) -> None:
     """Raise :class:`InvalidInputError` unless x and y are float tables of the same rows."""
-    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+    for name, table in (("x", x), ("y", y)):
+        if table.ndim != 2:
+            raise InvalidInputError(
+                f"{name} must have the shape 'row d', got {tuple(table.shape)}; "
+                f"a single column is {name}[:, None]"
+            )
+    if len(x) != len(y):
         raise InvalidInputError(
-            "x and y must be two tables with one row per prompt, got shapes "
-            f"{tuple(x.shape)} and {tuple(y.shape)}"
+            f"x and y must have the same rows, got {len(x)} and {len(y)}; row i of both must be "
+            "the same prompt"
         )
-    for table in (x, y):
-        check_chain(table.expand(2, *table.shape))
+    for name, table in (("x", x), ("y", y)):
+        check_chain(table.expand(2, *table.shape), name)
 
 
-def check_chain(states: Tensor) -> None:
+def check_chain(states: Tensor, name: str = "states") -> None:
     """Raise :class:`InvalidInputError` unless ``states`` is a batch of chains of float rows."""
     if states.ndim < 3:
         raise InvalidInputError(
@@ -309,12 +315,12 @@ def check_chain(states: Tensor) -> None:
         )
     if not states.is_floating_point():
         raise InvalidInputError(
-            f"states must be floating point, got {states.dtype}; convert them with .float()"
+            f"{name} must be floating point, got {states.dtype}; convert with .float()"
         )
     sites, rows, width = states.shape[-3:]
     if sites < 2 or rows < 2 or width < 1 or states.numel() == 0:
         raise InvalidInputError(
-            f"states must have at least 2 sites, 2 rows and 1 column, got {sites} sites, "
+            f"{name} must have at least 2 sites, 2 rows and 1 column, got {sites} sites, "
             f"{rows} rows and {width} columns (batch {tuple(states.shape[:-3])})"
         )
 
