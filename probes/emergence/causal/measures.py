@@ -12,8 +12,8 @@ Rosas, Mediano, Gastpar and Jensen, "Quantifying high-order interdependencies vi
 extensions of the mutual information" (Physical Review E 2019): O-information, total correlation
 less dual total correlation; above 0 redundancy dominates, below 0 synergy.
 
-All follow from one covariance matrix. The parts are counted as if each told its own, so common
-information is subtracted many times: with redundant parts Psi is below 0 and says nothing.
+All follow from one covariance matrix. The parts are counted as if independent, so common
+information is subtracted many times: with redundant parts Psi is below 0 and decides nothing.
 
 Bias: every logarithm of a sample covariance is off by a known amount for Gaussian rows (see the
 estimator ``gaussian``), which is subtracted from each term; Delta and Gamma are maxima over parts,
@@ -129,7 +129,7 @@ def causal_emergence(
     to_macro = _each_bits(x, w, share, dof)
     from_macro = _each_bits(y, v, share, dof)
     pairs = _pair_bits(x, y, share, dof)
-    # A part that never varies tells nothing, and nothing tells of it.
+    # A part that never varies neither has nor gets any information.
     none = torch.zeros(1).to(share)
     downward = from_macro - pairs.sum(0) if len(from_macro) else none
     top = from_macro if len(from_macro) else none

@@ -44,8 +44,8 @@ GENERAL_FLAGS = {
     "constant": "one of the two representations is the same in every row, so the information is 0",
     "few-rows": f"fewer than {FEW_ROWS} distinct rows, so the interval is rough; use more prompts",
     "half-precision": "the model ran in half precision, which inflates the spread of tight clouds",
-    "above-limit": "the information exceeds the entropy of the sample: a fitted density can tell "
-    "more than a finite sample holds; read it as a ranking, not as bits",
+    "above-limit": "the information exceeds the entropy of the sample, which a fitted density can "
+    "do although the sample does not hold more; read it as a ranking, not as bits",
 }
 """Flags that :func:`flags_of` raises for any estimator, and what each means."""
 

@@ -121,7 +121,7 @@ def estimator_class(name: str) -> type[Estimator]:
                     f"{where} must be a class that inherits {_PACKAGE}.Estimator, got {kind!r}"
                 )
             if missing := ", ".join(sorted(kind.__abstractmethods__)):
-                raise InvalidInputError(f"{where} must have the method {missing}; it has none")
+                raise InvalidInputError(f"{where} must have the method {missing}, got none")
             return register(name)(kind)
     raise unknown("estimator", name, available_estimators())
 
