@@ -194,13 +194,11 @@ def _hidden(path: Path, kind: str) -> Path:
 
 
 def _lock_of(path: Path) -> BaseFileLock:
-    """The lock of the run at ``path``, not held yet.
-
-    The operating system drops it when the process dies, however it dies, so there is no stale
-    lock to detect.
-    """
+    """The lock of the run at ``path``, not held yet."""
     from filelock import FileLock
 
+    # The operating system drops it when the process dies, however it dies, so a stale lock cannot
+    # occur; that is why the soft locks of filelock are not wanted.
     # Not per thread: a run may be closed by another thread than the one that opened it.
     lock = _hidden(path, "lock")
     return FileLock(lock, timeout=0, thread_local=False, fallback_to_soft=False)

@@ -38,8 +38,8 @@ PLAIN_TOKENS = 64
 LONG_EVERY = 10
 PLAIN_ROWS = 24
 LEARNING_RATE = 2e-3
+# The share of training before the first ICL prompt, in which the facts are learnt.
 FACTS_FIRST = 0.4
-"""The share of training before the first ICL prompt, in which the facts are learnt."""
 # The loss on words that occur for the first time cannot fall; at full weight that noise would
 # dominate the clipped gradient.
 REPEAT_WEIGHT = 0.15

@@ -1,11 +1,4 @@
-"""Where on a model a site is written: which module, and its input or its output.
-
-A site is not always written where it is read. The stream *between* attention and MLP is read at
-the input of the second norm, but the residual path around the MLP does not pass through that norm:
-a change made there would be lost from the stream. So ``resid_mid`` is written through the output
-of attention, which is added to the stream just before, and the first time the norm's input is
-compared with the expected sum.
-"""
+"""Where on a model a site is written: which module, and its input or its output."""
 
 from __future__ import annotations
 
@@ -111,7 +104,12 @@ def _on_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Removabl
 
 
 class _Middle:
-    """``resid_mid``, written through what attention adds; see the module's docstring."""
+    """``resid_mid``, the stream between attention and MLP, written through attention's output."""
+
+    # It is read at the input of the second norm, but the residual path around the MLP does not pass
+    # through that norm: a change made there would be lost from the stream. So it is made in the
+    # output of attention, which is added to the stream just before, and the first time the norm's
+    # input is compared with the expected sum.
 
     def __init__(self, hooked: HookedModel, site: Site) -> None:
         self.site = site
