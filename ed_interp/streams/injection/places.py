@@ -53,8 +53,21 @@ class _Point:
     side: Side
 
     def hook(self, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
-        """Pass what goes through here through ``change``."""
-        return (_on_input if self.side == "input" else _on_output)(self.module, change)
+        """Pass the states that go through here through ``change``."""
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if args:
+                return (change(args[0]), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
+
+        def after(_: nn.Module, args: Any, output: Any) -> Any:
+            if isinstance(output, tuple):
+                return (change(output[0]), *output[1:])
+            return change(output)
+
+        if self.side == "input":
+            return self.module.register_forward_pre_hook(before, with_kwargs=True)
+        return self.module.register_forward_hook(after)
 
 
 def place_of(hooked: HookedModel, site: Site) -> Place:
@@ -83,24 +96,6 @@ def _point(hooked: HookedModel, site: Site) -> _Point:
         return _Point(*module_of(hooked.runner.base, hooked.runner.blocks, site))
     assert isinstance(hooked.runner, LensRunner)
     return _Point(hooked.runner.point(site), "output")
-
-
-def _on_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
-    def after(_: nn.Module, args: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (change(output[0]), *output[1:])
-        return change(output)
-
-    return module.register_forward_hook(after)
-
-
-def _on_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (change(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
-
-    return module.register_forward_pre_hook(before, with_kwargs=True)
 
 
 class _Middle:
