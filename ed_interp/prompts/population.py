@@ -105,11 +105,7 @@ def draw(
 
 
 def check_shots(shots: Iterable[int]) -> tuple[int, ...]:
-    """Ascending distinct shot counts.
-
-    Raises:
-        InvalidInputError: none, or a negative one.
-    """
+    """Ascending distinct shot counts; InvalidInputError for none or a negative one."""
     counts = tuple(sorted({int(count) for count in shots}))
     if not counts or counts[0] < 0:
         raise InvalidInputError(

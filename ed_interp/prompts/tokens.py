@@ -39,7 +39,7 @@ class ShotTokens:
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """Number of trunk tokens before demonstration k, for k = 0 to K (K + 1 numbers)."""
+        """Number of trunk tokens before demonstration k, for k = 0 to K."""
         lengths = (len(demo) for demo in self.demonstrations)
         return tuple(accumulate(lengths, initial=len(self.prefix)))
 
@@ -192,7 +192,8 @@ class _Encoder:
         self.prefix: Ids = probe[: starts[0]] if starts and plain else ()
 
     def preload(self, texts: Collection[str]) -> None:
-        """Encode many texts at once: fast tokenizers are ten times faster in one call."""
+        """Encode many texts at once."""
+        # Fast tokenizers are ten times faster in one call; sorted, so that calls are repeatable.
         ordered = sorted(texts)
         if ordered:
             encoded = self._tokenizer(ordered, add_special_tokens=False)["input_ids"]

@@ -60,9 +60,7 @@ def questions_for(
 ) -> list[tuple[str, str]]:
     """(prompt, answer) of one relation with demonstrations from trained pairs.
 
-    Args:
-        queries: ``held out`` takes the pairs of no training prompt, each equally often;
-            ``trained`` takes trained pairs, which are then left out of the demonstrations.
+    ``queries`` are ``held out`` pairs, each equally often, or ``trained`` ones at random.
     """
     known = trained(seed)[name]
     pool: tuple[Pair, ...] = held_out(seed)[name] if queries == "held out" else known
@@ -191,11 +189,9 @@ def accept(
     shots: list[int] | None = None,
     prompts: int = 24,
 ) -> Acceptance:
-    """Measures every criterion on ``model``; ``seed`` is the one the recipe was run with.
+    """Measure every criterion on ``model``, made with ``seed``.
 
-    Args:
-        shots: shot counts to measure, 0 and 8 among them; default 0 to 16.
-        prompts: questions for each relation and shot count.
+    ``shots`` holds 0 and 8, and is 0 to 16 by default; ``prompts`` are asked per relation and shot.
     """
     from ed_interp.models.recipe.induction import induction_scores
 

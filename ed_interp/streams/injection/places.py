@@ -71,12 +71,7 @@ class _Point:
 
 
 def place_of(hooked: HookedModel, site: Site) -> Place:
-    """The place at which ``site`` is written.
-
-    Raises:
-        CaptureError: this architecture has no such place.
-        InvalidInputError: it has, but it is never passed (embeddings under prompt tuning).
-    """
+    """The place at which ``site`` is written, or CaptureError if the architecture has none."""
     virtual = getattr(hooked.runner, "virtual_tokens", 0)
     if site.kind == "embed" and virtual:
         raise InvalidInputError(

@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
-from ed_interp.models.runners import TransformersRunner
+from ed_interp.models.runners import TransformersRunner, virtual_tokens
 from ed_interp.models.sites import Site
 from ed_interp.streams.injection.calls import Call, Generation
 from ed_interp.streams.injection.places import stay_last
@@ -45,7 +45,7 @@ class Registry:
         self.model = hooked.model
         self.runner = hooked.runner
         self.base: Any = getattr(hooked.runner, "base", hooked.model)
-        self.virtual = _virtual(hooked.model)
+        self.virtual = virtual_tokens(hooked.model, cached=True)
         self.injections: list[Writer] = []
         self.last: list[RemovableHandle] = []
         self._running = _Running()
@@ -249,14 +249,6 @@ def _refuse_checkpointing(base: nn.Module) -> None:
                 "gradient checkpointing must be off inside inject(...), got it on: it would run "
                 "blocks again without the injection; call gradient_checkpointing_disable()"
             )
-
-
-def _virtual(model: Any) -> int:
-    """Number of tokens that a prompt-learning adapter puts before the sequence or in the cache."""
-    config = getattr(model, "active_peft_config", None)
-    if config is None or not getattr(config, "is_prompt_learning", False):
-        return 0
-    return int(config.num_virtual_tokens)
 
 
 def _lens_call(given: dict[str, Any], generation: Generation | None) -> Call:
