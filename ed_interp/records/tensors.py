@@ -117,10 +117,9 @@ def read(
 
 
 def read_unchecked(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the header of any safetensors file, of other tools too.
+    """The tensors and the header of any safetensors file, also one of another tool.
 
-    Raises:
-        InvalidInputError: no such file, a pickle, a GGUF file, or a damaged one.
+    A missing, pickled, GGUF or damaged file raises InvalidInputError.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -139,12 +138,7 @@ def read_unchecked(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]
 
 
 def refuse_pickle(path: Path, expected: str = "safetensors") -> None:
-    """Raise InvalidInputError unless ``path`` is a readable file, neither pickled nor GGUF.
-
-    Args:
-        path: the file.
-        expected: the format to ask for.
-    """
+    """Raise InvalidInputError unless ``path`` is a readable file, neither pickled nor GGUF."""
     try:
         with path.open("rb") as file:
             head = file.read(9)
