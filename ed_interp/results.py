@@ -26,28 +26,28 @@ import contextvars
 import dataclasses
 import functools
 import importlib
-import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ed_interp.charts.spec import Chart
 from ed_interp.errors import InvalidInputError, RunFolderError, unknown
-from ed_interp.options import Options, hints_of, without_none
+from ed_interp.options import Options
 from ed_interp.processes import gather, process, wait_for_all
 from ed_interp.progress import Progress
 from ed_interp.records.environment import environment
 from ed_interp.records.files import strict_json, write_bytes, write_json, write_parquet, write_text
 from ed_interp.records.folders import RunFolder
+from ed_interp.records.reading import read_json, read_parquet
+from ed_interp.records.rows import arrow_schema, plain_row, row_fields
 from ed_interp.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-    import pyarrow as pa
 
 # Not typing.Self, which run-time type checkers cannot resolve outside of a decorated class.
 R = TypeVar("R", bound="Result")
@@ -181,14 +181,14 @@ class Result:
         import pandas as pd
 
         owner: Any = self
-        *outer, last = (table or next(iter(_row_fields(type(self))), "")).split(".")
+        *outer, last = (table or next(iter(row_fields(type(self))), "")).split(".")
         for name in outer:
             owner = getattr(owner, name)
-        kinds = _row_fields(type(owner))
+        kinds = row_fields(type(owner))
         if last not in kinds:
-            raise unknown("table", table, [*_row_fields(type(self))])
+            raise unknown("table", table, [*row_fields(type(self))])
         columns = [field.name for field in dataclasses.fields(kinds[last])]
-        rows = [_plain_row(row) for row in getattr(owner, last)]
+        rows = [plain_row(row) for row in getattr(owner, last)]
         return pd.DataFrame(rows, columns=columns)
 
     def plot(self, name: str = "", *, theme: str = "light") -> go.Figure:
@@ -226,10 +226,10 @@ class Result:
         header = {"format": _PREFIX + self.KIND, "version": self.VERSION}
         ran_on = ran_on if isinstance(ran_on, dict) else environment()
         write_json(folder / self.FILE, {**header, **self.to_dict(), "environment": ran_on})
-        for name, row in _row_fields(type(self)).items():
+        for name, row in row_fields(type(self)).items():
             if getattr(self, name):
                 file = folder / f"{self.KIND if name == 'rows' else name}.parquet"
-                write_parquet(file, self.to_frame(name), schema=_arrow_schema(row))
+                write_parquet(file, self.to_frame(name), schema=arrow_schema(row))
         for name in self.SIDE:
             if getattr(self, name) is not None:
                 write_parquet(folder / f"{name}.parquet", getattr(self, name))
@@ -249,7 +249,7 @@ class Result:
             RunFolderError: no complete run is there, or it is damaged, of another kind, or newer.
         """
         file = Path(folder).expanduser() / cls.FILE
-        return cls._from_file(file, _read_json(file))
+        return cls._from_file(file, read_json(file))
 
     @classmethod
     def _from_file(cls: type[R], file: Path, data: Any) -> R:
@@ -268,7 +268,7 @@ class Result:
             raise RunFolderError(f"{file} is damaged ({error}); run the command again") from error
         frames = {name: file.with_name(f"{name}.parquet") for name in cls.SIDE}
         return dataclasses.replace(
-            result, **{name: _read_parquet(path) for name, path in frames.items() if path.exists()}
+            result, **{name: read_parquet(path) for name, path in frames.items() if path.exists()}
         )
 
     def _repr_html_(self) -> str:
@@ -289,7 +289,7 @@ def load_any(folder: str | Path) -> Result:
     files.sort(key=lambda file: (file.name != Result.FILE, file.name))
     kind, last = "", folder / Result.FILE
     for file in files or [last]:
-        data, last = _read_json(file), file
+        data, last = read_json(file), file
         kind = str(data.get("format", "")) if isinstance(data, dict) else ""
         cls = kind.startswith(_PREFIX) and _class_of(kind.removeprefix(_PREFIX))
         if cls and file.name == cls.FILE:
@@ -378,42 +378,6 @@ def _first_problem(error: Any) -> str:
     return f"{place.lstrip('.') or 'the whole'}: {reason}"
 
 
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise RunFolderError(_missing(file)) from error
-    except OSError as error:
-        raise RunFolderError(f"cannot read {file} ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:  # also not UTF-8
-        raise RunFolderError(f"{file} is damaged ({error}); run the command again") from error
-
-
-def _missing(file: Path) -> str:
-    folder = file.parent
-    if folder.with_name(f".{folder.name}.partial").exists():
-        return f"the run at {folder} was interrupted; repeat its command to finish it"
-    if not folder.exists():
-        return f"there is no run at {folder}"
-    if not folder.is_dir():
-        return f"{folder} must be a run folder, got a file; pass the folder that holds {file.name}"
-    return f"{folder} must be a run folder, got one without {file.name}"
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name}")
-
-
-def _read_parquet(file: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        return pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise RunFolderError(f"{file} is damaged ({reason}); run the command again") from error
-
-
 def _class_of(kind: str) -> type[Result] | None:
     """The class of a kind, imported; None if nobody has it."""
     # Only names from our own table and from installed packages are imported, never one that a
@@ -426,42 +390,3 @@ def _class_of(kind: str) -> type[Result] | None:
         loaded: type[Result] = point.load()
         return loaded
     return None
-
-
-# Tables -------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _row_fields(kind: type) -> dict[str, type]:
-    """Fields that are a tuple of dataclass rows, and the class of the rows."""
-    rows = {}
-    for name, hint in hints_of(kind).items():
-        hint = without_none(hint)
-        element = get_args(hint)[0] if get_origin(hint) is tuple else None
-        if isinstance(element, type) and dataclasses.is_dataclass(element):
-            rows[name] = element
-    return rows
-
-
-def _plain_row(row: Any) -> dict[str, Any]:
-    data = dataclasses.asdict(row)
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in data.items()}
-
-
-def _arrow_schema(row: type) -> pa.Schema | None:
-    """Column types from the fields, so that they do not depend on the values of one run."""
-    import pyarrow as pa
-
-    simple = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
-    columns = []
-    for field in dataclasses.fields(row):
-        hint = without_none(hints_of(row)[field.name])
-        if get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis:
-            kind = simple.get(get_args(hint)[0])
-            kind = kind and pa.list_(kind)
-        else:
-            kind = simple.get(hint) or (pa.string() if isinstance(hint, type) is False else None)
-        if kind is None:
-            return None  # nested rows: Arrow finds their type from the values
-        columns.append((field.name, kind))
-    return pa.schema(columns)

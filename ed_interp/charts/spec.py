@@ -59,6 +59,11 @@ class Line:
     rank: int = 1000
     """Order in the legend, smallest first."""
 
+    @property
+    def legend_group(self) -> str:
+        """What it is shown and hidden with."""
+        return self.group or self.name
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Band:
@@ -142,6 +147,12 @@ class Panel:
     """The only places that get a label, such as the shot counts that were measured."""
     from_zero: bool = False
     """The y axis begins at 0."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names on the y axis of a panel of rows, from the top."""
+        rows = [mark.y for mark in self.marks if isinstance(mark, Line) and mark.across]
+        return list(dict.fromkeys(str(name) for names in rows for name in names))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

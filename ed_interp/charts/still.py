@@ -127,13 +127,8 @@ def _drawn(
 
 def _inches(panel: Panel) -> float:
     if panel.rows:
-        return max(1.4, 0.3 * len(_names(panel)) + 0.9)
+        return max(1.4, 0.3 * len(panel.names) + 0.9)
     return 3.6 * panel.height
-
-
-def _names(panel: Panel) -> list[str]:
-    names = [str(name) for m in panel.marks if isinstance(m, Line) and m.across for name in m.y]
-    return list(dict.fromkeys(names))
 
 
 def _title(paper: Any, chart: Chart, colours: Theme, top: float) -> None:
@@ -147,7 +142,7 @@ def _title(paper: Any, chart: Chart, colours: Theme, top: float) -> None:
 
 def _panel(axes: Any, panel: Panel, chart: Chart, colours: Theme) -> None:
     right = axes.twinx() if panel.right else None
-    names = _names(panel)
+    names = panel.names
     ends: list[tuple[Any, float, str, str]] = []
     legend = False
     for mark in panel.marks:
