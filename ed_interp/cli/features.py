@@ -79,7 +79,7 @@ def show(options: ShowOptions, output: Output) -> None:
     described = describe(options=options, **_kept(output))
     if options.html is not None:
         described.write_page(options.html, overwrite=output.overwrite)
-    cards = [described.feature(index) for index in options.feature]
+    cards = [described.feature(index) for index in options.feature or ()]
     names = ("model", "site", "architecture", "tokens", "alive")
     rows = json.loads(described.to_frame().to_json(orient="records"))
     data = {
