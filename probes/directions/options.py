@@ -24,7 +24,8 @@ class SiteOptions(Options):
     def __post_init__(self) -> None:
         if self.sites is not None:
             # In Python a single site, and Site objects, are as good as a list of names.
-            sites = [self.sites] if isinstance(self.sites, str) else self.sites
+            single = isinstance(self.sites, str) or hasattr(self.sites, "name")
+            sites = [self.sites] if single else self.sites
             names = tuple(getattr(site, "name", site) for site in sites)
             object.__setattr__(self, "sites", names)
         super().__post_init__()
@@ -55,13 +56,13 @@ class FindOptions(ContrastOptions):
 
     method: str = option(
         "mean_difference",
-        help="Method: mean_difference, pca, logistic, lda, whitened or function_vector.",
+        help="Method: mean_difference, pca, logistic, lda, whitened; function_vector of --task.",
         panel=MEASURE,
     )
     set: tuple[str, ...] = option(
         (), help="Setting of the method as NAME=VALUE; repeat for more.", whole=True, panel=MEASURE
     )
-    task: str | None = option(None, help="Task (with function_vector).", panel=PROMPTS)
+    task: str | None = option(None, help="Built-in task (see `ed-interp tasks`).", panel=PROMPTS)
     heads: int | None = option(
         None, help="Heads to sum (with function_vector).", panel=MEASURE, shown="by effect", min=1
     )

@@ -123,6 +123,9 @@ def test_what_is_recorded(hooked, contrast, tmp_path):
     kept = Direction.load(found.save(tmp_path / "d.safetensors"))
     assert kept.provenance.data == contrast.fingerprint
     assert kept.provenance.settings["penalty_c"] == 0.1
+    site = kept.sites[0]
+    again = find_direction(hooked, contrast, method="logistic", sites=site, set=["penalty_c=0.1"])
+    assert torch.equal(again[site], kept[site])
     assert list(kept.vectors) == ["blocks.1.hook_resid_pre"]
 
 
