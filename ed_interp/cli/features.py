@@ -1,221 +1,129 @@
-"""``ed-interp features``: train and measure feature dictionaries."""
+"""``ed-interp features``: train, measure, show, follow and explain feature dictionaries."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import sys
-from pathlib import Path
-from typing import Annotated, Any
 
-import typer
-
-from ed_interp.cli import features_follow, features_show, options
-from ed_interp.cli import features_options as common
-from ed_interp.cli.features_model import dictionary_and_model
-from ed_interp.errors import InvalidInputError
-
-app = typer.Typer(
-    help="Feature dictionaries (sparse autoencoders) of the residual stream.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
+from ed_interp.cli.app import group
+from ed_interp.cli.command import NEW_FOLDER, Out, Output, command, shown
+from ed_interp.errors import RunFolderError
+from ed_interp.probes.dictionaries.options import (
+    ExplainOptions,
+    FeatureEmergenceOptions,
+    MeasureOptions,
+    ShowOptions,
+    TrainOptions,
 )
 
-app.command("show")(features_show.show)
-app.command("emergence")(features_follow.emergence)
-app.command("explain")(features_follow.explain)
+app = group("features", "Feature dictionaries (sparse autoencoders) of the residual stream.")
+
+RUN = Out("Run folder to make: record, tables, picture and page.")
 
 
-@app.command("train")
-def train(
-    site: Annotated[str, typer.Option(help="Hook point, such as blocks.2.hook_resid_post.")],
-    out: Annotated[Path, typer.Option(help="Folder to make; an interrupted run is resumed.")],
-    model: Annotated[str, typer.Option(help="Bundled model, hub id or folder.")] = "icl-gpt2",
-    arch: Annotated[
-        str,
-        typer.Option(
-            help="topk, batchtopk, matryoshka, jumprelu, standard, gated or spike-slab.",
-            rich_help_panel=common.TRAINING,
-        ),
-    ] = "topk",
-    k: Annotated[
-        int | None,
-        typer.Option(
-            help="Active latents per token.",
-            callback=options.one_or_more,
-            show_default="16",
-            rich_help_panel=common.TRAINING,
-        ),
-    ] = None,
-    latents: Annotated[
-        int,
-        typer.Option(
-            help="Size of the dictionary.",
-            callback=options.one_or_more,
-            rich_help_panel=common.TRAINING,
-        ),
-    ] = 1024,
-    tokens: Annotated[
-        int,
-        typer.Option(
-            help="To train on.", callback=options.one_or_more, rich_help_panel=common.TRAINING
-        ),
-    ] = 1_000_000,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            help="Tokens a step.", callback=options.one_or_more, rich_help_panel=common.TRAINING
-        ),
-    ] = 512,
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            help="Peak learning rate.",
-            callback=options.above_zero,
-            show_default="2e-3, less above 1,024 latents",
-            rich_help_panel=common.TRAINING,
-        ),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME=VALUE of SAELens's configuration, such as l1_coefficient=5; repeatable.",
-            rich_help_panel=common.TRAINING,
-        ),
-    ] = None,
-    text: common.Text = None,
-    task: common.Task = None,
-    dataset: common.Dataset = None,
-    column: common.Column = None,
-    split: common.Split = None,
-    config: common.Config = None,
-    window: common.Window = None,
-    seed: common.Seed = 0,
-    device: common.Device = None,
-    dtype: common.Dtype = "float32",
-    overwrite: common.Overwrite = False,
-    as_json: common.Json = False,
-    quiet: common.Quiet = False,
-    debug: common.Debug = False,
-) -> None:
+@app.callback()
+def before() -> None:
+    """Feature dictionaries (sparse autoencoders) of the residual stream."""
+    # Read when SAELens imports wandb, which would otherwise ask for an account.
+    os.environ.setdefault("WANDB_MODE", "disabled")
+
+
+@command(app, "train", TrainOptions, out=NEW_FOLDER)
+def train(options: TrainOptions, output: Output) -> None:
     """Train a dictionary with SAELens, into a folder that SAELens loads too.
 
     - ed-interp features train --site blocks.2.hook_resid_post --out SAE
     - ed-interp features train --site blocks.2.hook_resid_post --arch spike-slab --out SAE
     """
-    settings = _options(option or [])
-    common.calm_libraries()
-    source = common.source_of(text, task, dataset, column, split, config)
-    from ed_interp.models.load import load
-    from ed_interp.probes.dictionaries import train as train_dictionary
+    from ed_interp.probes.dictionaries.training import train
 
-    trained = train_dictionary(
-        load(model, device=device, dtype=dtype),
-        site=site,
-        out=out,
-        text=source,
-        architecture=arch,
-        latents=latents,
-        k=k,
-        tokens=tokens,
-        batch_size=batch_size,
-        lr=lr,
-        window=window,
-        seed=seed,
-        options=settings,
-        overwrite=overwrite,
-        progress=not quiet,
+    trained = train(
+        options=options, out=output.path, overwrite=output.overwrite, progress=output.progress
     )
-    last = trained.record["history"][-1]
-    if as_json:
-        typer.echo(json.dumps({"out": str(out), **trained.describe(), "last": last}))
-        return
-    typer.echo(
-        f"{trained.latents} latents at {site}: FVU {last['fvu']:.3f} and L0 {last['l0']:.1f} in "
-        "the last batches of training"
-    )
-    print(f"written to {out}; measure it: ed-interp features measure {out}", file=sys.stderr)
+    output.show(trained.record)
+    place = shown(output.path)
+    print(f"written to {place}; measure it: ed-interp features measure {place}", file=sys.stderr)
 
 
-@app.command("measure")
-def measure(
-    sae: common.Sae,
-    sae_id: common.SaeId = None,
-    model: common.Model = None,
-    site: common.SiteName = None,
-    tokens: Annotated[
-        int,
-        typer.Option(
-            help="To read features at.", callback=options.two_or_more, rich_help_panel=common.TEXT
-        ),
-    ] = 100_000,
-    ce_tokens: Annotated[
-        int,
-        typer.Option(
-            help="To predict, for cross-entropy recovered.",
-            callback=options.two_or_more,
-            rich_help_panel=common.TEXT,
-        ),
-    ] = 20_000,
-    text: common.Text = None,
-    task: common.Task = None,
-    dataset: common.Dataset = None,
-    column: common.Column = None,
-    split: common.Split = None,
-    config: common.Config = None,
-    window: common.Window = None,
-    seed: common.Seed = 0,
-    device: common.Device = None,
-    dtype: common.Dtype = "float32",
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for run.json and the table of features.", rich_help_panel=common.OUT
-        ),
-    ] = None,
-    overwrite: common.Overwrite = False,
-    as_json: common.Json = False,
-    quiet: common.Quiet = False,
-    debug: common.Debug = False,
-) -> None:
+@command(app, "measure", MeasureOptions, out=RUN)
+def measure(options: MeasureOptions, output: Output) -> None:
     """Measure a dictionary on held-out text.
 
     L0, fraction of variance unexplained, cross-entropy recovered, dead features, monosemanticity,
     sparse probing, splitting and absorption.
     """
-    source = common.source_of(text, task, dataset, column, split, config)
-    dictionary, hooked = dictionary_and_model(sae, sae_id, model, site, device, dtype)
-    from ed_interp.probes.dictionaries import measure as measure_dictionary
+    from ed_interp.probes.dictionaries.measuring import measure
 
-    measured = measure_dictionary(
-        dictionary,
-        hooked,
-        text=source,
-        tokens=tokens,
-        ce_tokens=ce_tokens,
-        window=window,
-        seed=seed,
-        progress=not quiet,
+    measured = measure(
+        options=options, out=output.out, overwrite=output.overwrite, progress=output.progress
     )
-    if out is not None:
-        measured.save(out, overwrite=overwrite)
-        print(f"written to {out}", file=sys.stderr)
-    if as_json:
-        typer.echo(measured.to_json())
-    else:
-        from ed_interp.cli.features_table import print_measurement
-
-        print_measurement(measured)
+    output.show(measured, output.out)
 
 
-def _options(given: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` with the value as JSON, or as text where it is none."""
-    found: dict[str, Any] = {}
-    for item in given:
-        name, equals, value = item.partition("=")
-        if not equals or not name.strip():
-            raise InvalidInputError(f"--option {item!r}: NAME=VALUE is expected")
-        try:
-            found[name.strip()] = json.loads(value)
-        except ValueError:
-            found[name.strip()] = value
-    return found
+@command(app, "show", ShowOptions, out=Out("Run folder to make: arrays, record and page."))
+def show(options: ShowOptions, output: Output) -> None:
+    """Show features: contexts, tokens promoted, neighbours, effect of clamping.
+
+    - ed-interp features show SAE --feature 17
+    - ed-interp features show SAE --html page.html
+    """
+    from ed_interp.probes.dictionaries.description.describing import describe
+
+    if options.html is not None and options.html.exists() and not output.overwrite:
+        raise RunFolderError(f"{options.html} exists; pass another --html, or --overwrite")
+    if options.feature and options.html is None and output.out is None:
+        # Only these are printed and nothing is kept, so the others need not be clamped.
+        options = dataclasses.replace(options, clamp_features=options.feature)
+    described = describe(
+        options=options, out=output.out, overwrite=output.overwrite, progress=output.progress
+    )
+    if options.html is not None:
+        described.write_page(options.html, overwrite=output.overwrite)
+    cards = [described.feature(index) for index in options.feature]
+    frame = described.to_frame()
+    data = {
+        "model": described.model,
+        "site": described.site,
+        "architecture": described.architecture,
+        "latents": len(described),
+        "alive": described.alive,
+        "tokens": described.tokens,
+        "features": [dataclasses.asdict(card) for card in cards]
+        or json.loads(frame.to_json(orient="records")),
+    }
+    tables = [table for card in cards for table in card.tables()]
+    output.print(
+        data,
+        *(tables or described.tables()),
+        headline="" if cards else f"{described.title()}: {described.headline()}",
+    )
+    output.written(options.html)
+    output.written(output.out)
+
+
+@command(app, "emergence", FeatureEmergenceOptions, out=RUN)
+def emergence(options: FeatureEmergenceOptions, output: Output) -> None:
+    """Follow which features become active and informative, over shots and training.
+
+    - ed-interp features emergence SAE --out RUN
+    - ed-interp features emergence SAE --checkpoints all --out RUN
+    """
+    from ed_interp.probes.dictionaries.emergence.following import feature_emergence
+
+    followed = feature_emergence(
+        options=options, out=output.out, overwrite=output.overwrite, progress=output.progress
+    )
+    output.show(followed, output.out)
+
+
+@command(app, "explain", ExplainOptions, out=RUN)
+def explain(options: ExplainOptions, output: Output) -> None:
+    """Name features by tokens and categories, and score the names on held-out text."""
+    from ed_interp.probes.dictionaries.interpretation.scoring import score_explanations
+
+    scored = score_explanations(
+        options=options, out=output.out, overwrite=output.overwrite, progress=output.progress
+    )
+    output.show(scored, output.out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import PROMPTS, Options, option
@@ -27,6 +27,8 @@ _APPLIES = {
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptOptions(Options):
     """One source of prompts. Without any it is the default task."""
+
+    default_task: ClassVar[str] = DEFAULT_TASK
 
     task: str | None = option(
         None, help="Built-in task (see `ed-interp tasks`).", panel=PROMPTS, shown=DEFAULT_TASK
@@ -88,7 +90,7 @@ class PromptOptions(Options):
         """A short name of the source, for run folders."""
         if self.data or self.text:
             return (self.data or self.text or Path()).stem
-        return Path(self.dataset).name if self.dataset else self.task or DEFAULT_TASK
+        return Path(self.dataset).name if self.dataset else self.task or self.default_task
 
     def make_task(self, task: Any = None) -> Any:
         """The task that the options name, or ``task`` if it is a live object.
@@ -116,4 +118,4 @@ class PromptOptions(Options):
             return from_dataset(
                 self.dataset, split=split, config=self.config, template=template, **columns
             )
-        return builtin_task(self.task or DEFAULT_TASK, template=template)
+        return builtin_task(self.task or self.default_task, template=template)

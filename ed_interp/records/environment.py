@@ -1,4 +1,4 @@
-"""What a run ran on, for its record. No heavy imports."""
+"""The environment of a run, for its record. No heavy imports."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ LIBRARIES = (
 """The libraries whose versions can change a number."""
 
 
-def environment() -> dict[str, Any]:
-    """What a run ran on: Python, the operating system and the versions of the main libraries.
-
-    The host's name is left out, so that a run folder can be published. A library that is not
-    installed has version None. Nothing heavy is imported.
-    """
+def installed(name: str) -> str | None:
+    """The installed version of a distribution; None if it is not installed."""
     from importlib import metadata
 
-    def version(name: str) -> str | None:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            return None
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
+
+def environment() -> dict[str, Any]:
+    """Python, the operating system and the versions of the main libraries.
+
+    Without the host's name, so that a run folder can be published. A library that is not installed
+    has version None.
+    """
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: version(name) for name in ("ed-interp", *LIBRARIES)},
+        "versions": {name: installed(name) for name in ("ed-interp", *LIBRARIES)},
     }

@@ -9,30 +9,10 @@ Use::
     with sae.splice("icl-gpt2") as model:
         ...
     dictionaries.measure(sae).summary()
+
+Names are imported on first use, so that the command line can read the options without torch.
 """
 
-from ed_interp.probes.dictionaries.description import FeatureDescriptions, describe
-from ed_interp.probes.dictionaries.dictionary import Dictionary
-from ed_interp.probes.dictionaries.emergence import FeatureEmergence, feature_emergence
-from ed_interp.probes.dictionaries.interpretation import Interpretations, score_explanations
-from ed_interp.probes.dictionaries.loading import from_dictionary_learning, load
-from ed_interp.probes.dictionaries.measurement import DictionaryMeasurement
-from ed_interp.probes.dictionaries.measuring import measure
-from ed_interp.probes.dictionaries.text import text_source
-from ed_interp.probes.dictionaries.training import train
+import lazy_loader
 
-__all__ = [
-    "Dictionary",
-    "DictionaryMeasurement",
-    "FeatureDescriptions",
-    "FeatureEmergence",
-    "Interpretations",
-    "describe",
-    "feature_emergence",
-    "from_dictionary_learning",
-    "load",
-    "measure",
-    "score_explanations",
-    "text_source",
-    "train",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""SAELens, imported in one place (8 seconds) and without the warnings that its imports raise."""
+"""SAELens, imported in one place (8 seconds) and without the warnings of its imports."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Categories of tokens, known without a judge: by what is written, and from the built-in tables.
+"""Categories of tokens without a judge model: by spelling, and from the built-in tables.
 
-Orthographic ones (digits, punctuation, capitalised, ...) exist for every tokenizer. The others are
-the words of the built-in relations (countries, capitals, animals, ...), as far as the tokenizer
-has them as single tokens. Cost: one decoding of the vocabulary.
+Those by spelling (digits, punctuation, capitalised, ...) exist for every tokenizer. The others are
+the words of the built-in relations (countries, capitals, animals, ...) that are single tokens in
+the tokenizer. Cost: one decoding of the vocabulary.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-_LEAST = 3
-"""A category of fewer tokens says nothing that a token would not."""
+Categories = dict[str, tuple[int, ...]]
+"""Token ids by name."""
 
-_WRITTEN: dict[str, Callable[[str], bool]] = {
+_FEWEST = 3
+"""A category of fewer tokens says no more than its tokens do."""
+
+_SPELLING: dict[str, Callable[[str], bool]] = {
     "digits": lambda text: text.strip().isdigit(),
     "punctuation": lambda text: bool(text.strip()) and not any(map(str.isalnum, text.strip())),
     "line end": lambda text: "\n" in text,
@@ -30,22 +33,19 @@ def token_texts(tokenizer: Any) -> list[str]:
     return decoded
 
 
-def token_categories(texts: list[str]) -> dict[str, tuple[int, ...]]:
-    """Token ids by category.
-
-    Args:
-        texts: From :func:`token_texts`.
-    """
-    found = {
-        name: [token for token, text in enumerate(texts) if is_one(text)]
-        for name, is_one in _WRITTEN.items()
+def token_categories(texts: list[str]) -> Categories:
+    """The categories of a vocabulary, from its :func:`token_texts`."""
+    categories = {
+        name: [token for token, text in enumerate(texts) if belongs(text)]
+        for name, belongs in _SPELLING.items()
     }
+    # The same word with and without the space before it is two tokens.
     ids: dict[str, list[int]] = {}
     for token, text in enumerate(texts):
         ids.setdefault(text.strip(), []).append(token)
     for name, words in _words().items():
-        found[name] = [token for word in sorted(words) for token in ids.get(word, ())]
-    return {name: tuple(tokens) for name, tokens in found.items() if len(tokens) >= _LEAST}
+        categories[name] = [token for word in sorted(words) for token in ids.get(word, ())]
+    return {name: tuple(tokens) for name, tokens in categories.items() if len(tokens) >= _FEWEST}
 
 
 def _words() -> dict[str, set[str]]:
@@ -56,7 +56,7 @@ def _words() -> dict[str, set[str]]:
     words: dict[str, set[str]] = {}
     for name, relation in relations().items():
         if any(" " in source for source, _ in relation.pairs):
-            continue  # phrases: no token is one
+            continue  # phrases: none is a single token
         words.setdefault(f"{relation.group} (input)", set()).update(i for i, _ in relation.pairs)
         words.setdefault(LABELS[name], set()).update(o for _, o in relation.pairs)
     return words

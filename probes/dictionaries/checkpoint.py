@@ -1,45 +1,38 @@
-"""Where a training run stands, as one safetensors file that is whole or not there.
+"""The state of a training run, as one file of tensors that is complete or absent.
 
-SAELens's own trainer state is a pickle, which is not read here; this holds the same and the place
-in the data and of the random generators besides, so that a resumed run ends with the same numbers.
-Cost: three times the weights (with Adam's two moments), written to disk.
+SAELens's own trainer state is a pickle, which is not read here. This holds the same and, in
+addition, the place in the data and the random generators, so that a resumed run ends with the same
+numbers. Cost: three times the weights (with Adam's two moments), written to disk.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ed_interp.errors import RunFolderError
-from ed_interp.records import write_bytes
+from ed_interp.errors import InvalidInputError, RunFolderError
+from ed_interp.probes.dictionaries.rows import TrainingRow
+from ed_interp.records import tensors as tensor_files
 
 if TYPE_CHECKING:
     from sae_lens import SAETrainer
 
     from ed_interp.probes.dictionaries.states import Batches
 
-Logged = dict[str, int | float]
-"""One line of a run's history."""
-
 NAME = "training.safetensors"
+_KIND = "dictionary-checkpoint"
 _COUNTERS = ("n_training_samples", "n_training_steps", "n_frac_active_samples")
 _TRACKS = ("act_freq_scores", "n_forward_passes_since_fired")
 
 
 def write_checkpoint(
-    folder: Path, trainer: SAETrainer[Any, Any], batches: Batches, history: list[Logged]
+    folder: Path, trainer: SAETrainer[Any, Any], batches: Batches, history: list[TrainingRow]
 ) -> None:
-    """Write everything that the rest of the run depends on.
-
-    Raises:
-        RunFolderError: it cannot be written (full disk, permission, ...).
-    """
-    from safetensors.torch import save
-
+    """Write everything that the rest of the run depends on."""
     optimizer = trainer.optimizer.state_dict()
     tensors: dict[str, Tensor] = {
         f"sae.{name}": tensor for name, tensor in trainer.sae.state_dict().items()
@@ -60,28 +53,21 @@ def write_checkpoint(
         "scale": trainer.activation_scaler.scaling_factor,
         "block": batches.block,
         "served": batches.served,
-        "history": history,
+        "history": [dataclasses.asdict(row) for row in history],
     }
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(folder / NAME, save(whole, metadata={"state": json.dumps(state)}))
+    tensor_files.write(folder / NAME, tensors, kind=_KIND, meta=state)
 
 
-def read_checkpoint(folder: Path, trainer: SAETrainer[Any, Any], batches: Batches) -> list[Logged]:
-    """Put ``trainer``, ``batches`` and the random generators where the run stopped.
+def read_checkpoint(
+    folder: Path, trainer: SAETrainer[Any, Any], batches: Batches
+) -> list[TrainingRow]:
+    """Set ``trainer``, ``batches`` and the random generators to where the run stopped.
 
-    Returns:
-        The history so far.
-
-    Raises:
-        RunFolderError: the file is damaged or does not fit.
+    Returns the history so far. Raises RunFolderError if the file is damaged or does not fit.
     """
-    from safetensors import SafetensorError, safe_open
-
     file = folder / NAME
     try:
-        with safe_open(file, framework="pt") as opened:
-            state = json.loads(opened.metadata()["state"])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        tensors, state = tensor_files.read(file, kind=_KIND)
         trainer.sae.load_state_dict(_under("sae", tensors))
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under("optimizer", tensors).items():
@@ -97,22 +83,18 @@ def read_checkpoint(folder: Path, trainer: SAETrainer[Any, Any], batches: Batche
             setattr(trainer, name, tensors[f"track.{name}"].to(trainer.cfg.device))
         trainer.activation_scaler.scaling_factor = state["scale"]
         batches.skip_to(state["block"], state["served"])
+        # Last, so that nothing above draws from generators that were already set.
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and trainer.sae.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], trainer.sae.device)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        return [TrainingRow(**row) for row in state["history"]]
+    except (InvalidInputError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunFolderError(
             f"{file} is damaged ({' '.join(str(error).split())[:200]}); remove {folder} and train "
             "again"
         ) from error
-    history: list[Logged] = state["history"]
-    return history
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    start = f"{prefix}."
-    return {
-        name.removeprefix(start): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(start)
-    }
+    cut = len(prefix) + 1
+    return {name[cut:]: part for name, part in tensors.items() if name.startswith(f"{prefix}.")}

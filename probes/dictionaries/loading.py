@@ -1,41 +1,46 @@
 """`load`: a dictionary from a folder, from SAELens's releases, or from a live object.
 
-Reads safetensors and JSON. Cost: SAELens takes 8 seconds to import; reading the weights is fast.
+Reads safetensors and JSON, no pickles. Cost: importing SAELens takes 8 seconds, reading little.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ed_interp.errors import InvalidInputError, ModelLoadError, RunFolderError, UnknownNameError
-from ed_interp.errors import unknown as unknown_name
+from ed_interp.errors import (
+    InvalidInputError,
+    ModelLoadError,
+    RunFolderError,
+    UnknownNameError,
+    unknown,
+)
+from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.dictionary import (
     CONFIG,
-    FORMAT,
-    RECORD,
     WEIGHTS,
     Dictionary,
     inference_sae,
     stamp_from,
 )
 from ed_interp.probes.dictionaries.formats import dictionary_learning, sparsify
-from ed_interp.probes.dictionaries.formats.parts import check_shapes, read_json, read_safetensors
-from ed_interp.models.sites import Site
+from ed_interp.probes.dictionaries.formats.parts import (
+    build,
+    check_shapes,
+    read_json,
+    read_safetensors,
+)
+from ed_interp.probes.dictionaries.record import DictionaryRecord
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-_PICKLED = {
-    "connor_rob_hook_z",
-    "deepseek_r1",
-    "dictionary_learning_1",
-    "goodfire",
-    "qwen_scope",
-}
+_PICKLED = ["connor_rob_hook_z", "deepseek_r1", "dictionary_learning_1", "goodfire", "qwen_scope"]
 """SAELens's readers of releases that are published as pickles."""
 
 
@@ -53,16 +58,15 @@ def load(
         source: A folder (ours, SAELens's, EleutherAI's sparsify, or dictionary_learning's with
             safetensors), a release of SAELens (with ``sae_id``), a SAELens object, or a
             :class:`Dictionary`, which is returned as it is.
-        sae_id: Which one of a release; ``SAE.from_pretrained`` takes the same two.
-        device: Where it goes.
+        sae_id: Which dictionary of a release; ``SAE.from_pretrained`` takes the same two.
+        device: Device to load it on.
         dtype: ``float32``, ``bfloat16``, ...; default the one it was saved in.
-        site: Where it belongs, for one that does not say so or says it in names that are not read
-            here (``hook_z``).
+        site: Its site, if its configuration names none or one that cannot be read (``hook_z``).
 
     Raises:
-        ModelLoadError: nothing there, no network, damaged, or a pickle.
-        UnknownNameError: a release or id that SAELens does not know, or a name that is no site.
-        InvalidInputError: an object that is no dictionary.
+        ModelLoadError: it does not exist, is damaged or a pickle, or needs a network.
+        UnknownNameError: a release, id or site that does not exist.
+        InvalidInputError: an object of another type.
         RunFolderError: a training that was interrupted.
     """
     place = None if site is None else Site.parse(site)
@@ -70,17 +74,15 @@ def load(
         return source
     where = str(torch.device(device))
     if isinstance(source, (str, os.PathLike)):
-        folder = Path(source).expanduser()
-        if sae_id is None:
-            return _from_folder(folder, where, dtype, place)
-        return _wrapped(
-            _from_release(str(source), sae_id, where, dtype), place, f"{source}/{sae_id}"
-        )
+        if sae_id is not None:
+            sae = _from_release(str(source), sae_id, where, dtype)
+            return _wrapped(sae, place, f"{source}/{sae_id}")
+        return _from_folder(Path(source).expanduser(), where, dtype, place)
     from ed_interp.probes.dictionaries.backend import SAE
 
     if not isinstance(source, SAE):
         raise InvalidInputError(
-            f"cannot load a {type(source).__name__}: expected a folder, a release and an id, or a "
+            f"cannot load a {type(source).__name__}; pass a folder, a release and an id, or a "
             "SAELens object; for dictionary_learning pass from_dictionary_learning(object)"
         )
     return _wrapped(inference_sae(source), place, None)
@@ -100,118 +102,123 @@ def from_dictionary_learning(
         model: The object, or its tensors.
         config: Their ``config.json`` as a dictionary, or the ``trainer`` part of it; not needed
             for a live object.
-        site: Where it belongs, if ``config`` does not say so.
-        device: Where it goes.
-        dtype: Default as it is.
+        site: Its site, if ``config`` names none.
+        device: Device to put it on.
+        dtype: As SAELens spells it; default unchanged.
 
     Raises:
-        InvalidInputError: something else, or a class that is not known.
+        InvalidInputError: another type of object, or an unknown class.
         ModelLoadError: tensors that do not fit each other.
     """
     place = None if site is None else Site.parse(site)
-    return _wrapped(
-        dictionary_learning.convert(model, config, device=device, dtype=dtype), place, None
-    )
+    parts = dictionary_learning.convert(model, config)
+    sae = build(parts, where="the object", device=device, dtype=dtype)
+    return _wrapped(sae, place, None)
 
 
 def site_of(hook: str | None) -> Site | None:
-    """The site that a SAELens hook name means; None for one that is not read here.
+    """The site that a SAELens hook name means; None for one that cannot be read.
 
     >>> site_of("blocks.3.hook_out").name, site_of("blocks.3.attn.hook_z")
     ('blocks.3.hook_resid_post', None)
     """
-    if hook is None:
-        return None
-    # A TransformerBridge's own names of a block's input and output.
-    for theirs, ours in ((".hook_out", ".hook_resid_post"), (".hook_in", ".hook_resid_pre")):
-        if hook.startswith("blocks.") and hook.count(".") == 2 and hook.endswith(theirs):
-            hook = hook.removesuffix(theirs) + ours
+    # A TransformerBridge has names of its own for a block's input and output.
+    bridge = re.fullmatch(r"(blocks\.\d+\.hook_)(in|out)", hook or "")
+    if bridge is not None:
+        hook = bridge[1] + {"in": "resid_pre", "out": "resid_post"}[bridge[2]]
     try:
-        return Site.parse(hook)
+        return None if hook is None else Site.parse(hook)
     except UnknownNameError:
         return None
 
 
 def _wrapped(
-    sae: SAE[Any], site: Site | None, source: str | None, record: dict[str, Any] | None = None
+    sae: SAE[Any], site: Site | None, source: str | None, record: DictionaryRecord | None = None
 ) -> Dictionary:
     if getattr(sae.cfg, "d_out", None) is not None:
         raise ModelLoadError(
-            f"{source or 'this object'} is a transcoder, from one site to another; dictionaries of "
-            "one site are read here"
+            f"{source or 'this object'} is a transcoder, from one site to another; only "
+            "dictionaries of one site can be read"
         )
-    found = record or {}
-    parts: tuple[str, ...] = ("settings", "environment", "history")
-    kept = {name: found[name] for name in parts if name in found}
     place = site_of(sae.cfg.metadata.hook_name) if site is None else site
-    return Dictionary(sae, place, stamp_from(found.get("stamp")), source, kept)
+    if record is None:
+        return Dictionary(sae, place, source=source)
+    stamp = stamp_from(record.stamp)
+    return Dictionary(sae, place, stamp, source, record.settings, record.history)
 
 
 def _from_folder(folder: Path, device: str, dtype: str | None, site: Site | None) -> Dictionary:
     if not folder.is_dir():
         raise _missing(folder)
-    if (folder / WEIGHTS).is_file() or ((folder / CONFIG).is_file() and not _is_sparsify(folder)):
+    names = {entry.name for entry in folder.iterdir()}
+    converters = {
+        sparsify.WEIGHTS: sparsify.from_sparsify,
+        dictionary_learning.WEIGHTS: dictionary_learning.from_dictionary_learning_folder,
+        dictionary_learning.PICKLE: dictionary_learning.from_dictionary_learning_folder,
+    }
+    converter = next((made for file, made in converters.items() if file in names), None)
+    # sparsify has a cfg.json too. Without it, that file alone is a SAELens folder that lost its
+    # weights, which the error should say.
+    if WEIGHTS in names or (CONFIG in names and sparsify.WEIGHTS not in names):
         sae = _from_sae_lens(folder, device, dtype)
-    elif _is_sparsify(folder):
-        sae = sparsify.from_sparsify(folder, device=device, dtype=dtype)
-    elif (folder / dictionary_learning.PICKLE).is_file() or (
-        folder / dictionary_learning.WEIGHTS
-    ).is_file():
-        sae = dictionary_learning.from_dictionary_learning_folder(
-            folder, device=device, dtype=dtype
-        )
+    elif converter is not None:
+        sae = build(converter(folder), where=str(folder), device=device, dtype=dtype)
     else:
-        there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
         raise ModelLoadError(
-            f"{folder} holds no dictionary (found: {there}); expected {CONFIG} with {WEIGHTS} "
-            f"(SAELens) or {sparsify.WEIGHTS} (sparsify)"
+            f"{folder} holds no dictionary (it holds {', '.join(sorted(names)[:8]) or 'nothing'}); "
+            f"{CONFIG} with {WEIGHTS} (SAELens) or {sparsify.WEIGHTS} (sparsify) is expected"
         )
-    record = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
-    return _wrapped(sae, site, str(folder), record if record.get("format") == FORMAT else None)
+    return _wrapped(sae, site, str(folder), _record_of(folder))
 
 
-def _is_sparsify(folder: Path) -> bool:
-    return (folder / sparsify.WEIGHTS).is_file()
+def _record_of(folder: Path) -> DictionaryRecord | None:
+    """Our record of a training, if the folder holds one; other tools write run.json too."""
+    file = folder / DictionaryRecord.FILE
+    data = read_json(file) if file.is_file() else {}
+    if data.get("format") != f"ed-interp/{DictionaryRecord.KIND}":
+        return None
+    record = DictionaryRecord.load(folder)
+    # What it was trained on, so that a copy does not claim to come from this machine.
+    settings = {**record.settings, "environment": data.get("environment")}
+    return dataclasses.replace(record, settings=settings)
 
 
 def _missing(folder: Path) -> ModelLoadError | RunFolderError:
     if folder.with_name(f".{folder.name}.partial").exists():
-        return RunFolderError(
-            f"the training of {folder} was interrupted; repeat its command to finish it"
-        )
+        text = f"the training of {folder} was interrupted; repeat its command to finish it"
+        return RunFolderError(text)
     if folder.is_file():
         return ModelLoadError(f"{folder} is a file; pass the folder that holds {CONFIG}")
     return ModelLoadError(
-        f"there is no folder {folder}; for a release of SAELens give its id too: "
+        f"there is no folder {folder}; for a release of SAELens pass its id too: "
         f"load({str(folder)!r}, 'ID') (--id ID)"
     )
 
 
 def _from_sae_lens(folder: Path, device: str, dtype: str | None) -> SAE[Any]:
     """A folder that ``SAE.save_model`` wrote, of this or an earlier version."""
-    # First by hand: SAELens would fail with whatever the first wrong line happens to raise.
+    # Checked here first: SAELens would fail with whatever the first wrong line happens to raise.
     config = read_json(folder / CONFIG)
     weights = read_safetensors(folder / WEIGHTS)
     check_shapes(weights, str(folder))
-    for field, found in zip(("d_in", "d_sae"), weights["W_enc"].shape, strict=True):
-        if config.get(field) != found:
+    for field, size in zip(("d_in", "d_sae"), weights["W_enc"].shape, strict=True):
+        if config.get(field) != size:
             raise ModelLoadError(
                 f"{folder} is damaged: {CONFIG} says {field}={config.get(field)} and the weights "
-                f"have {found}; fetch or make it again"
+                f"have {size}; download or make it again"
             )
     import ed_interp.probes.dictionaries.spike_slab  # noqa: F401  (registers itself)
     from ed_interp.probes.dictionaries.backend import SAE, registry
 
-    kind = config.get("architecture", "standard")
-    known = registry.SAE_CLASS_REGISTRY
+    kind, known = config.get("architecture", "standard"), sorted(registry.SAE_CLASS_REGISTRY)
     if kind not in known:
-        raise unknown_name("architecture", str(kind), sorted(known))
+        raise unknown("architecture", str(kind), known)
     try:
         sae = SAE.load_from_disk(folder, device=device, dtype=dtype)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelLoadError(
             f"{folder} is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
-            "fetch or make it again"
+            "download or make it again"
         ) from error
     return sae.eval().requires_grad_(False)
 
@@ -222,9 +229,9 @@ def _from_release(release: str, sae_id: str, device: str, dtype: str | None) -> 
     known = releases()
     entry = known.get(release)
     if entry is None and "/" not in release:
-        raise unknown_name("release", release, sorted(known))
+        raise unknown("release", release, sorted(known))
     if entry is not None and sae_id not in entry.saes_map:
-        raise unknown_name(f"id of release {release}", sae_id, list(entry.saes_map))
+        raise unknown(f"id of release {release}", sae_id, list(entry.saes_map))
     if entry is not None and entry.conversion_func in _PICKLED:
         raise ModelLoadError(
             f"release {release!r} is published as pickles, which are not read (they can run "
@@ -232,10 +239,10 @@ def _from_release(release: str, sae_id: str, device: str, dtype: str | None) -> 
         )
     try:
         sae = SAE.from_pretrained(release, sae_id, device=device, dtype=dtype or "float32")
-    except Exception as error:  # the hub's, requests' and SAELens's own errors, all alike here
+    except Exception as error:  # errors of the hub, of requests and of SAELens share no base
         reason = " ".join(str(error).split())[:200]
         raise ModelLoadError(
-            f"cannot fetch {sae_id!r} of release {release!r} ({type(error).__name__}: {reason}); "
+            f"cannot download {sae_id!r} of {release!r} ({type(error).__name__}: {reason}); "
             "offline, pass a local folder instead, one that SAE.save_model wrote: load(FOLDER)"
         ) from error
     return sae.eval().requires_grad_(False)

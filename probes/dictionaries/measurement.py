@@ -1,90 +1,91 @@
-"""`DictionaryMeasurement`: what was measured of a dictionary, as plain data.
+"""`DictionaryMeasurement`: what was measured of a dictionary.
 
 Made by :func:`~ed_interp.probes.dictionaries.measuring.measure`. Importing this imports nothing
-heavy; :meth:`DictionaryMeasurement.plot` imports Plotly.
+heavy.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import html
-import json
 import math
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ed_interp.errors import InvalidInputError, RunFolderError
-from ed_interp.probes.dictionaries.absorption import ConceptRow
-from ed_interp.probes.dictionaries.probing import ProbeRow
-from ed_interp.probes.dictionaries.recovered import Recovered
-from ed_interp.records import RunFolder, environment, write_json, write_parquet
+from ed_interp.charts.spec import Chart
+from ed_interp.probes.dictionaries.charts import measurement_chart
+from ed_interp.probes.dictionaries.result import ReaderResult
+from ed_interp.probes.dictionaries.rows import ConceptRow, ProbeRow, Recovered
+from ed_interp.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
 
-FORMAT = "ed-interp/dictionary-measurement"
-VERSION = 1
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class FeatureRow:
-    """One latent on held-out text."""
-
-    feature: int
-    density: float
-    """Share of the tokens at which it is active."""
-    mean_active: float
-    """Mean activation where it is active; 0 for a dead one."""
-    largest: float
-    decoder_norm: float
-    monosemanticity: float | None
-    """Squared correlation with one token or category, chosen on other text; None if too rare."""
-    control: float | None
-    """The same with its activations shuffled."""
-    predictor: str | None
-    """That token or category."""
+_CONCEPT_HEADS = (
+    *("category", "features", "F1 of one", "F1", "F1 of all channels"),
+    *("missed", "absorbed", "tokens"),
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class DictionaryMeasurement:
+@dataclasses.dataclass(frozen=True, eq=False)
+class DictionaryMeasurement(ReaderResult):
     """How good a dictionary is, at reconstructing and at being read."""
+
+    KIND: ClassVar[str] = "dictionary-measurement"
+    SIDE: ClassVar[tuple[str, ...]] = ("features",)
 
     model: str
     site: str
     dictionary: dict[str, Any]
     """Architecture, size and source."""
     tokens: int
-    """Held-out tokens read."""
+    """Number of held-out tokens read."""
     l0: float
-    """Latents active per token."""
+    """Mean number of active latents per token."""
     fvu: float
     """Fraction of variance unexplained."""
     recovered: Recovered
-    features: tuple[FeatureRow, ...]
     probing: tuple[ProbeRow, ...] = ()
     concepts: tuple[ConceptRow, ...] = ()
     """Splitting and absorption."""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    features: Any = None
+    """A DataFrame with a row per latent. ``feature``: its number. ``density``: share of the tokens
+    at which it is active. ``mean_active``, ``largest``: its activation where it is active (0 if
+    never). ``decoder_norm``. ``monosemanticity``: squared correlation with one token or category
+    on other text than the one it was chosen on (missing if active too rarely). ``control``: the
+    same with its activations shuffled. ``predictor``: that token or category."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, with the summary and the histogram of the features, which are beside it."""
+        density = [list(bar) for bar in self.density_histogram()]
+        return {**super().to_dict(), "summary": self.summary(), "density": density}
+
+    @classmethod
+    def upgrade(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
+        """Drop what is derived; older files hold three of the numbers in the summary only."""
+        derived = data.pop("summary", {})
+        data.pop("density", None)
+        return {
+            **{name: derived[name] for name in ("tokens", "l0", "fvu") if name in derived},
+            **data,
+        }
 
     @property
     def dead(self) -> int:
-        """Latents that are active at none of the tokens."""
-        return sum(row.density == 0 for row in self.features)
+        """Number of latents that are never active."""
+        return int((self.features["density"] == 0).sum())
 
     @property
     def living(self) -> int:
-        """The others."""
+        """Number of the others."""
         return len(self.features) - self.dead
 
     @property
     def monosemanticity(self) -> tuple[float, float, int]:
-        """Mean score, mean of the shuffled control, and how many features were scored."""
-        scored = [row for row in self.features if row.monosemanticity is not None]
-        if not scored:
+        """Mean score, mean of the shuffled control, and number of features scored."""
+        scored = self.features[["monosemanticity", "control"]].dropna()
+        if scored.empty:
             return 0.0, 0.0, 0
-        score = sum(row.monosemanticity or 0.0 for row in scored) / len(scored)
-        control = sum(row.control or 0.0 for row in scored) / len(scored)
+        score, control = (float(sum(scored[name]) / len(scored)) for name in scored)
         return score, control, len(scored)
 
     def density_histogram(self, *, bins: int = 10) -> list[tuple[float, float, int]]:
@@ -92,9 +93,9 @@ class DictionaryMeasurement:
         lowest = math.floor(math.log10(1 / max(2, self.tokens)))
         width = -lowest / bins
         counts = [0] * bins
-        for row in self.features:
-            if row.density > 0:
-                place = int((math.log10(row.density) - lowest) / width)
+        for density in self.features["density"]:
+            if density > 0:
+                place = int((math.log10(density) - lowest) / width)
                 counts[min(bins - 1, max(0, place))] += 1
         return [
             (lowest + place * width, lowest + (place + 1) * width, count)
@@ -104,6 +105,7 @@ class DictionaryMeasurement:
     def summary(self) -> dict[str, Any]:
         """The numbers of the whole dictionary, flat."""
         score, control, scored = self.monosemanticity
+        absorbed = [row.absorbed for row in self.concepts]
         return {
             "l0": self.l0,
             "fvu": self.fvu,
@@ -115,121 +117,107 @@ class DictionaryMeasurement:
             "monosemanticity": score,
             "monosemanticity_control": control,
             "features_scored": scored,
-            "absorbed": self._mean_absorbed(),
+            "absorbed": sum(absorbed) / len(absorbed) if absorbed else None,
             "tokens": self.tokens,
         }
 
-    def _mean_absorbed(self) -> float | None:
-        if not self.concepts:
-            return None
-        return sum(row.absorbed for row in self.concepts) / len(self.concepts)
+    def to_frame(self, table: str = "features") -> pd.DataFrame:
+        """One line per feature; of ``probing`` and ``concepts`` one per row."""
+        frame: pd.DataFrame = self.features
+        return frame if table in ("", "features") else super().to_frame(table)
 
-    def to_frame(self) -> pd.DataFrame:
-        """One line per feature, columns as in :class:`FeatureRow`."""
-        return _frame(self.features, FeatureRow)
+    def title(self) -> str:
+        kind = self.dictionary.get("trained_as") or self.dictionary.get("architecture")
+        return f"{kind} dictionary of {self.model} at {self.site}"
 
-    def probing_frame(self) -> pd.DataFrame:
-        """One line per task and number of features, columns as in :class:`ProbeRow`."""
-        return _frame(self.probing, ProbeRow)
-
-    def concepts_frame(self) -> pd.DataFrame:
-        """One line per concept, columns as in :class:`ConceptRow`."""
-        return _frame(self.concepts, ConceptRow)
-
-    def plot(self) -> go.Figure:
-        """Density, monosemanticity against its control, and sparse probing, side by side."""
-        from ed_interp.probes.dictionaries.measurement_figure import measurement_figure
-
-        return measurement_figure(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, the shape of the command line's ``--json``."""
-        return {
-            "model": self.model,
-            "site": self.site,
-            "dictionary": self.dictionary,
-            "summary": self.summary(),
-            "recovered": dataclasses.asdict(self.recovered),
-            "density": [list(bar) for bar in self.density_histogram()],
-            "probing": [dataclasses.asdict(row) for row in self.probing],
-            "concepts": [
-                {**dataclasses.asdict(row), "features": list(row.features)} for row in self.concepts
-            ],
-            "settings": self.settings,
-        }
-
-    def to_json(self) -> str:
-        """:meth:`to_dict` as strict JSON; the features themselves are in the Parquet table."""
-        return json.dumps(self.to_dict(), allow_nan=False)
-
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write ``run.json`` and ``features.parquet``; gives the folder's path.
-
-        Raises:
-            RunFolderError: ``folder`` exists (and not ``overwrite``) or cannot be written.
-        """
-        settings = {"kind": "dictionary measurement", **self.settings}
-        with RunFolder.open(folder, settings, overwrite=overwrite, resumable=False) as run:
-            data = {"format": FORMAT, "version": VERSION, **self.to_dict()}
-            write_json(run.folder / "run.json", {**data, "environment": environment()})
-            write_parquet(run.folder / "features.parquet", self.to_frame())
-        return run.path
-
-    @classmethod
-    def load(cls, folder: str | Path) -> DictionaryMeasurement:
-        """Read back what :meth:`save` wrote.
-
-        Raises:
-            RunFolderError: no such measurement is there, or it is damaged.
-        """
-        import pandas as pd
-
-        place = Path(folder)
-        try:
-            data = json.loads((place / "run.json").read_text("utf-8"))
-            if not isinstance(data, dict) or data.get("format") != FORMAT:
-                raise InvalidInputError("its run.json is of another kind")
-            if data.get("version") != VERSION:
-                raise InvalidInputError(f"version {data.get('version')!r}, {VERSION} is read here")
-            frame = pd.read_parquet(place / "features.parquet").astype(object)
-            frame = frame.where(frame.notna(), None)
-            return cls(
-                model=data["model"],
-                site=data["site"],
-                dictionary=data["dictionary"],
-                tokens=data["summary"]["tokens"],
-                l0=data["summary"]["l0"],
-                fvu=data["summary"]["fvu"],
-                recovered=Recovered(**data["recovered"]),
-                features=tuple(
-                    FeatureRow(**{str(key): value for key, value in row.items()})
-                    for row in frame.to_dict("records")
-                ),
-                probing=tuple(ProbeRow(**row) for row in data["probing"]),
-                concepts=tuple(
-                    ConceptRow(**{**row, "features": tuple(row["features"])})
-                    for row in data["concepts"]
-                ),
-                settings=data["settings"],
-            )
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise RunFolderError(f"{place} is no measurement of a dictionary: {reason}") from error
-
-    def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{value:.4g}</td></tr>"
-            for name, value in self.summary().items()
-            if value is not None
-        )
+    def headline(self) -> str:
+        kept = self.recovered
         return (
-            f"<b>{html.escape(str(self.dictionary.get('architecture')))}</b> of "
-            f"{html.escape(self.model)} at {html.escape(self.site)}<table>{cells}</table>"
+            f"With {self.l0:.1f} of {len(self.features):,} latents active per token, "
+            f"{1 - self.fvu:.1%} of the variance is explained and {kept.against_mean:.1%} of the "
+            f"cross-entropy recovered against the mean state; {self.dead:,} latents are dead."
         )
 
+    def how(self) -> str:
+        return (
+            f"{self.tokens:,} held-out tokens were encoded, {self.recovered.tokens:,} predicted. "
+            "Cross-entropy recovered is 1 if replacing the stream by the reconstruction costs "
+            "nothing, and 0 if it is as bad as replacing it by zero or by the mean state; its "
+            "intervals are 95% bootstrap intervals over windows of text. A token is absorbed if a "
+            "probe recognises the category there, none of the category's features is active, and "
+            "another feature carries it."
+        )
 
-def _frame(rows: tuple[Any, ...], kind: type[Any]) -> pd.DataFrame:
-    import pandas as pd
+    def tables(self) -> list[Table]:
+        tables = [self._numbers()]
+        if self.probing:
+            tables.append(self._probing())
+        if self.concepts:
+            tables.append(self._concepts())
+        return tables
 
-    columns = [field.name for field in dataclasses.fields(kind)]
-    return pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=columns)
+    def _numbers(self) -> Table:
+        kept = self.recovered
+        score, control, scored = self.monosemanticity
+        rows = [
+            ("L0, active latents per token", f"{self.l0:.1f}"),
+            ("fraction of variance unexplained", f"{self.fvu:.4f}"),
+        ]
+        for name in ("zero", "mean"):
+            value, low, high = (
+                getattr(kept, f"against_{name}{end}") for end in ("", "_low", "_high")
+            )
+            label = f"cross-entropy recovered, of {name} ablation"
+            rows.append((label, f"{value:.4f} ({low:.4f} to {high:.4f})"))
+        rows += [
+            ("living and dead latents", f"{self.living} and {self.dead}"),
+            (f"monosemanticity of {scored} latents (shuffled)", f"{score:.3f} ({control:.3f})"),
+        ]
+        if self.concepts:
+            features = sum(len(row.features) for row in self.concepts) / len(self.concepts)
+            rows.append(("features per category", f"{features:.1f}"))
+            rows.append(("tokens absorbed, per category", f"{self.summary()['absorbed']:.3f}"))
+        notes = (f"{self.tokens:,} held-out tokens; {kept.tokens:,} predicted",)
+        return Table(name="numbers", caption="", heads=("", ""), rows=rows, notes=notes)
+
+    def _probing(self) -> Table:
+        counts = sorted({row.features for row in self.probing})
+        rows = []
+        for task in dict.fromkeys(row.task for row in self.probing):
+            same = sorted((r for r in self.probing if r.task == task), key=lambda r: r.features)
+            values = [*(row.accuracy for row in same), same[0].dense, same[0].chance]
+            rows.append((task, *(f"{value:.2f}" for value in values)))
+        heads = ("accuracy with k features", *map(str, counts), "all channels", "chance")
+        return Table(name="probing", caption="Sparse probing", heads=heads, rows=rows)
+
+    def _concepts(self) -> Table:
+        rows = [
+            (
+                row.concept,
+                ", ".join(map(str, row.features)),
+                *(f"{value:.2f}" for value in (row.f1_one, row.f1, row.f1_dense)),
+                *(f"{value:.3f}" for value in (row.missed, row.absorbed)),
+                f"{row.n:,}",
+            )
+            for row in self.concepts
+        ]
+        return Table(
+            name="concepts",
+            caption="Splitting and absorption",
+            heads=_CONCEPT_HEADS,
+            rows=rows,
+            text=frozenset({1}),
+            folded=True,
+            terminal=False,
+        )
+
+    def charts(self) -> list[Chart]:
+        numbers = self.summary()
+        below = (
+            f"L0 {self.l0:.1f}, FVU {self.fvu:.3f}, cross-entropy recovered "
+            f"{numbers['ce_recovered_zero']:.3f} (zero), {numbers['ce_recovered_mean']:.3f} "
+            f"(mean), {self.dead} dead"
+        )
+        scores = self.features[["monosemanticity", "control"]].dropna().to_numpy().tolist()
+        bars = self.density_histogram(bins=24)
+        return [measurement_chart(self.title(), below, bars, scores, self.probing)]

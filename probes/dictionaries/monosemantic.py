@@ -1,11 +1,11 @@
-"""Monosemanticity without a judge: how far one token or category explains a feature.
+"""Monosemanticity without a judge model: how well one token or category predicts a feature.
 
-For every feature the predictor (the present token's identity, or membership of the present token
-in one category) that correlates most with its activation is chosen on one half of the text; the
-score is the squared correlation on the other half, 0 where its sign turns. The control does the
-same with the activations shuffled over the tokens of each half, which leaves their distribution
-and breaks their tie with the text. A feature about context rather than about one token scores low,
-as it should: this measures the simplest reading of a feature, and says how far it goes.
+For every feature the predictor (the identity of the current token, or its membership of one
+category) that correlates most with its activation is chosen on one half of the text; the score is
+the squared correlation on the other half, or 0 if its sign turns. The control does the same with
+the activations shuffled over the tokens of each half, which keeps their distribution and breaks
+their relation to the text. A feature of context instead of one token scores low, as it should: the
+score says how far the simplest reading of a feature goes.
 
 Cost: one sparse product of ``predictor x token`` by ``token x latent``, twice.
 """
@@ -19,15 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ed_interp.probes.dictionaries.categories import Categories
 from ed_interp.probes.dictionaries.observation import Observation
 
 LEAST_FIRED = 10
-"""A feature that is active at fewer tokens of either half is not scored."""
+"""A feature that is active at fewer tokens in either half is not scored."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Monosemanticity:
-    """Per feature, arrays of ``latent``; NaN where it was active too rarely."""
+    """Arrays of ``latent``; NaN for a feature that was active too rarely."""
 
     score: NDArray[np.float64]
     """Squared correlation on the held-out half."""
@@ -38,37 +39,25 @@ class Monosemanticity:
 
 
 def monosemanticity(
-    observed: Observation,
-    texts: list[str],
-    categories: dict[str, tuple[int, ...]],
-    *,
-    seed: int = 0,
+    observed: Observation, texts: list[str], categories: Categories, *, seed: int = 0
 ) -> Monosemanticity:
-    """Score every feature.
-
-    Args:
-        observed: Activations on held-out text; its windows are divided in two.
-        texts: Of the tokens, by id.
-        categories: Token ids by name.
-        seed: Of the control's shuffling.
-    """
+    """Score every feature; ``texts`` are those of the vocabulary, ``categories`` token ids."""
     predictors = _predictors(len(texts), categories)[observed.ids]
     names = [f"token:{text}" for text in texts] + [f"category:{name}" for name in categories]
+    # By window and not by token, as neighbouring tokens are alike.
     half = observed.window % 2 == 0
     rng = np.random.default_rng(seed)
-    halves = [(predictors[chosen], observed.activations[chosen]) for chosen in (half, ~half)]
+    halves = [(predictors[part], observed.activations[part]) for part in (half, ~half)]
     shuffled = [(left, right[rng.permutation(right.shape[0])]) for left, right in halves]
     score, best = _held_out(*halves)
     control, _ = _held_out(*shuffled)
     rare = np.minimum(*(np.diff(part.tocsc().indptr) for _, part in halves)) < LEAST_FIRED
     score[rare] = control[rare] = np.nan
-    chosen_names = tuple(
-        None if few else names[place] for few, place in zip(rare, best, strict=True)
-    )
-    return Monosemanticity(score, control, chosen_names)
+    chosen = tuple(None if few else names[place] for few, place in zip(rare, best, strict=True))
+    return Monosemanticity(score, control, chosen)
 
 
-def _predictors(vocabulary: int, categories: dict[str, tuple[int, ...]]) -> Any:
+def _predictors(vocabulary: int, categories: Categories) -> Any:
     """``token id x predictor``, 0 or 1."""
     members = sparse.lil_array((vocabulary, len(categories)))
     for column, ids in enumerate(categories.values()):
@@ -80,31 +69,29 @@ def _held_out(
     first: tuple[Any, Any], second: tuple[Any, Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Squared correlation on the second half with the predictor chosen on the first."""
-    found = _correlation(*first).tocsc()
-    latents = found.shape[1]
+    correlation = _correlation(*first).tocsc()
+    latents = correlation.shape[1]
     best = np.zeros(latents, dtype=np.int64)
     for latent in range(latents):
-        column = slice(found.indptr[latent], found.indptr[latent + 1])
+        column = slice(correlation.indptr[latent], correlation.indptr[latent + 1])
         if column.stop > column.start:
-            best[latent] = found.indices[column][np.argmax(found.data[column])]
-    there = _correlation(*second).tocsr()[best, np.arange(latents)]
-    score = np.maximum(np.asarray(there).ravel(), 0.0) ** 2
-    return score, best
+            best[latent] = correlation.indices[column][np.argmax(correlation.data[column])]
+    held_out = _correlation(*second).tocsr()[best, np.arange(latents)]
+    return np.maximum(np.asarray(held_out).ravel(), 0.0) ** 2, best
 
 
 def _correlation(predictors: Any, activations: Any) -> Any:
-    """Pearson's correlation of every predictor with every latent, where they occur together.
-
-    Elsewhere it is not positive and stays out, so that the result is as sparse as the text.
-    """
+    """Pearson's correlation of every predictor with every latent that it occurs with."""
     tokens = activations.shape[0]
     share = np.asarray(predictors.mean(0)).ravel()
     mean = np.asarray(activations.mean(0)).ravel()
     spread = np.asarray(activations.multiply(activations).mean(0)).ravel() - mean**2
+    # Pairs that never occur together cannot correlate positively. Left out, they keep the result as
+    # sparse as the text.
     together = (predictors.T @ activations).tocoo()
     row, column = together.coords
-    variances = np.maximum(share * (1 - share), 0)[row] * np.maximum(spread, 0)[column]
-    scale = np.sqrt(variances)
+    # Rounding can take a variance below 0.
+    scale = np.sqrt(np.maximum(share * (1 - share), 0)[row] * np.maximum(spread, 0)[column])
     covariance = together.data / tokens - share[row] * mean[column]
     value = np.divide(covariance, scale, out=np.zeros(len(scale)), where=scale > 1e-12)
     return sparse.coo_array((value, (row, column)), shape=together.shape)

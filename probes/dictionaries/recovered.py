@@ -1,16 +1,16 @@
 """How much of the model's prediction survives the dictionary: cross-entropy recovered.
 
-``recovered = (L_ablated - L_spliced) / (L_ablated - L_clean)``: 1 where putting the reconstruction
-in the stream's place costs nothing, 0 where it is as bad as putting a constant there. Two constants
-are used, and both numbers are given: zero (the usual one, and the easier one, since zero is far
-from any state) and the mean state. Cost: four forward passes with all logits over the windows.
+``recovered = (L_ablated - L_spliced) / (L_ablated - L_clean)``: 1 if replacing the stream by the
+reconstruction costs nothing, 0 if it is as bad as replacing it by a constant. Both numbers are
+reported: for zero (the usual constant, and the easier one, since zero is far from any state) and
+for the mean state. Cost: four forward passes with all logits over the windows.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,111 +18,70 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
-from ed_interp.probes.dictionaries.dictionary import Dictionary
+from ed_interp.probes.dictionaries.reader import Reader
+from ed_interp.probes.dictionaries.rows import Recovered
 from ed_interp.probes.dictionaries.states import padded
 from ed_interp.probes.dictionaries.text import Ids
 from ed_interp.progress import Progress, track
 from ed_interp.streams.injection import Replace, Selector, Where, inject
-from ed_interp.models.sites import Site
 
 _BATCH_TOKENS = 4096
 _RESAMPLES = 1000
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Recovered:
-    """Mean cross-entropy per predicted token, in nats, and what the dictionary keeps of it."""
-
-    clean: float
-    spliced: float
-    zero: float
-    """With 0 in the stream's place."""
-    mean: float
-    """With the mean state in its place."""
-    against_zero: float
-    against_zero_low: float
-    """Lower end of the 95% bootstrap interval over windows."""
-    against_zero_high: float
-    against_mean: float
-    against_mean_low: float
-    against_mean_high: float
-    tokens: int
-    """Predicted tokens."""
-
-
 def cross_entropy_recovered(
-    dictionary: Dictionary,
-    hooked: HookedModel,
+    reader: Reader,
     windows: Sequence[Ids],
     *,
     mean: Float[Tensor, "d_model"],
-    site: Site | None = None,
-    skip: int = 0,
     seed: int = 0,
     progress: Progress = None,
 ) -> Recovered:
     """Cross-entropy of the next token over ``windows``, clean, spliced and ablated.
 
-    Args:
-        dictionary: What is spliced in.
-        hooked: The model.
-        windows: Of at least two tokens behind ``skip``; shorter ones predict nothing.
-        mean: State for mean ablation.
-        site: If not the dictionary's own.
-        skip: Tokens at the beginning of every window that are left as they are.
-        seed: Of the bootstrap.
-        progress: True for a bar on stderr, or a callable.
+    Tokens that the reader skips are left unchanged; ``mean`` is the state for mean ablation.
     """
-    place = dictionary.check(hooked, at=site)
+    hooked, site, skip = reader.hooked, reader.site, reader.skip
     where: Selector = Where() if skip == 0 else ~Where(positions=list(range(skip)))
+
+    def changed(arm: str) -> contextlib.AbstractContextManager[object]:
+        if arm == "clean":
+            return contextlib.nullcontext()
+        if arm == "spliced":
+            return reader.dictionary.splice(hooked, where=where, at=site)
+        vector = torch.zeros_like(mean) if arm == "zero" else mean
+        return inject(hooked, Replace(vector, site, where=where))
+
+    # A window with one token to read predicts nothing.
     usable = [ids for ids in windows if len(ids) > skip + 1]
-    arms: dict[str, list[NDArray[np.float64]]] = {
-        name: [] for name in ("clean", "spliced", "zero", "mean")
-    }
+    names = ("clean", "spliced", "zero", "mean")
+    arms: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     with track(progress, "predicting with the dictionary", len(usable)) as advance:
         for group in _groups(usable):
             for name, losses in arms.items():
-                with contextlib.ExitStack() as stack:
-                    if name == "spliced":
-                        stack.enter_context(dictionary.splice(hooked, where=where, at=place))
-                    elif name != "clean":
-                        vector = torch.zeros_like(mean) if name == "zero" else mean
-                        stack.enter_context(inject(hooked, Replace(vector, place, where=where)))
-                    losses.append(_losses(hooked, group, place, skip))
+                with changed(name):
+                    losses.append(_losses(reader, group))
             advance(len(group))
     counts = np.array([len(ids) - skip - 1 for ids in usable], dtype=np.float64)
     sums = {name: np.concatenate(parts) for name, parts in arms.items()}
-    # Whole windows are drawn, the same ones for all four: tokens of a window go together.
-    drawn = np.random.default_rng(seed).multinomial(
-        len(usable), np.full(len(usable), 1 / len(usable)), size=_RESAMPLES
-    )
-    once = np.ones((1, len(usable)))
-    ends: dict[str, tuple[float, float, float]] = {}
+    # Tokens of one window depend on each other, so windows are drawn, the same ones for all arms.
+    n = len(usable)
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
+    once = np.ones((1, n))
+    shares: dict[str, float] = {}
     for name in ("zero", "mean"):
-        sampled = _share(drawn, sums, name)
-        low, high = np.percentile(sampled, [2.5, 97.5])
-        ends[name] = (float(_share(once, sums, name)[0]), float(low), float(high))
+        low, high = np.percentile(_share(drawn, sums, name), [2.5, 97.5])
+        shares[f"against_{name}"] = float(_share(once, sums, name)[0])
+        shares |= {f"against_{name}_low": float(low), f"against_{name}_high": float(high)}
     means = {name: float(values.sum() / counts.sum()) for name, values in sums.items()}
-    return Recovered(
-        **means,
-        against_zero=ends["zero"][0],
-        against_zero_low=ends["zero"][1],
-        against_zero_high=ends["zero"][2],
-        against_mean=ends["mean"][0],
-        against_mean_low=ends["mean"][1],
-        against_mean_high=ends["mean"][2],
-        tokens=int(counts.sum()),
-    )
+    return Recovered(**means, **shares, tokens=int(counts.sum()))
 
 
 def _share(
-    times: NDArray[np.float64] | NDArray[np.int64],
-    sums: dict[str, NDArray[np.float64]],
-    ablated: str,
+    times: NDArray[Any], sums: dict[str, NDArray[np.float64]], ablated: str
 ) -> NDArray[np.float64]:
-    """Recovered for each way of counting the windows; 0 where ablation costs nothing."""
+    """Share recovered for each row of counts of the windows; 0 if ablation costs nothing."""
     lost = times @ (sums[ablated] - sums["clean"])
     kept = times @ (sums[ablated] - sums["spliced"])
     return np.divide(kept, lost, out=np.zeros(len(times)), where=np.abs(lost) > 1e-12)
@@ -131,6 +90,7 @@ def _share(
 def _groups(windows: Sequence[Ids]) -> Iterator[list[Ids]]:
     group: list[Ids] = []
     for ids in windows:
+        # What a group costs is its padded size.
         if group and (len(group) + 1) * max(len(ids), *map(len, group)) > _BATCH_TOKENS:
             yield group
             group = []
@@ -140,20 +100,20 @@ def _groups(windows: Sequence[Ids]) -> Iterator[list[Ids]]:
 
 
 @torch.no_grad()
-def _losses(
-    hooked: HookedModel, windows: Sequence[Ids], site: Site, skip: int
-) -> NDArray[np.float64]:
-    """Summed cross-entropy of the tokens of each window behind ``skip + 1``, in nats."""
+def _losses(reader: Reader, windows: Sequence[Ids]) -> NDArray[np.float64]:
+    """Summed cross-entropy of each window's tokens after the first ``skip + 1``, in nats."""
     ids, lengths = padded(windows)
     every = torch.arange(ids.shape[1]).expand(ids.shape)
     last = torch.zeros(len(windows), 1, dtype=torch.long)
-    reading = hooked.runner.run(Inputs(ids), sites=[site], reads=last, logit_reads=every)
-    assert reading.logits is not None
-    targets = ids.to(reading.logits.device)[:, 1:]
-    losses = torch.nn.functional.cross_entropy(
-        reading.logits[:, :-1].float().flatten(0, 1), targets.flatten(), reduction="none"
-    ).view(targets.shape)
+    run = reader.hooked.runner.run
+    logits = run(Inputs(ids), sites=[reader.site], reads=last, logit_reads=every).logits
+    assert logits is not None
+    targets = ids.to(logits.device)[:, 1:]
+    # Classes in the second dimension, as cross_entropy wants them.
+    predicted = logits[:, :-1].float().transpose(1, 2)
+    losses = torch.nn.functional.cross_entropy(predicted, targets, reduction="none")
+    # Target i is token i + 1. The first token after the special ones is predicted from them alone,
+    # where nothing was replaced, and what follows a window's end is padding.
     place = torch.arange(targets.shape[1], device=losses.device)
-    counted = (place >= skip) & (place < (lengths - 1).to(losses.device)[:, None])
-    summed: NDArray[np.float64] = (losses.double() * counted).sum(1).cpu().numpy()
-    return summed
+    counted = (place >= reader.skip) & (place < (lengths - 1).to(losses.device)[:, None])
+    return np.asarray((losses.double() * counted).sum(1).cpu())

@@ -5,9 +5,10 @@ bundled recipe's own generator, which needs no file and never ends. A document i
 of at most ``window`` tokens; a window begins where its document does, or where the last one ended,
 with the special tokens that the tokenizer puts first.
 
-Held-out text: of fixed texts every tenth window; of the generator an independent stream of draws
-(the grammar is finite, so a short sentence may occur in both). Cost: fixed texts are tokenized
-once and kept, 8 bytes a token; generated ones are made as they are read, 2 microseconds a token.
+Held-out text: every tenth window of fixed texts; an independent stream of draws from the generator
+(the grammar is finite, so a short sentence may occur in both parts). Cost: fixed texts are
+tokenized once and kept, 8 bytes per token; generated ones are made as they are read, 2 microseconds
+per token.
 """
 
 from __future__ import annotations
@@ -16,23 +17,26 @@ import dataclasses
 import hashlib
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
+from ed_interp.options import takes_options
+from ed_interp.probes.dictionaries.options import WINDOW, SourceOptions, TextOptions
 from ed_interp.prompts.tasks import LabelledTask, ListTask, MixedTask, TextTask, builtin_task
 
 Ids = tuple[int, ...]
 Part = Literal["train", "held-out"]
 
 HELD_OUT_EVERY = 10
-"""Of fixed texts, one window in so many is kept for measuring."""
+"""One window of fixed texts in so many is kept for measuring."""
 
 _GENERATED = "corpus"
 _TASK_SHOTS = 8
 _TASK_PROMPTS = 2000
+_EMPTY = "{!r} holds no text; pass some, or drop it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,46 +52,26 @@ class TextSource:
         if self.texts is None:
             return {"name": self.name}
         digest = hashlib.sha256("\0".join(self.texts).encode("utf-8", errors="replace"))
-        return {
-            "name": self.name,
-            "documents": len(self.texts),
-            "sha256": digest.hexdigest()[:16],
-        }
+        sha256 = digest.hexdigest()[:16]
+        return {"name": self.name, "documents": len(self.texts), "sha256": sha256}
 
 
+@takes_options(SourceOptions)
 def text_source(
-    text: str | Path | Sequence[str] | TextSource | TextTask | None = None,
-    *,
-    task: str | None = None,
-    dataset: str | None = None,
-    column: str = "text",
-    split: str = "train",
-    config: str | None = None,
-    limit: int | None = 20_000,
+    text: Any = None, *, options: SourceOptions, limit: int | None = 20_000
 ) -> TextSource:
-    """The one source that is named; without any, the bundled models' own generated text.
+    """One source of text; by default the bundled models' own generated text.
 
     Args:
-        text: A ``.txt`` file (documents apart by an empty line), a ``.json`` list of strings, or
-            the texts themselves.
-        task: A built-in task: its prompts with eight demonstrations and the answer.
-        dataset: Hub id or local folder that ``datasets`` can read.
-        column: Of the data set, holding text.
-        split: Of the data set.
-        config: Configuration of the data set.
-        limit: At most so many rows of the data set, evenly spaced; None is all.
+        text: A ``.txt`` file (an empty line ends a document), a ``.json`` list of strings, the
+            texts themselves, or a source, which is returned as it is.
+        options: All settings at once.
+        limit: Most rows of a data set to take, evenly spaced; None is all.
 
     Raises:
         InvalidInputError: two sources, no text, or a file or data set that cannot be read.
         UnknownNameError: no such task.
     """
-    given = [
-        name
-        for name, value in (("text", text), ("task", task), ("dataset", dataset))
-        if value is not None
-    ]
-    if len(given) > 1:
-        raise InvalidInputError(f"{' and '.join(given)} given; one source of text is expected")
     if isinstance(text, TextSource):
         return text
     if isinstance(text, (str, Path)):
@@ -99,23 +83,35 @@ def text_source(
         return _fixed(text.name, text.texts)
     if text is not None:
         return _fixed("texts", tuple(text))
-    if task is not None:
-        return _fixed(task, _prompts_of(builtin_task(task)))
-    if dataset is not None:
-        texts = _dataset_texts(dataset, column=column, split=split, config=config, limit=limit)
-        return _fixed(dataset.rstrip("/").rsplit("/", 1)[-1], texts)
+    if options.task is not None:
+        return _fixed(options.task, _prompts_of(builtin_task(options.task)))
+    if options.dataset is not None:
+        name = options.dataset.rstrip("/").rsplit("/", 1)[-1]
+        return _fixed(name, _dataset_texts(options.dataset, options, limit))
     return TextSource(_GENERATED, None)
+
+
+def windows_of(
+    options: TextOptions, hooked: HookedModel, text: Any = None, *, window: int = WINDOW
+) -> Windows:
+    """Windows of the text that ``options`` name, or of ``text`` if it is given.
+
+    They have ``window`` tokens or the model's context, unless the options say otherwise.
+
+    Raises:
+        InvalidInputError: text that cannot be read, or a window beyond the model's context.
+        UnknownNameError: no such task.
+    """
+    usual = min(window, hooked.context_window or window)
+    source = text_source(text, options=options)
+    return Windows(source, hooked, window=options.window or usual)
 
 
 class Windows:
     """The windows of a source under a model's tokenizer."""
 
     def __init__(self, source: TextSource, hooked: HookedModel, *, window: int) -> None:
-        """Tokenizes fixed texts at once.
-
-        Raises:
-            InvalidInputError: no tokenizer, a window beyond the model's context, or no token.
-        """
+        """Tokenize fixed texts at once."""
         if hooked.tokenizer is None:
             raise InvalidInputError(
                 f"{source.name!r} is text, and this model has no tokenizer; "
@@ -124,8 +120,8 @@ class Windows:
         limit = hooked.context_window
         if window < 2 or (limit is not None and window > limit):
             raise InvalidInputError(
-                f"window={window}: 2 to {limit or 'any number of'} tokens are possible with "
-                f"{hooked.name}"
+                f"window must be 2 {f'to {limit}' if limit else 'or more'} tokens with "
+                f"{hooked.name}, got {window}"
             )
         self.source = source
         self.window = window
@@ -134,28 +130,36 @@ class Windows:
         self._room = window - len(self.prefix)
         self._fixed = None if source.texts is None else self._cut(source.texts)
         if self._fixed is not None and not self._fixed:
-            raise InvalidInputError(f"{source.name!r} holds no text; give some, or leave it out")
+            raise InvalidInputError(_EMPTY.format(source.name))
+
+    def settings(self) -> dict[str, Any]:
+        """What was read, for the settings of a result."""
+        return {"text": self.source.describe(), "window": self.window}
 
     def tokens(self, part: Part) -> int | None:
-        """Tokens to be read in a part, without special ones; None where there is no end."""
+        """Tokens in a part, without special ones; None for the generator, which never ends."""
         if self._fixed is None:
             return None
         return sum(len(ids) - len(self.prefix) for ids in self._of(part))
 
     def once(self, part: Part, *, seed: int, tokens: int) -> list[Ids]:
-        """Windows of at least ``tokens`` tokens in all, or as many as there are, each once."""
+        """The first windows of a part, of at least ``tokens`` tokens in all if it holds so many."""
+        stream = self._of(part) if self._fixed is not None else self.endless(part, seed=seed)
+        return self.first(stream, tokens)
+
+    def first(self, windows: Iterable[Ids], tokens: int) -> list[Ids]:
+        """The first of ``windows``, of at least ``tokens`` tokens in all if they hold so many."""
         taken: list[Ids] = []
-        found = 0
-        stream = iter(self._of(part)) if self._fixed is not None else self.endless(part, seed=seed)
-        for ids in stream:
-            if found >= tokens:
+        left = tokens
+        for ids in windows:
+            if left <= 0:
                 break
             taken.append(ids)
-            found += len(ids) - len(self.prefix)
+            left -= len(ids) - len(self.prefix)
         return taken
 
     def endless(self, part: Part, *, seed: int) -> Iterator[Ids]:
-        """Windows without end: fixed ones over and over, in a fresh order each time round."""
+        """Windows without end: fixed ones again and again, each time in another order."""
         if self._fixed is None:
             for texts in _generated(part, seed):
                 yield from self._cut(texts)
@@ -167,27 +171,21 @@ class Windows:
     def _of(self, part: Part) -> list[Ids]:
         assert self._fixed is not None
         if len(self._fixed) < HELD_OUT_EVERY:
-            return self._fixed  # too little to divide; the record says how much there was
-        held = part == "held-out"
-        return [
-            ids
-            for place, ids in enumerate(self._fixed)
-            if (place % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held
-        ]
+            return self._fixed  # too little to divide; the record says how much text it was
+        tenth, kept = slice(HELD_OUT_EVERY - 1, None, HELD_OUT_EVERY), list(self._fixed)
+        if part == "held-out":
+            return kept[tenth]
+        del kept[tenth]
+        return kept
 
     def _cut(self, texts: Sequence[str]) -> list[Ids]:
-        found: list[Ids] = []
         # verbose=False: documents longer than the context are cut here, no reason for a warning.
         encoded = self._tokenizer(list(texts), add_special_tokens=False, verbose=False)
-        for ids in encoded["input_ids"]:
-            for start in range(0, len(ids), self._room):
-                found.append((*self.prefix, *ids[start : start + self._room]))
-        return found
-
-
-def default_window(hooked: HookedModel) -> int:
-    """128 tokens, or the model's context where that is shorter."""
-    return min(128, hooked.context_window or 128)
+        return [
+            (*self.prefix, *ids[start : start + self._room])
+            for ids in encoded["input_ids"]
+            for start in range(0, len(ids), self._room)
+        ]
 
 
 def _prefix(tokenizer: Any) -> Ids:
@@ -200,15 +198,16 @@ def _prefix(tokenizer: Any) -> Ids:
 def _fixed(name: str, texts: tuple[str, ...]) -> TextSource:
     kept = tuple(text for text in texts if text.strip())
     if not kept:
-        raise InvalidInputError(f"{name!r} holds no text; give some, or leave it out")
+        raise InvalidInputError(_EMPTY.format(name))
     return TextSource(name, kept)
 
 
 def _generated(part: Part, seed: int) -> Iterator[list[str]]:
-    """Batches of documents of the bundled models' recipe, of all its kinds."""
+    """Batches of documents of every kind in the bundled models' recipe."""
     from ed_interp.models.recipe.corpus import Corpus, join
 
-    # The recipe's own split (seed 0) of facts, whatever is drawn from it here.
+    # The seed of the recipe divides facts into known and held-out ones, and the models were trained
+    # with 0. What is drawn here depends on the name of the stream instead.
     corpus = Corpus(seed=0, stream=f"dictionaries {part} {seed}")
     rng = corpus.rng
     while True:
@@ -233,23 +232,22 @@ def _prompts_of(task: ListTask | LabelledTask | MixedTask) -> tuple[str, ...]:
     )
 
 
-def _dataset_texts(
-    dataset: str, *, column: str, split: str, config: str | None, limit: int | None
-) -> tuple[str, ...]:
+def _dataset_texts(dataset: str, options: SourceOptions, limit: int | None) -> tuple[str, ...]:
     import datasets
 
+    column, split = options.column or "text", options.split or "train"
     try:
-        data = datasets.load_dataset(dataset, config, split=split)
-    except Exception as error:  # its own errors, the hub's and the file systems', all alike here
+        data = datasets.load_dataset(dataset, options.config, split=split)
+    except Exception as error:  # its own errors, the hub's and the file systems' share no base
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         raise InvalidInputError(
             f"cannot load data set {dataset!r}, split {split!r}: {reason}; offline, use a local "
-            "folder, or a .txt or .json file with --text FILE"
+            "folder, or a .txt or .json file (--text FILE)"
         ) from error
     if column not in data.column_names:
         raise InvalidInputError(
-            f"data set {dataset!r} has no column {column!r}; found: "
-            f"{', '.join(data.column_names)}; name one with column= (--column)"
+            f"data set {dataset!r} has no column {column!r}; its columns are "
+            f"{', '.join(data.column_names)}; name one by column (--column)"
         )
     if limit is not None and len(data) > limit:
         data = data.select([place * len(data) // limit for place in range(limit)])

@@ -25,6 +25,7 @@ def test_train_then_measure(cli, tiny_folder, text, tmp_path):
     assert done.status == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["latents"], told["width"], told["architecture"]) == (48, 32, "topk")
+    assert len(told["history"]) == 8
     assert {entry.name for entry in (tmp_path / "SAE").iterdir()} == {
         "README.md",
         "cfg.json",
@@ -47,12 +48,12 @@ def test_train_then_measure(cli, tiny_folder, text, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--latents", "8", "--k", "9"], "k=9 of 8 latents"),
+        (["--latents", "8", "--k", "9"], "--k must be at most latents (8), got 9"),
         (["--arch", "tpk"], "unknown architecture 'tpk'; did you mean topk"),
         (["--site", "blocks.9.hook_resid_post"], "the model has 2 blocks"),
-        (["--tokens", "40"], "fewer tokens than latents"),
-        (["--option", "l1"], "NAME=VALUE is expected"),
-        (["--column", "text"], "--column applies to --dataset"),
+        (["--tokens", "40"], "--tokens must not be fewer than latents (48)"),
+        (["--option", "l1"], "--option must be NAME=VALUE, got 'l1'"),
+        (["--column", "text"], "--column must come with dataset"),
         (["--text", "none.txt"], "there is no file none.txt"),
         (["--task", "contry"], "unknown task 'contry'"),
     ],

@@ -39,9 +39,9 @@ def test_show_prints_features_and_writes_the_page(cli, where, tmp_path):
     assert page.read_text("utf-8").startswith("<!doctype html>")
     again = cli("features", "show", *where, *text, "--html", page)
     assert again.status == 1
-    assert "exists; pass another, or --overwrite" in again.error
+    assert "exists; pass another --html, or --overwrite" in again.error
     plain = cli("features", "show", *where, *text, "--feature", "3")
-    assert plain.stdout.startswith("Feature 3")
+    assert plain.stdout.startswith("\nFeature 3")
     best = cli("features", "show", *where, *text)
     assert "of highest score" in best.stdout
 
@@ -63,21 +63,21 @@ def test_emergence_of_features(cli, where, tmp_path):
 
 def test_explain(cli, where, tmp_path):
     text = ["--text", tmp_path / "text.json", "--tokens", "1500"]
-    done = cli("features", "explain", *where, *text, "--out", tmp_path / "scores.json")
+    done = cli("features", "explain", *where, *text, "--out", tmp_path / "scores")
     assert done.status == 0, done.stderr
     assert "0.5 is chance" in done.stdout
-    assert json.loads((tmp_path / "scores.json").read_text())["rows"]
+    assert json.loads((tmp_path / "scores" / "run.json").read_text())["rows"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "--feature", "32"], "this dictionary has 0 to 31"),
+        (["show", "--feature", "32"], "feature must be 0 to 31"),
         (["show", "--site", "blocks.7.hook_resid_post"], "the model has 2 blocks"),
-        (["emergence", "--checkpoints", "x"], "training steps apart by commas"),
+        (["emergence", "--checkpoints", "x"], "--checkpoints must be training steps or all, got 'x'"),
         (["emergence", "--checkpoints", "1"], "without training checkpoints"),
-        (["emergence", "--about", "mood", "--prompts", "8"], "use answer, relation or auto"),
-        (["explain", "--feature", "99"], "this dictionary has 0 to 31"),
+        (["emergence", "--about", "mood", "--prompts", "8"], "--about must be one of auto, answer or relation"),
+        (["explain", "--feature", "99"], "feature must be 0 to 31"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(cli, where, arguments, message):

@@ -35,7 +35,7 @@ def test_from_pairs_to_a_sweep(cli, pairs):
     assert found.status == 0, found.stderr
     told = json.loads(found.stdout)
     assert list(told["norms"]) == [site]
-    assert told["preflight"]["verdict"].startswith("nothing speaks against")
+    assert told["verdict"].startswith("no warning signs for")
 
     prompt = "France -> Paris\\nItaly ->"
     asked = ("steer", "apply", "--model", "icl-gpt2", "--direction", "D.st", "--prompt", prompt)
@@ -58,7 +58,8 @@ def test_from_pairs_to_a_sweep(cli, pairs):
     assert result["comparisons"][0]["ci_low"] > 0
     shown = cli("steer", "show", "RUN", "--json")
     assert json.loads(shown.stdout)["cells"] == result["cells"]
-    assert "held out" in cli("steer", "show", "RUN").stdout
+    assert "Held out" in cli("steer", "show", "RUN").stdout
+    assert "<html" in (pairs / "RUN" / "report.html").read_text("utf-8")
     assert site in cli("steer", "show", "D.st").stdout
 
 
@@ -76,9 +77,13 @@ def test_a_function_vector(cli, pairs):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("find", "--out", "D"), 2, "takes --pairs and no --task"),
+        (
+            ("find", "--out", "D"),
+            2,
+            "--pairs must be given with method mean_difference, and task must not",
+        ),
         (("find", "--out", "D", "--method", "mean"), 2, "unknown method 'mean'"),
-        (("find", "--out", "D", "--pairs", "none.csv"), 2, "there is no file none.csv"),
+        (("find", "--out", "D", "--pairs", "none.csv"), 2, "none.csv does not exist"),
         (("find", "--out", "no/D", "--pairs", "pairs.jsonl"), 1, "there is no folder"),
         (("find", "--out", "pairs.jsonl", "--pairs", "pairs.jsonl"), 1, "exists"),
         (("find", "--out", "D", "--pairs", "pairs.jsonl", "--heads", 2), 2, "--heads does not"),

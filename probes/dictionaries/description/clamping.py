@@ -1,16 +1,15 @@
-"""What setting a latent to its largest activation does to the next token, by injection.
+"""What clamping a latent to its largest activation does to the next token, by injection.
 
-At the last token of a few held-out contexts, the latent's decoder row is added with the difference
-between its largest activation in the text and the one it has there, and the model runs on. The
-effect is the divergence between the next-token distributions after and before, in nats, averaged
-over the contexts, with the tokens that gain most probability. Cost: the contexts are read once and
+At the last token of a few held-out contexts, the latent's decoder row is added, times the
+difference between its largest activation in the text and its activation at that token. The effect
+is the divergence between the next-token distributions after and before, in nats, averaged over the
+contexts, with the tokens that gain most probability. Cost: one pass over the contexts, which are
 kept in a cache; then one token per context and latent.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,97 +18,76 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs, TransformersRunner
-from ed_interp.probes.dictionaries.dictionary import Dictionary
+from ed_interp.probes.dictionaries.description.contexts import Columns
+from ed_interp.probes.dictionaries.reader import Reader
 from ed_interp.probes.dictionaries.text import Ids
 from ed_interp.progress import Progress, track
 from ed_interp.streams.injection import Add, Where, inject
-from ed_interp.models.sites import Site
 
 _ROWS = 256
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ClampEffects:
-    """Effects of clamping each latent to its largest activation."""
-
-    divergence_nats: NDArray[np.float32]
-    """``latent``: mean divergence; NaN for latents that were never active."""
-    raised: NDArray[np.int32]
-    """``latent token``: ids that gain most probability, on average."""
-    raised_by: NDArray[np.float32]
-    """``latent token``: mean gain in probability."""
-
-
 @torch.no_grad()
 def clamp_effects(
-    dictionary: Dictionary,
-    hooked: HookedModel,
-    site: Site,
+    reader: Reader,
     largest: NDArray[np.float32],
     contexts: Sequence[Ids],
     *,
     top: int,
     progress: Progress = None,
-) -> ClampEffects:
-    """Clamp every latent that is ever active at the last token of each context.
+) -> Columns:
+    """Clamp every latent with a ``largest`` activation to it, at the last token of each context.
 
     Args:
-        dictionary: Whose latents.
-        hooked: The model.
-        site: Of the dictionary on the model.
-        largest: ``latent``: activation to clamp to; 0 for latents that were never active.
+        reader: The dictionary and the model.
+        largest: ``latent``: activation to clamp to; 0 for latents to leave out.
         contexts: Windows of at least 2 tokens.
         top: Tokens to list.
         progress: True for a bar on stderr, or a callable.
-
-    Raises:
-        InvalidInputError: no context.
     """
     if not contexts:
-        raise InvalidInputError("clamping needs at least one context of 2 tokens or more")
+        raise InvalidInputError("clamping needs a context of 2 tokens or more; pass more text")
     alive = torch.from_numpy(np.flatnonzero(largest > 0))
-    decoder = dictionary.decoder
+    decoder = reader.dictionary.decoder
     to = torch.from_numpy(largest).to(decoder.device)
     divergence = torch.zeros(len(alive), dtype=torch.float64)
     gain: Tensor | None = None
     total = len(alive) * len(contexts)
     with track(progress, "clamping features", total) as advance:
         for ids in contexts:
-            runs = _Runs(hooked, site, ids)
+            runs = _Runs(reader, ids)
             plain, states = runs.plain()
-            before = dictionary.encode(states)[0].to(decoder.device)
+            before = reader.dictionary.encode(states)[0].to(decoder.device)
             if gain is None:
                 gain = torch.zeros(len(alive), plain.shape[-1])
             for start in range(0, len(alive), _ROWS):
                 rows = alive[start : start + _ROWS].to(decoder.device)
                 change = decoder[rows] * (to[rows] - before[rows])[:, None]
                 after = runs.changed(change.float())
+                # KL(after || plain) = sum of p_after (log p_after - log p_plain).
                 moved = after.exp() * (after - plain)
                 divergence[start : start + len(rows)] += moved.sum(-1).double().cpu()
                 gain[start : start + len(rows)] += (after.exp() - plain.exp()).cpu()
                 advance(len(rows))
     assert gain is not None
-    vocabulary = gain.shape[1]
-    mean_gain = gain / len(contexts)
-    by, tokens = mean_gain.topk(min(top, vocabulary), dim=-1)
-    found = np.full(len(largest), np.nan, dtype=np.float32)
-    found[alive.numpy()] = (divergence / len(contexts)).clamp(min=0).numpy()
+    by, tokens = (gain / len(contexts)).topk(min(top, gain.shape[1]), dim=-1)
+    nats = np.full(len(largest), np.nan, dtype=np.float32)
+    # Rounding can take a divergence of 0 below it.
+    nats[alive.numpy()] = (divergence / len(contexts)).clamp(min=0).numpy()
     raised = np.zeros((len(largest), by.shape[1]), dtype=np.int32)
     raised_by = np.zeros((len(largest), by.shape[1]), dtype=np.float32)
     raised[alive.numpy()], raised_by[alive.numpy()] = tokens.numpy(), by.numpy()
-    return ClampEffects(found, raised, raised_by)
+    return {"clamp_nats": nats, "clamp_tokens": raised, "clamp_by": raised_by}
 
 
 class _Runs:
-    """One context, run with changes to its last token; what precedes it is read once."""
+    """One context, run with changes to its last token; the tokens before it are read once."""
 
-    def __init__(self, hooked: HookedModel, site: Site, ids: Ids) -> None:
-        self._hooked = hooked
-        self._site = site
+    def __init__(self, reader: Reader, ids: Ids) -> None:
+        self._hooked, self._site = reader.hooked, reader.site
         self._ids = torch.tensor([ids])
-        self._cache = None
+        self._cache, hooked = None, reader.hooked
         if isinstance(hooked.runner, TransformersRunner) and hooked.runner.takes_masks:
             before = self._ids[:, :-1]
             self._cache = hooked.runner.prefix_cache(before, torch.ones_like(before).bool())
@@ -120,11 +98,9 @@ class _Runs:
 
     def changed(self, change: Tensor) -> Tensor:
         """Log-probabilities ``row token`` with each row of ``change`` added at the site."""
-        if self._cache is not None:
-            with inject(self._hooked, Add(change, self._site)):
-                return self._run(len(change))[0]
-        last = int(self._ids.shape[1]) - 1
-        with inject(self._hooked, Add(change, self._site, where=Where(positions=last))):
+        # With a cache only the last token is run, so it is all that there is to select.
+        last = Where() if self._cache is not None else Where(positions=self._ids.shape[1] - 1)
+        with inject(self._hooked, Add(change, self._site, where=last)):
             return self._run(len(change))[0]
 
     def _run(self, rows: int) -> tuple[Tensor, Tensor]:
@@ -141,6 +117,6 @@ class _Runs:
                 valid=torch.ones(rows, self._ids.shape[1], dtype=torch.bool),
                 cache=cache,
             )
-        found = self._hooked.runner.run(inputs, sites=[self._site], reads=read, logit_reads=read)
-        assert found.logits is not None
-        return found.logits[:, 0].float().log_softmax(-1), found.states[:, 0, 0]
+        out = self._hooked.runner.run(inputs, sites=[self._site], reads=read, logit_reads=read)
+        assert out.logits is not None
+        return out.logits[:, 0].float().log_softmax(-1), out.states[:, 0, 0]

@@ -1,15 +1,15 @@
 """The contexts in which each latent is most active, found in one pass over any amount of text.
 
 For every latent the ``keep`` windows with the highest activation are kept, one context per window,
-with the tokens around its peak and the latent's activation at each of them. Along the way it counts
-how often and how strongly each latent is active. Cost: one sort of the activations that beat the
-least one kept, of each batch; memory ``latent x keep x width`` times 6 bytes, whatever the length
+with the tokens around its peak and the latent's activation at each of them. The same pass counts
+how often and how strongly each latent is active. Cost: one sort per batch, of the activations that
+exceed the smallest one kept; memory ``latent x keep x width`` times 6 bytes, whatever the length
 of the text.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -23,28 +23,20 @@ BEFORE, AFTER = 15, 8
 WIDTH = BEFORE + 1 + AFTER
 NO_TOKEN = -1
 
+Indices = NDArray[np.int64]
+Columns = dict[str, NDArray[Any]]
+"""Arrays of ``latent ...``, by the names that ``descriptions.NAMES`` explains."""
+
 BINS_PER_OCTAVE = 2
 _LOWEST, _HIGHEST = -10, 14
 BIN_EDGES: NDArray[np.float64] = 2.0 ** np.linspace(
     _LOWEST, _HIGHEST, (_HIGHEST - _LOWEST) * BINS_PER_OCTAVE + 1
 )
-"""Of the histograms: two bins for every doubling; what lies outside is counted in the end bins."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Contexts:
-    """The strongest contexts of each latent, strongest first."""
-
-    ids: NDArray[np.int32]
-    """``latent context width``: token ids; -1 where the window had no token or there is none."""
-    values: NDArray[np.float16]
-    """``latent context width``: the latent's activation at each of these tokens."""
-    peak: NDArray[np.float32]
-    """``latent context``: activation at the peak, which stands in column ``BEFORE``; 0 for none."""
+"""Edges of the histograms: two bins per doubling; values outside are counted in the end bins."""
 
 
 class TopContexts:
-    """Takes batches of activations, keeps the strongest contexts. See the module's docstring."""
+    """Takes batches of activations and keeps the strongest contexts."""
 
     def __init__(self, latents: int, *, keep: int) -> None:
         self.tokens = 0
@@ -52,57 +44,32 @@ class TopContexts:
         """Tokens at which each latent was active."""
         self.summed = np.zeros(latents)
         self.histogram = np.zeros((latents, len(BIN_EDGES) - 1), dtype=np.int64)
-        """``latent bin``: how often each latent was active how strongly; see BIN_EDGES."""
+        """``latent bin``: counts of activations by strength; see BIN_EDGES."""
         self._keep = keep
         self._ids = np.full((latents, keep, WIDTH), NO_TOKEN, dtype=np.int32)
         self._values = np.zeros((latents, keep, WIDTH), dtype=np.float16)
         self._peak = np.zeros((latents, keep), dtype=np.float32)
-        # Float16 ends at 65,504, which few dictionaries reach; those are shown clipped.
+        # Float16 ends at 65,504, which few dictionaries reach; larger values are shown clipped.
         self._largest = float(np.finfo(np.float16).max)
 
     def add(self, part: TokenStates, activations: Float[Tensor, "token latent"]) -> None:
         """Count one batch of whole windows and keep what is stronger than before."""
         dense = activations.detach().float().cpu().numpy()
-        ids = part.ids.cpu().numpy()
         window = part.window.cpu().numpy()
         token, latent = np.nonzero(dense)
         value = dense[token, latent]
+        latents, bins = self.histogram.shape
         self.tokens += len(dense)
-        self.fired += np.bincount(latent, minlength=len(self.fired))
-        self.summed += np.bincount(latent, weights=value, minlength=len(self.fired))
-        self._count(latent, value)
-        self._merge(dense, ids, window, token, latent, value)
-
-    def _count(self, latent: NDArray[np.int64], value: NDArray[np.float32]) -> None:
-        bins = self.histogram.shape[1]
+        self.fired += np.bincount(latent, minlength=latents)
+        self.summed += np.bincount(latent, weights=value, minlength=latents)
+        # The bin in closed form, and all latents in one count of latent * bins + bin.
         place = np.floor((np.log2(np.maximum(value, 1e-30)) - _LOWEST) * BINS_PER_OCTAVE)
         flat = latent * bins + np.clip(place, 0, bins - 1).astype(np.int64)
-        counts = np.bincount(flat, minlength=self.histogram.size)
-        self.histogram += counts.reshape(self.histogram.shape)
-
-    def _merge(
-        self,
-        dense: NDArray[np.float32],
-        ids: NDArray[np.int64],
-        window: NDArray[np.int64],
-        token: NDArray[np.int64],
-        latent: NDArray[np.int64],
-        value: NDArray[np.float32],
-    ) -> None:
+        self.histogram += np.bincount(flat, minlength=latents * bins).reshape(latents, bins)
         better = value > self._peak[latent, -1]
-        token, latent, value = token[better], latent[better], value[better]
-        # Strongest first within each latent; of equal ones the first in the text.
-        order = np.lexsort((token, -value, latent))
-        token, latent, value = token[order], latent[order], value[order]
-        # The first entry of each pair of latent and window is that window's peak.
-        pair = latent * (int(window.max(initial=0)) + 1) + window[token]
-        _, first = np.unique(pair, return_index=True)
-        first = np.sort(first)
-        token, latent, value = token[first], latent[first], value[first]
-        rank = np.arange(len(latent)) - np.searchsorted(latent, latent)
-        first = rank < self._keep
-        token, latent, value = token[first], latent[first], value[first]
-        new_ids, new_values = self._around(dense, ids, window, token, latent)
+        token, latent = self._peaks(window, token[better], latent[better], value[better])
+        value = dense[token, latent]
+        new_ids, new_values = self._around(dense, part.ids.cpu().numpy(), window, token, latent)
         for one in np.unique(latent):
             chosen = slice(*np.searchsorted(latent, [one, one + 1]))
             peak = np.concatenate([self._peak[one], value[chosen]])
@@ -112,21 +79,42 @@ class TopContexts:
             self._ids[one] = np.concatenate([self._ids[one], new_ids[chosen]])[best]
             self._values[one] = np.concatenate([self._values[one], new_values[chosen]])[best]
 
+    def _peaks(
+        self, window: Indices, token: Indices, latent: Indices, value: NDArray[np.float32]
+    ) -> tuple[Indices, Indices]:
+        """Token and latent of the strongest windows' peaks, by latent and strongest first."""
+        # Strongest first within each latent; of equal ones the first in the text.
+        order = np.lexsort((token, -value, latent))
+        token, latent = token[order], latent[order]
+        # The first entry of each pair of latent and window is that window's peak.
+        pair = latent * (int(window.max(initial=0)) + 1) + window[token]
+        first = np.sort(np.unique(pair, return_index=True)[1])
+        token, latent = token[first], latent[first]
+        # Position within each latent's run, as searchsorted returns where the run begins.
+        rank = np.arange(len(latent)) - np.searchsorted(latent, latent)
+        return token[rank < self._keep], latent[rank < self._keep]
+
     def _around(
-        self,
-        dense: NDArray[np.float32],
-        ids: NDArray[np.int64],
-        window: NDArray[np.int64],
-        token: NDArray[np.int64],
-        latent: NDArray[np.int64],
-    ) -> tuple[NDArray[np.int32], NDArray[np.float16]]:
+        self, dense: NDArray[np.float32], ids: Indices, window: Indices, token: Indices,
+        latent: Indices,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float16]]:  # fmt: skip
+        """Ids and activations of the tokens around each peak."""
         place = token[:, None] + np.arange(-BEFORE, AFTER + 1)
         inside = np.clip(place, 0, len(ids) - 1)
-        there = (inside == place) & (window[inside] == window[token][:, None])
-        found = np.where(there, ids[inside], NO_TOKEN).astype(np.int32)
-        values = np.where(there, dense[inside, latent[:, None]], 0.0)
-        return found, np.minimum(values, self._largest).astype(np.float16)
+        # Neither beyond the ends of the batch nor in a neighbouring window.
+        valid = (inside == place) & (window[inside] == window[token][:, None])
+        around = np.where(valid, ids[inside], NO_TOKEN).astype(np.int32)
+        values = np.where(valid, dense[inside, latent[:, None]], 0.0)
+        return around, np.minimum(values, self._largest).astype(np.float16)
 
-    def result(self) -> Contexts:
-        """What was kept so far."""
-        return Contexts(self._ids, self._values, self._peak)
+    def columns(self) -> Columns:
+        """What was counted and kept so far."""
+        return {
+            "fired": self.fired,
+            "mean": (self.summed / np.maximum(self.fired, 1)).astype(np.float32),
+            "largest": self._peak[:, 0].copy(),
+            "histogram": self.histogram.astype(np.int32),
+            "context_ids": self._ids,
+            "context_values": self._values,
+            "context_peak": self._peak,
+        }

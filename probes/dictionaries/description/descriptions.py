@@ -1,29 +1,35 @@
 """`FeatureDescriptions`: everything that is shown about the features of a dictionary.
 
 Columns over latents rather than one object each, so that 16,000 of them stay small (about 2 kB
-each with the default sizes); :meth:`FeatureDescriptions.feature` gives one as a
-:class:`FeatureCard`. Saved as one safetensors file and a JSON record.
+each with the default sizes); :meth:`FeatureDescriptions.feature` makes one a
+:class:`~ed_interp.probes.dictionaries.description.cards.FeatureCard`. A folder holds one file of
+tensors, a JSON record and the page.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ed_interp.errors import InvalidInputError
-from ed_interp.probes.dictionaries.description.contexts import BEFORE, BIN_EDGES, NO_TOKEN
+from ed_interp.errors import InvalidInputError, RunFolderError
+from ed_interp.probes.dictionaries.description.cards import Context, FeatureCard, shown
+from ed_interp.probes.dictionaries.description.contexts import BEFORE, NO_TOKEN
+from ed_interp.probes.dictionaries.description.page import render_page
+from ed_interp.probes.dictionaries.result import ReaderResult
+from ed_interp.records import tensors
+from ed_interp.records.environment import environment
+from ed_interp.records.files import write_json, write_text
+from ed_interp.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Columns = dict[str, NDArray[Any]]
-
 NAMES = {
-    "fired": "tokens at which the latent was active",
+    "fired": "number of tokens at which the latent was active",
     "mean": "mean activation where active",
     "largest": "largest activation",
     "norm": "length of the decoder row",
@@ -37,7 +43,7 @@ NAMES = {
     "suppressed_by": "latent token: by how much",
     "nearest": "latent neighbour: latents with the most similar decoder rows",
     "cosine": "latent neighbour: cosine of the angle between the rows",
-    "score": "monosemanticity on held-out text, NaN where too rarely active",
+    "score": "monosemanticity on held-out text, NaN if too rarely active",
     "control": "the same with shuffled activations",
     "clamp_nats": "divergence of the next-token distribution when clamped, NaN if not measured",
     "clamp_tokens": "latent token: ids that gain most probability",
@@ -45,75 +51,34 @@ NAMES = {
 }
 """The columns, all ``latent ...``; `promoted` to `suppressed_by` and `clamp_*` may be missing."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Context:
-    """One place in the text where a feature is active."""
-
-    tokens: tuple[str, ...]
-    values: tuple[float, ...]
-    """The feature's activation at each token."""
-    peak: int
-    """Index of the token with the highest activation."""
-
-
-@dataclasses.dataclass(frozen=True)
-class FeatureCard:
-    """One feature, as a person reads it."""
-
-    index: int
-    name: str | None
-    """The token or category that predicts it best; None where it was active too rarely."""
-    density: float
-    """Fraction of tokens at which it is active."""
-    mean: float
-    largest: float
-    norm: float
-    score: float
-    """Monosemanticity (squared correlation with `name` on held-out text); NaN if not scored."""
-    control: float
-    contexts: tuple[Context, ...]
-    promoted: tuple[tuple[str, float], ...]
-    suppressed: tuple[tuple[str, float], ...]
-    nearest: tuple[tuple[int, float], ...]
-    clamp_nats: float
-    """Divergence in nats when it is clamped to its largest activation; NaN if not measured."""
-    clamp_tokens: tuple[tuple[str, float], ...]
-    """Tokens that gain most probability then, and how much."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; None where something was not measured."""
-        found = dataclasses.asdict(self)
-        return {
-            name: None if isinstance(value, float) and not np.isfinite(value) else value
-            for name, value in found.items()
-        }
-
-    def _repr_html_(self) -> str:
-        from ed_interp.probes.dictionaries.description.page import render_card
-
-        return render_card(self)
+_ARRAYS = "descriptions.safetensors"
+_BEST = 15
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FeatureDescriptions:
-    """What :func:`~ed_interp.probes.dictionaries.description.describing.describe` found."""
+class FeatureDescriptions(ReaderResult):
+    """Made by :func:`~ed_interp.probes.dictionaries.description.describing.describe`."""
+
+    KIND: ClassVar[str] = "feature-descriptions"
+    VERSION: ClassVar[int] = 2  # version 1 had no digest of the arrays
+    # Kept out of the JSON; written here as tensors and not as Parquet.
+    SIDE: ClassVar[tuple[str, ...]] = ("columns",)
 
     model: str
     site: str
     architecture: str
     tokens: int
-    """Tokens of text that were read."""
-    columns: Columns
-    """See :data:`NAMES`."""
+    """Number of tokens of text that were read."""
     names: tuple[str | None, ...]
-    """Per latent the token or category that predicts it best; None where active too rarely."""
+    """Per latent the token or category that predicts it best; None if active too rarely."""
     token_texts: tuple[str, ...]
-    """Of the vocabulary, by id."""
-    settings: dict[str, Any]
+    """Text of every token of the vocabulary, by id."""
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    columns: Any = dataclasses.field(default_factory=dict)
+    """See :data:`NAMES`."""
 
     def __len__(self) -> int:
-        return len(self.columns["fired"])
+        return len(self.names)
 
     def __repr__(self) -> str:
         return (
@@ -123,7 +88,7 @@ class FeatureDescriptions:
 
     @property
     def alive(self) -> int:
-        """Latents that were active at least once."""
+        """Number of latents that were active at least once."""
         return int((self.columns["fired"] > 0).sum())
 
     def feature(self, index: int) -> FeatureCard:
@@ -133,7 +98,9 @@ class FeatureDescriptions:
             InvalidInputError: no such latent.
         """
         if not 0 <= index < len(self):
-            raise InvalidInputError(f"feature {index}: this dictionary has 0 to {len(self) - 1}")
+            raise InvalidInputError(
+                f"feature must be 0 to {len(self) - 1} in this dictionary, got {index}"
+            )
         row = {name: column[index] for name, column in self.columns.items()}
         return FeatureCard(
             index=index,
@@ -142,108 +109,131 @@ class FeatureDescriptions:
             mean=float(row["mean"]),
             largest=float(row["largest"]),
             norm=float(row["norm"]),
-            score=float(row["score"]),
-            control=float(row["control"]),
+            score=_or_none(row["score"]),
+            control=_or_none(row["control"]),
             contexts=self._contexts(row),
-            promoted=self._named(row, "promoted"),
-            suppressed=self._named(row, "suppressed"),
-            nearest=tuple(
-                (int(other), float(cosine))
-                for other, cosine in zip(row["nearest"], row["cosine"], strict=True)
-            ),
-            clamp_nats=float(row.get("clamp_nats", np.nan)),
-            clamp_tokens=self._named(row, "clamp") if row["fired"] else (),
+            promoted=self._named(row, "promoted", "promoted_by"),
+            suppressed=self._named(row, "suppressed", "suppressed_by"),
+            nearest=tuple(zip(row["nearest"].tolist(), row["cosine"].tolist(), strict=True)),
+            clamp_nats=_or_none(row.get("clamp_nats", math.nan)),
+            clamp_tokens=self._named(row, "clamp_tokens", "clamp_by") if row["fired"] else (),
         )
 
     def _contexts(self, row: dict[str, Any]) -> tuple[Context, ...]:
-        found = []
+        contexts = []
         rows = zip(row["context_ids"], row["context_values"], row["context_peak"], strict=True)
         for ids, values, peak in rows:
             if peak > 0:
-                there = ids != NO_TOKEN
-                texts = tuple(self.token_texts[token] for token in ids[there])
-                strengths = tuple(float(value) for value in values[there])
-                found.append(Context(texts, strengths, int(there[:BEFORE].sum())))
-        return tuple(found)
+                present = ids != NO_TOKEN
+                texts = tuple(self.token_texts[token] for token in ids[present])
+                strengths = tuple(float(value) for value in values[present])
+                # The peak is in column BEFORE, less what is missing in front of it.
+                contexts.append(Context(texts, strengths, int(present[:BEFORE].sum())))
+        return tuple(contexts)
 
-    def _named(self, row: dict[str, Any], what: str) -> tuple[tuple[str, float], ...]:
-        ids = row.get("clamp_tokens" if what == "clamp" else what)
-        if ids is None:
+    def _named(self, row: dict[str, Any], ids: str, by: str) -> tuple[tuple[str, float], ...]:
+        if ids not in row:
             return ()
-        by = row[f"{what}_by"]
-        pairs = zip(ids, by, strict=True)
+        pairs = zip(row[ids], row[by], strict=True)
         return tuple((self.token_texts[token], float(value)) for token, value in pairs)
 
-    def to_frame(self) -> pd.DataFrame:
+    def to_frame(self, table: str = "") -> pd.DataFrame:
         """One row per latent: ``feature``, ``name``, ``density``, ``mean``, ``norm``, ..."""
         import pandas as pd
 
-        columns = self.columns
+        names = ("mean", "largest", "norm", "score", "control", "clamp_nats")
+        missing = np.full(len(self), np.nan)
         return pd.DataFrame(
             {
                 "feature": np.arange(len(self)),
                 "name": list(self.names),
-                "density": columns["fired"] / self.tokens,
-                "mean": columns["mean"],
-                "largest": columns["largest"],
-                "norm": columns["norm"],
-                "score": columns["score"],
-                "control": columns["control"],
-                "clamp_nats": columns.get("clamp_nats", np.full(len(self), np.nan)),
+                "density": self.columns["fired"] / self.tokens,
+                **{name: self.columns.get(name, missing) for name in names},
             }
         )
 
+    def title(self) -> str:
+        return f"Features of {self.model} at {self.site}"
+
+    def headline(self) -> str:
+        return (
+            f"{self.architecture} dictionary of {len(self):,} latents, {self.alive:,} of them "
+            f"active in {self.tokens:,} tokens."
+        )
+
+    def tables(self) -> list[Table]:
+        best = self.to_frame().sort_values("score", ascending=False).head(_BEST)
+        rows = [
+            (
+                str(row["feature"]),
+                shown(row["name"] or "none"),
+                f"{row['density']:.4f}",
+                f"{row['score']:.3f}",
+                f"{row['clamp_nats']:.3g}",
+            )
+            for row in best.to_dict("records")
+        ]
+        return [
+            Table(
+                name="best",
+                caption=f"The {len(rows)} features of highest score",
+                heads=("feature", "best predicted by", "density", "score", "clamped, nats"),
+                rows=rows,
+                text=frozenset({1}),
+            )
+        ]
+
     def page(self) -> str:
         """One self-contained HTML page that opens offline."""
-        from ed_interp.probes.dictionaries.description.page import render_page
-
-        return render_page(self)
+        return render_page(
+            title=self.title(),
+            headline=self.headline(),
+            tokens=self.tokens,
+            columns=self.columns,
+            names=self.names,
+            token_texts=self.token_texts,
+            settings=self.settings,
+        )
 
     def write_page(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write :meth:`page` to a file, whole or not at all; gives its path.
+        """Write :meth:`page` to a file, whole or not at all; returns its path.
 
         Raises:
             RunFolderError: it exists (and not ``overwrite``), or cannot be written.
         """
-        from ed_interp.errors import RunFolderError
-        from ed_interp.records import write_text
-
         target = Path(path).expanduser()
         if target.exists() and not overwrite:
-            raise RunFolderError(f"{target} exists; choose another file, or pass overwrite=True")
+            raise RunFolderError(f"{target} exists; pass another path, or overwrite (--overwrite)")
         return write_text(target, self.page())
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write a folder that :meth:`load` reads, with the page in it; gives its path.
+    def write(self, folder: Path) -> None:
+        """Write the record, the arrays and the page of features into a folder that exists."""
+        import torch
 
-        Raises:
-            RunFolderError: ``folder`` exists (and not ``overwrite``) or cannot be written.
-        """
-        from ed_interp.probes.dictionaries.description.files import save_descriptions
-
-        return save_descriptions(self, Path(folder), overwrite=overwrite)
+        header = {"format": f"ed-interp/{self.KIND}", "version": self.VERSION}
+        record = {**header, **self.to_dict(), "environment": environment()}
+        write_json(folder / self.FILE, record)
+        arrays = {name: torch.from_numpy(column) for name, column in self.columns.items()}
+        tensors.write(folder / _ARRAYS, arrays, kind=self.KIND)
+        write_text(folder / "report.html", self.page())
 
     @classmethod
-    def load(cls, folder: str | Path) -> FeatureDescriptions:
-        """Read back what :meth:`save` wrote.
+    def _from_file(cls, file: Path, data: Any) -> FeatureDescriptions:
+        record = super()._from_file(file, data)
+        path = file.with_name(_ARRAYS)
+        try:
+            if data["version"] == 1:
+                arrays, _ = tensors.read_unchecked(path)
+            else:
+                arrays, _ = tensors.read(path, kind=cls.KIND)
+        except InvalidInputError as error:
+            raise RunFolderError(f"{error}; describe the features again") from error
+        unknown = set(arrays) - set(NAMES)
+        if unknown or any(len(array) != len(record) for array in arrays.values()):
+            raise RunFolderError(f"{path} does not fit its record; describe the features again")
+        columns = {name: array.numpy() for name, array in arrays.items()}
+        return dataclasses.replace(record, columns=columns)
 
-        Raises:
-            RunFolderError: nothing there, or something else, or damaged.
-        """
-        from ed_interp.probes.dictionaries.description.files import load_descriptions
 
-        return load_descriptions(Path(folder))
-
-    def _repr_html_(self) -> str:
-        frame = self.to_frame()
-        best = frame.sort_values("score", ascending=False).head(10)
-        table = best.to_html(index=False, float_format=lambda value: f"{value:.3g}", border=0)
-        return f"<p>{self!r}, {self.alive} active; the ten of highest score:</p>{table}"
-
-
-def shown_bins(histogram: NDArray[np.integer[Any]]) -> tuple[int, int]:
-    """First and last bin (exclusive) of :data:`BIN_EDGES` in which any latent has a count."""
-    used = np.flatnonzero(histogram.sum(0))
-    if not len(used):
-        return 0, len(BIN_EDGES) - 1
-    return int(used[0]), int(used[-1]) + 1
+def _or_none(value: Any) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,13 +1,15 @@
 """`feature_emergence`: features at the last token, over shots and training checkpoints.
 
-The dictionary stays the same, so that a feature keeps its number; at each checkpoint the model
-that it reads is another, and how well it still describes it is reported beside it (``fvu``).
-Cost: one shot-packed forward pass up to the site per checkpoint, and the permutations.
+The dictionary stays the same, so that a feature keeps its number; at each checkpoint the model that
+it reads is another, and ``fvu`` reports how well it still describes it. Cost: one shot-packed
+forward pass up to the site per checkpoint, and the permutations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,41 +20,33 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load as load_model
 from ed_interp.models.registry import bundled, bundled_names
-from ed_interp.probes.dictionaries.dictionary import Dictionary
+from ed_interp.options import takes_options
 from ed_interp.probes.dictionaries.emergence.information import label_information
-from ed_interp.probes.dictionaries.emergence.result import FeatureEmergence, FeatureEmergenceRow
-from ed_interp.probes.dictionaries.loading import load
+from ed_interp.probes.dictionaries.emergence.result import FeatureEmergence
+from ed_interp.probes.dictionaries.options import FeatureEmergenceOptions
+from ed_interp.probes.dictionaries.reader import Reader
+from ed_interp.probes.dictionaries.rows import FeatureEmergenceRow
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.population import Population, draw
-from ed_interp.prompts.tasks import (
-    DEFAULT_TASK,
-    LabelledTask,
-    MixedTask,
-    as_task,
-    most_shots,
-)
+from ed_interp.prompts.tasks import LabelledTask, MixedTask, most_shots
 from ed_interp.prompts.tokens import tokenize
+from ed_interp.results import keep
 from ed_interp.streams.capture import capture
-from ed_interp.models.sites import Site
 
 ACTIVE_SHARE = 0.01
-"""Of prompts, from which on a feature counts as active."""
-PERMUTATIONS = 200
+"""Share of prompts from which on a feature counts as active."""
 _TOP = 10
 
 
+@takes_options(FeatureEmergenceOptions)
 def feature_emergence(
     dictionary: Any,
     model: Any = None,
     *,
-    task: str | LabelledTask | MixedTask = DEFAULT_TASK,
-    shots: Iterable[int] | None = None,
-    prompts: int = 500,
-    about: str = "auto",
-    checkpoints: Sequence[int] | str = (),
-    permutations: int = PERMUTATIONS,
-    site: str | Site | None = None,
-    seed: int = 0,
+    task: Any = None,
+    options: FeatureEmergenceOptions,
+    out: str | Path | None = None,
+    overwrite: bool = False,
     progress: Progress = None,
 ) -> FeatureEmergence:
     """How many features, and which, are active and informative at the last token of a prompt.
@@ -61,14 +55,9 @@ def feature_emergence(
         dictionary: Anything :func:`~ed_interp.probes.dictionaries.loading.load` takes.
         model: Anything :func:`ed_interp.load` takes; default the one it was trained on, by name.
         task: A labelled or mixed task.
-        shots: Shot counts; default 0 to 8, as far as the task goes.
-        prompts: Size of the sample.
-        about: What features are to tell about: the ``answer``, or the ``relation`` that a mixed
-            task's prompt is of; ``auto`` is the relation where there is one.
-        checkpoints: Also follow these training steps of a bundled model; ``all`` for every one.
-        permutations: Of the labels, for bias and threshold.
-        site: If not the dictionary's own.
-        seed: Of the sample and the permutations.
+        options: All settings at once.
+        out: Run folder to make.
+        overwrite: Replace what ``out`` holds, once complete.
         progress: True for bars on stderr, or a callable ``(done, total, what)``.
 
     Raises:
@@ -76,78 +65,74 @@ def feature_emergence(
             dictionary that does not fit.
         UnknownNameError: no such task, site or checkpoint.
         ModelLoadError: the dictionary or the model cannot be loaded.
+        RunFolderError: ``out`` exists or cannot be written.
     """
-    if permutations < 20:
-        raise InvalidInputError(f"permutations={permutations}: at least 20 are needed at 5%")
-    found: Dictionary = load(dictionary)
-    if model is None and found.model_name is None:
-        raise InvalidInputError("this dictionary names no model; pass one as the second argument")
-    hooked = load_model(found.model_name if model is None else model)
-    place = found.check(hooked, at=site)
-    chosen = as_task(task)
-    if not isinstance(chosen, (LabelledTask, MixedTask)):
-        raise InvalidInputError(f"task {chosen.name!r} has no answers for features to tell about")
-    counts = range(min(8, most_shots(chosen)) + 1) if shots is None else shots
-    population = draw(chosen, prompts=prompts, shots=counts, seed=seed)
-    labels, about = _labels(population, about)
-    steps = _steps(hooked, checkpoints)
-    rows: list[FeatureEmergenceRow] = []
-    entropy = 0.0
-    with track(progress, "following features", len(steps)) as advance:
-        for step in steps:
-            subject = hooked if step is None else load_model(hooked.name, checkpoint=step)
-            part, entropy = _follow(
-                found, subject, place, population, labels, step, permutations, seed
-            )
-            rows += part
-            advance(1)
-    return FeatureEmergence(
-        model=hooked.name,
-        task=population.task,
-        about=about,
-        site=place.name,
-        latents=found.latents,
-        label_entropy=entropy,
-        rows=tuple(rows),
-        settings={
-            "dictionary": {**found.describe(), "source": found.source},
-            "model": hooked.describe(),
-            "population": {**population.settings, "fingerprint": population.fingerprint},
-            "shots": list(population.shots),
-            "about": about,
-            "permutations": permutations,
-            "active_share": ACTIVE_SHARE,
-            "seed": seed,
-        },
-    )
+    named = options.make_task(task)
+    if not isinstance(named, (LabelledTask, MixedTask)):
+        raise InvalidInputError(f"task must have answers, got {named.name!r}; use a labelled task")
+    reader = Reader.open(options, dictionary, model)
+    shots = range(min(8, most_shots(named)) + 1) if options.shots is None else options.shots
+    population = draw(named, prompts=options.prompts, shots=shots, seed=options.seed)
+    labels, about = _labels(population, options.about)
+    steps = _steps(reader.hooked, options.checkpoints)
+
+    def make(_: Path | None) -> FeatureEmergence:
+        rows: list[FeatureEmergenceRow] = []
+        entropy = 0.0
+        with track(progress, "following features", len(steps)) as advance:
+            for step in steps:
+                subject = reader
+                if step is not None:
+                    hooked = load_model(reader.hooked.name, checkpoint=step)
+                    subject = dataclasses.replace(reader, hooked=hooked)
+                part, entropy = _follow(subject, population, labels, step, options)
+                rows += part
+                advance(1)
+        return FeatureEmergence(
+            model=reader.hooked.name,
+            task=population.task,
+            about=about,
+            site=reader.site.name,
+            latents=reader.dictionary.latents,
+            label_entropy=entropy,
+            rows=tuple(rows),
+            settings={
+                **reader.settings(),
+                "population": {**population.settings, "fingerprint": population.fingerprint},
+                "permutations": options.permutations,
+                "active_share": ACTIVE_SHARE,
+            },
+        )
+
+    return keep(make, options=options, out=out, overwrite=overwrite, progress=progress)
 
 
 @torch.no_grad()
 def _follow(
-    dictionary: Dictionary,
-    hooked: HookedModel,
-    site: Site,
+    reader: Reader,
     population: Population,
     labels: Sequence[str],
     step: int | None,
-    permutations: int,
-    seed: int,
+    options: FeatureEmergenceOptions,
 ) -> tuple[list[FeatureEmergenceRow], float]:
-    tokens = tokenize(population, hooked.tokenizer)
-    read = capture(hooked, tokens, sites=[site], answers=False)
+    tokens = tokenize(population, reader.hooked.tokenizer)
+    size = options.batch_size
+    read = capture(reader.hooked, tokens, sites=[reader.site], answers=False, batch_size=size)
     rows: list[FeatureEmergenceRow] = []
     seen: set[int] = set()
     entropy = 0.0
     for shots in population.shots:
         states = read.at(shots)[:, 0]
-        activations = dictionary.encode(states)
-        error = (dictionary.decode(activations).cpu().float() - states.cpu()).square().sum()
+        activations = reader.dictionary.encode(states)
+        error = (reader.dictionary.decode(activations).cpu().float() - states.cpu()).square().sum()
         spread = (states - states.mean(0)).square().sum()
         active: NDArray[np.bool_] = (activations != 0).cpu().numpy()
-        told = label_information(active, labels, permutations=permutations, seed=seed)
-        entropy = told.entropy
-        informative = set(np.flatnonzero(told.informative).tolist())
-        best = np.argsort(-told.bits, kind="stable")[:_TOP]
+        about = label_information(
+            active, labels, permutations=options.permutations, seed=options.seed
+        )
+        entropy = about.entropy
+        informative = set(np.flatnonzero(about.informative).tolist())
+        best = np.argsort(-about.bits, kind="stable")[:_TOP]
         rows.append(
             FeatureEmergenceRow(
                 step=step,
@@ -156,9 +141,9 @@ def _follow(
                 l0=float(active.sum(1).mean()),
                 informative=len(informative),
                 new=tuple(sorted(informative - seen)),
-                top=tuple((int(i), float(told.bits[i])) for i in best if told.informative[i]),
-                best_bits=float(told.bits[best[0]]),
-                # At 0 shots all states can be equal; then there is nothing to explain.
+                top=tuple((int(i), float(about.bits[i])) for i in best if about.informative[i]),
+                best_bits=float(about.bits[best[0]]),
+                # At 0 shots all states can be equal, and there is no variance to explain.
                 fvu=float(error / spread) if float(spread) > 0 else 0.0,
             )
         )
@@ -172,30 +157,25 @@ def _labels(population: Population, about: str) -> tuple[list[str], str]:
         about = "answer" if relations is None else "relation"
     if about == "answer":
         return [str(prompt.answer) for prompt in population.prompts], about
-    if about != "relation":
-        raise InvalidInputError(f"about={about!r}: use answer, relation or auto")
     if relations is None:
         raise InvalidInputError(
-            f"task {population.task!r} is of one relation, so there is nothing to tell about it; "
-            "use about='answer', or a mixed task"
+            f"about='relation' must come with a mixed task, got {population.task!r}, which is of "
+            "one relation; use about='answer'"
         )
     # The relations of a mixture take turns, one a prompt (ed_interp.prompts.population.draw).
     return [str(relations[i % len(relations)]) for i in range(len(population))], about
 
 
-def _steps(hooked: HookedModel, checkpoints: Sequence[int] | str) -> list[int | None]:
+def _steps(hooked: HookedModel, checkpoints: Sequence[str]) -> list[int | None]:
     if not checkpoints:
         return [None]
     if hooked.name not in bundled_names():
         raise InvalidInputError(
-            f"checkpoints={checkpoints!r}: {hooked.name} comes without training checkpoints; the "
-            f"bundled models have them ({', '.join(bundled_names())})"
+            f"checkpoints must be those of a bundled model ({', '.join(bundled_names())}), got "
+            f"{hooked.name}, which comes without training checkpoints"
         )
-    there = bundled(hooked.name).checkpoints
-    if isinstance(checkpoints, str):
-        if checkpoints != "all":
-            raise InvalidInputError(f"checkpoints={checkpoints!r}: steps are expected, or 'all'")
-        return [*there, None]
-    for step in checkpoints:
-        bundled(hooked.name).checkpoint(step)  # refuses one that is not there
-    return [*checkpoints, None]
+    model = bundled(hooked.name)
+    steps = list(model.checkpoints) if "all" in checkpoints else list(map(int, checkpoints))
+    for step in steps:
+        model.checkpoint(step)  # refuses one that does not exist
+    return [*steps, None]

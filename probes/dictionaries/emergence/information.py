@@ -1,12 +1,13 @@
-"""Information that a feature's being active carries about a label, with a permutation test.
+"""Information that the activity of a feature carries about a label, with a permutation test.
 
     I = sum over active or not, and labels, of p(a, label) log2 p(a, label) / (p(a) p(label))
 
-Counts of a finite sample overstate it. So the labels are permuted, which leaves every marginal and
-breaks the tie; the mean over permutations is subtracted, and a feature counts as informative if its
-information exceeds what the LARGEST of all features reaches in 95% of the permutations: of a
-thousand features that know nothing, one is called informative in one run of twenty (Westfall and
-Young's max-T, 1993). Cost: one product of ``label x prompt`` by ``prompt x feature`` a permutation.
+The counts of a finite sample overstate it. The labels are therefore permuted, which keeps every
+marginal and breaks the dependence; the mean over permutations is subtracted, and a feature is
+informative if its information exceeds what the LARGEST of all features reaches in 95% of the
+permutations: among a thousand features without information, any is called informative in one run
+of twenty (Westfall and Young's max-T, 1993). Cost: one product of ``label x prompt`` by
+``prompt x feature`` per permutation.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ class LabelInformation:
     """Per feature, in bits."""
 
     bits: NDArray[np.float64]
-    """Mean over permutations subtracted; what is below 0 is 0."""
+    """Information less its mean over permutations, and at least 0."""
     informative: NDArray[np.bool_]
     threshold: float
-    """Of the uncorrected information, above which a feature is informative."""
+    """Uncorrected information above which a feature is informative."""
     entropy: float
-    """Of the labels: no feature can carry more."""
+    """Entropy of the labels: no feature can carry more."""
 
 
 def label_information(
@@ -43,7 +44,7 @@ def label_information(
     table = np.zeros((len(known), prompts), dtype=np.float32)
     table[codes, np.arange(prompts)] = 1.0
     values = active.astype(np.float32)
-    found = _bits(table, values)
+    bits = _bits(table, values)
     rng = np.random.default_rng(seed)
     null = np.stack(
         [_bits(table[:, rng.permutation(prompts)], values) for _ in range(permutations)]
@@ -51,9 +52,9 @@ def label_information(
     threshold = float(np.quantile(null.max(1), LEVEL))
     share = table.mean(1)
     return LabelInformation(
-        np.maximum(found - null.mean(0), 0.0),
+        np.maximum(bits - null.mean(0), 0.0),
         # Rounding must not make a constant feature informative.
-        found > threshold + 1e-6,
+        bits > threshold + 1e-6,
         threshold,
         float(-(share * np.log2(share)).sum()),
     )
@@ -65,6 +66,7 @@ def _bits(table: NDArray[np.float32], active: NDArray[np.float32]) -> NDArray[np
     label = table.mean(1, dtype=np.float64)[:, None]
     share = active.mean(0, dtype=np.float64)[None]
     total = np.zeros(active.shape[1])
+    # Active, then not active: the joint counts of the second are those of the label less the first.
     for joint, marginal in ((on, share), (label - on, 1 - share)):
         ratio = np.divide(
             joint, label * marginal, out=np.ones_like(joint), where=(joint > 0) & (marginal > 0)

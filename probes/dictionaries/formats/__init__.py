@@ -1,5 +1,5 @@
-"""Dictionaries that others have written, as SAELens objects.
+"""Dictionaries written by other libraries, as SAELens objects.
 
-One file per format; each gives a SAELens configuration and its weights, and refuses what it
-cannot represent rather than load something else.
+One file per format; each makes a SAELens configuration and its weights, and refuses what it cannot
+represent.
 """

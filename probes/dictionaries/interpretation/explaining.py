@@ -1,9 +1,9 @@
 """Explanations of features: a text, and what it predicts.
 
-An explainer looks at :class:`Examples` and gives an :class:`Explanation`, whose ``predict`` says
-how active the feature should be at each token of a text, on any scale. A language model that
-simulates a feature from a sentence fits, and so does a lookup in a list of tokens, which is what
-the built-in :func:`by_tokens` is. Cost of that: a walk over the tokens at which it is active.
+An explainer turns :class:`Examples` into an :class:`Explanation`, whose ``predict`` says how active
+the feature should be at each token of a text, on any scale. It may ask a language model to
+simulate a feature from a sentence; the built-in :func:`by_tokens` looks tokens up in a list. Cost
+of that: one pass over the tokens at which the feature is active.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _SHARE = 0.25
 _COVERED = 0.8
 _TYPICAL = 0.5
 _PRIOR = 3
-"""Silent occurrences that are added to every token, so that one seen once does not lead."""
+"""Silent occurrences added to every token, so that one seen once does not rank first."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
-    """What an explainer may look at: text that no score is computed on."""
+    """What an explainer may use: text that no score is computed on."""
 
     feature: int
     contexts: tuple[tuple[str, ...], ...]
-    """Windows of tokens in which it is active, strongest first."""
+    """Windows of tokens in which the feature is active, strongest first."""
     activations: tuple[tuple[float, ...], ...]
     """Its activation at each of their tokens."""
     occurrences: NDArray[np.int64]
@@ -42,7 +42,7 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What a feature is said to be."""
+    """A text about a feature, and its predictions."""
 
     text: str
     predict: Callable[[Sequence[str]], Sequence[float]]
@@ -55,10 +55,10 @@ Explainer = Callable[[Examples], Explanation]
 def by_tokens(examples: Examples) -> Explanation:
     """Name a feature by a category of tokens, or by the tokens at which it is most active.
 
-    A category is taken if its tokens hold 80% of the activation and the feature is, at its tokens
-    on average, at least half as active as at its best token; else the ten tokens with the
-    highest mean activation, as far as they reach a quarter of the best. It says nothing about
-    context, so a feature of context scores low under it.
+    A category is taken if its tokens hold 80% of the activation and their mean activation is at
+    least half that of the best token. Otherwise it names up to ten tokens with the highest mean
+    activation, down to a quarter of the best. It says nothing about context, so features of
+    context score low.
     """
     mass = examples.mass
     mean = mass / (examples.occurrences + _PRIOR)
@@ -69,6 +69,7 @@ def by_tokens(examples: Examples) -> Explanation:
     name = _category(examples, mean)
     if name is not None:
         members = examples.categories[name]
+        # Members that this half of the text did not hold may occur in the other.
         strengths = {
             examples.token_texts[token]: max(float(mean[token]), _SHARE * best) for token in members
         }

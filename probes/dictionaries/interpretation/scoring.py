@@ -3,10 +3,10 @@
 Paulo, Mallen, Juang, Belrose: "Automatically Interpreting Millions of Features in Large Language
 Models" (arXiv 2410.13928) ask a language model; here the explanation itself predicts:
 
-- detection: does the explanation tell contexts in which the feature is active from contexts in
-  which it is not? The area under the ROC curve of the highest prediction in a context.
-- fuzzing: in contexts where it is active, does it tell the active tokens from as many others of the
-  same contexts? The area under the ROC curve of the prediction at the token.
+- detection: does it tell contexts in which the feature is active from contexts in which it is not?
+  The area under the ROC curve of the highest prediction in a context.
+- fuzzing: in contexts where the feature is active, does it tell the active tokens from as many
+  others of the same contexts? The area under the ROC curve of the prediction at the token.
 
 Both are 0.5 by chance. The control scores each feature by the explanation of another one, drawn at
 random. Examples come from one half of the text, scores from the other.
@@ -16,10 +16,9 @@ Cost: one reading of the text; then about a millisecond per feature with the bui
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,121 +26,39 @@ from scipy import sparse
 from scipy.stats import rankdata
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.models.load import load as load_model
-from ed_interp.probes.dictionaries.categories import token_categories, token_texts
+from ed_interp.options import takes_options
+from ed_interp.probes.dictionaries.categories import Categories, token_categories, token_texts
 from ed_interp.probes.dictionaries.interpretation.explaining import (
     Examples,
     Explainer,
     Explanation,
     by_tokens,
 )
-from ed_interp.probes.dictionaries.loading import load
+from ed_interp.probes.dictionaries.interpretation.result import Interpretations
 from ed_interp.probes.dictionaries.observation import Observation, observe
-from ed_interp.probes.dictionaries.text import (
-    TextSource,
-    Windows,
-    default_window,
-    text_source,
-)
+from ed_interp.probes.dictionaries.options import EXPLAIN_WINDOW, ExplainOptions
+from ed_interp.probes.dictionaries.reader import Reader
+from ed_interp.probes.dictionaries.rows import InterpretationRow
+from ed_interp.probes.dictionaries.text import windows_of
 from ed_interp.progress import Progress, track
-from ed_interp.models.sites import Site
+from ed_interp.results import keep
 
-if TYPE_CHECKING:
-    import pandas as pd
+Indices = NDArray[np.int64]
 
 LEAST_FIRED = 10
 """A feature that is active in fewer windows of either half is not scored."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class InterpretationRow:
-    """One feature's explanation and how well it predicts, as areas under ROC curves."""
-
-    feature: int
-    text: str
-    detection: float
-    detection_control: float
-    """With the explanation of another feature."""
-    fuzzing: float
-    fuzzing_control: float
-    contexts: int
-    """Held-out contexts with the feature active; as many without it were used."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Interpretations:
-    """Made by :func:`score_explanations`."""
-
-    model: str
-    site: str
-    rows: tuple[InterpretationRow, ...]
-    skipped: int
-    """Features that were active too rarely to be scored."""
-    settings: dict[str, Any]
-
-    def to_frame(self) -> pd.DataFrame:
-        """One line per feature, columns as in :class:`InterpretationRow`."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            [dataclasses.asdict(row) for row in self.rows],
-            columns=[field.name for field in dataclasses.fields(InterpretationRow)],
-        )
-
-    def means(self) -> dict[str, float]:
-        """Mean scores and controls over features; NaN if none was scored."""
-        names = ("detection", "detection_control", "fuzzing", "fuzzing_control")
-        frame = self.to_frame()
-        return {name: float(frame[name].mean()) for name in names}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, the shape of the command line's ``--json``."""
-        means = {k: None if v != v else v for k, v in self.means().items()}
-        return {**dataclasses.asdict(self), "means": means}
-
-    def save(self, path: str | Path) -> Path:
-        """Write :meth:`to_dict` as one JSON file, whole or not at all.
-
-        Raises:
-            RunFolderError: it cannot be written.
-        """
-        from ed_interp.records import write_json
-
-        return write_json(Path(path), self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | Path) -> Interpretations:
-        """Read back what :meth:`save` wrote.
-
-        Raises:
-            InvalidInputError: the file is something else.
-        """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-            rows = tuple(InterpretationRow(**row) for row in data["rows"])
-            return cls(data["model"], data["site"], rows, data["skipped"], data["settings"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise InvalidInputError(f"{path} holds no interpretation scores ({reason})") from error
-
-    def _repr_html_(self) -> str:
-        frame = self.to_frame().sort_values("detection", ascending=False).head(20)
-        means = ", ".join(f"{name} {value:.2f}" for name, value in self.means().items())
-        return f"<p>{len(self.rows)} features: {means}</p>" + frame.to_html(index=False, border=0)
-
-
+@takes_options(ExplainOptions)
 def score_explanations(
     dictionary: Any,
     model: Any = None,
     *,
     explain: Explainer = by_tokens,
-    features: Sequence[int] | None = None,
-    text: str | Path | Sequence[str] | TextSource | None = None,
-    tokens: int = 100_000,
-    contexts: int = 50,
-    window: int | None = None,
-    site: str | Site | None = None,
-    seed: int = 0,
+    text: Any = None,
+    options: ExplainOptions,
+    out: str | Path | None = None,
+    overwrite: bool = False,
     progress: Progress = None,
 ) -> Interpretations:
     """Explain features and score the explanations on held-out contexts.
@@ -149,97 +66,81 @@ def score_explanations(
     Args:
         dictionary: Anything :func:`~ed_interp.probes.dictionaries.loading.load` takes.
         model: Anything :func:`ed_interp.load` takes; default the one it was trained on, by name.
-        explain: From examples to an explanation; see :mod:`.explaining`.
-        features: Which; default all.
-        text: As for training, whose held-out part is used; default the generated text.
-        tokens: To read; one half gives examples, the other is scored on.
-        contexts: Held-out contexts per feature with it active, and as many without.
-        window: Tokens of a context; default 32, or the model's context.
-        site: If not the dictionary's own.
-        seed: Of the text, the sampled contexts and the control.
+        explain: From examples to an explanation, as ``by_tokens`` does.
+        text: As for training; one half of its held-out part for examples, the other for scores.
+        options: All settings at once.
+        out: Run folder to make.
+        overwrite: Replace what ``out`` holds, once complete.
         progress: True for bars on stderr, or a callable ``(done, total, what)``.
 
     Raises:
         InvalidInputError: no such feature, a dictionary that does not fit, or an explanation that
-            predicts another number of tokens than it was given.
+            predicts another number of tokens than it was passed.
+        RunFolderError: ``out`` exists or cannot be written.
     """
-    found = load(dictionary)
-    if model is None and found.model_name is None:
-        raise InvalidInputError("this dictionary names no model; pass one as the second argument")
-    hooked = load_model(found.model_name if model is None else model)
-    chosen = list(range(found.latents)) if features is None else list(features)
-    for feature in chosen:
-        if not 0 <= feature < found.latents:
-            raise InvalidInputError(
-                f"feature {feature}: this dictionary has 0 to {found.latents - 1}"
-            )
-    place = found.check(hooked, at=site)
-    source = text_source(text)
-    size = min(32, default_window(hooked)) if window is None else window
-    windows = Windows(source, hooked, window=size)
-    held = windows.once("held-out", seed=seed, tokens=tokens)
-    observed = observe(found, hooked, held, site=place, skip=len(windows.prefix), progress=progress)
-    texts = token_texts(hooked.tokenizer)
-    shown, scored = _Half(observed, texts, odd=False), _Half(observed, texts, odd=True)
-    categories = token_categories(texts)
-    scoreable = [
-        feature
-        for feature in chosen
-        if min(len(shown.windows_of(feature)), len(scored.windows_of(feature))) >= LEAST_FIRED
-    ]
-    with track(progress, "explaining features", len(scoreable)) as advance:
-        explanations = []
-        for feature in scoreable:
-            explanations.append(explain(shown.examples(feature, contexts, categories)))
-            advance(1)
-    rng = np.random.default_rng(seed)
-    # A cyclic shift by a random amount gives each feature another one's explanation.
-    shift = int(rng.integers(1, max(2, len(scoreable))))
+    opened = Reader.open(options, dictionary, model)
+    every = tuple(range(opened.dictionary.latents))
+    chosen = every if options.features is None else options.features
+    opened.dictionary.check_features(chosen)
+    windows = windows_of(options, opened.hooked, text, window=EXPLAIN_WINDOW)
+    reader = dataclasses.replace(opened, skip=len(windows.prefix))
+    explainer = getattr(explain, "__name__", type(explain).__name__)
+
+    def make(_: Path | None) -> Interpretations:
+        held = windows.once("held-out", seed=options.seed, tokens=options.tokens)
+        observed = observe(reader, held, progress=progress)
+        texts = token_texts(reader.hooked.tokenizer)
+        shown, scored = _Half(observed, texts, odd=False), _Half(observed, texts, odd=True)
+        scoreable = [
+            feature
+            for feature in chosen
+            if min(len(shown.windows_of(feature)), len(scored.windows_of(feature))) >= LEAST_FIRED
+        ]
+        categories = token_categories(texts)
+        with track(progress, "explaining features", len(scoreable)) as advance:
+            explanations = []
+            for feature in scoreable:
+                explanations.append(explain(shown.examples(feature, options.contexts, categories)))
+                advance(1)
+        return Interpretations(
+            model=reader.hooked.name,
+            site=reader.site.name,
+            rows=tuple(_rows(scored, scoreable, explanations, options, progress)),
+            skipped=len(chosen) - len(scoreable),
+            settings={**reader.settings(), **windows.settings(), "explainer": explainer},
+        )
+
+    # The explainer is a function and no option: runs that differ in it are different runs.
+    record = {**options.to_dict(), "explainer": explainer}
+    return keep(make, options=record, out=out, overwrite=overwrite, progress=progress)
+
+
+def _rows(
+    scored: _Half, features: Sequence[int], explanations: Sequence[Explanation],
+    options: ExplainOptions, progress: Progress,
+) -> list[InterpretationRow]:  # fmt: skip
+    # A cyclic shift by a random amount assigns each feature the explanation of another.
+    shift = int(np.random.default_rng(options.seed).integers(1, max(2, len(features))))
     rows = []
-    with track(progress, "scoring explanations", len(scoreable)) as advance:
-        for number, feature in enumerate(scoreable):
-            other = explanations[(number + shift) % len(scoreable)]
-            sample = scored.sample(feature, contexts, np.random.default_rng((seed, feature)))
+    with track(progress, "scoring explanations", len(features)) as advance:
+        for number, feature in enumerate(features):
+            rng = np.random.default_rng((options.seed, feature))
+            sample = scored.sample(feature, options.contexts, rng)
+            other = explanations[(number + shift) % len(features)]
             own, control = (_scores(one, sample, feature) for one in (explanations[number], other))
-            rows.append(
-                InterpretationRow(
-                    feature,
-                    explanations[number].text,
-                    own[0],
-                    control[0],
-                    own[1],
-                    control[1],
-                    len(sample.active),
-                )
-            )
+            text, contexts = explanations[number].text, len(sample.active)
+            row = (own[0], control[0], own[1], control[1])
+            rows.append(InterpretationRow(feature, text, *row, contexts))
             advance(1)
-    return Interpretations(
-        model=hooked.name,
-        site=place.name,
-        rows=tuple(rows),
-        skipped=len(chosen) - len(scoreable),
-        settings={
-            "dictionary": {**found.describe(), "source": found.source},
-            "model": hooked.describe(),
-            "text": source.describe(),
-            "tokens": tokens,
-            "contexts": contexts,
-            "window": size,
-            "seed": seed,
-            "explainer": getattr(explain, "__name__", type(explain).__name__),
-        },
-    )
+    return rows
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Sample:
+class _Sample(NamedTuple):
     """Held-out contexts of one feature."""
 
-    active: list[tuple[list[str], NDArray[np.float32]]]
-    """Tokens and the feature's activations, of contexts in which it is active."""
+    active: list[tuple[list[str], Indices, Indices]]
+    """Tokens of a context with the feature active, places of the active ones, and of others."""
     silent: list[list[str]]
-    marks: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
-    """Per active context: its active tokens, and as many others."""
 
 
 class _Half:
@@ -251,46 +152,38 @@ class _Half:
         self._ids = observed.ids[chosen]
         self._activations = sparse.csc_array(observed.activations[chosen])
         windows = observed.window[chosen]
-        self._starts = np.flatnonzero(np.diff(windows, prepend=-1))
+        # Windows are renumbered from 0, as every other one is missing in a half.
+        starts = np.flatnonzero(np.diff(windows, prepend=-1))
+        self._bounds = [*starts.tolist(), len(windows)]
         self._window = np.cumsum(np.diff(windows, prepend=windows[:1]) != 0)
 
-    def _column(self, feature: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _column(self, feature: int) -> tuple[Indices, NDArray[np.float32]]:
         span = slice(*self._activations.indptr[feature : feature + 2])
         return self._activations.indices[span].astype(np.int64), self._activations.data[span]
 
-    def windows_of(self, feature: int) -> NDArray[np.int64]:
-        """Numbers of the windows in which it is active."""
+    def windows_of(self, feature: int) -> Indices:
+        """Numbers of the windows in which the feature is active."""
         return np.unique(self._window[self._column(feature)[0]])
 
-    def _tokens(self, window: int) -> slice:
-        ends = [*self._starts[1:], len(self._ids)]
-        return slice(int(self._starts[window]), int(ends[window]))
-
     def _context(self, window: int, feature: int) -> tuple[list[str], NDArray[np.float32]]:
-        span = self._tokens(window)
+        start, stop = self._bounds[window], self._bounds[window + 1]
         rows, values = self._column(feature)
-        dense = np.zeros(span.stop - span.start, dtype=np.float32)
-        inside = (rows >= span.start) & (rows < span.stop)
-        dense[rows[inside] - span.start] = values[inside]
-        return [self._texts[token] for token in self._ids[span]], dense
+        dense = np.zeros(stop - start, dtype=np.float32)
+        inside = (rows >= start) & (rows < stop)
+        dense[rows[inside] - start] = values[inside]
+        return [self._texts[token] for token in self._ids[start:stop]], dense
 
-    def examples(
-        self, feature: int, count: int, categories: dict[str, tuple[int, ...]]
-    ) -> Examples:
+    def examples(self, feature: int, count: int, categories: Categories) -> Examples:
         rows, values = self._column(feature)
         mass = np.bincount(self._ids[rows], weights=values, minlength=len(self._texts))
-        seen = np.bincount(self._ids, minlength=len(self._texts))
-        strongest: dict[int, None] = {}
-        for row in rows[np.argsort(-values, kind="stable")]:
-            strongest[int(self._window[row])] = None
-            if len(strongest) == count:
-                break
-        found = [self._context(window, feature) for window in strongest]
+        # A dict keeps the order of insertion and takes each window once.
+        strongest = dict.fromkeys(self._window[rows[np.argsort(-values, kind="stable")]].tolist())
+        examples = [self._context(window, feature) for window in list(strongest)[:count]]
         return Examples(
             feature=feature,
-            contexts=tuple(tuple(tokens) for tokens, _ in found),
-            activations=tuple(tuple(map(float, dense)) for _, dense in found),
-            occurrences=seen,
+            contexts=tuple(tuple(tokens) for tokens, _ in examples),
+            activations=tuple(tuple(map(float, dense)) for _, dense in examples),
+            occurrences=np.bincount(self._ids, minlength=len(self._texts)),
             mass=mass.astype(np.float64),
             token_texts=self._texts,
             categories=categories,
@@ -298,46 +191,43 @@ class _Half:
 
     def sample(self, feature: int, count: int, rng: np.random.Generator) -> _Sample:
         with_it = self.windows_of(feature)
-        without = np.setdiff1d(np.arange(len(self._starts)), with_it)
-        active, marks = [], []
+        without = np.setdiff1d(np.arange(len(self._bounds) - 1), with_it)
+        active = []
         for window in rng.permutation(with_it)[:count]:
             tokens, dense = self._context(int(window), feature)
             on, off = np.flatnonzero(dense), np.flatnonzero(dense == 0)
-            active.append((tokens, dense))
-            marks.append((on, rng.permutation(off)[: len(on)]))
+            # As many others as active ones, so that long windows do not count more.
+            active.append((tokens, on, rng.permutation(off)[: len(on)]))
         silent = [self._context(int(w), feature)[0] for w in rng.permutation(without)[:count]]
-        return _Sample(active, silent, marks)
+        return _Sample(active, silent)
 
 
 def _scores(explanation: Explanation, sample: _Sample, feature: int) -> tuple[float, float]:
-    predicted = [_predicted(explanation, tokens, feature) for tokens, _ in sample.active]
+    """Detection and fuzzing."""
+    active = [_predicted(explanation, tokens, feature) for tokens, _, _ in sample.active]
     silent = [_predicted(explanation, tokens, feature) for tokens in sample.silent]
-    detection = area_under_curve(
-        np.array([values.max() for values in predicted]),
-        np.array([values.max() for values in silent]),
-    )
-    marked = [values[on] for values, (on, _) in zip(predicted, sample.marks, strict=True)]
-    other = [values[off] for values, (_, off) in zip(predicted, sample.marks, strict=True)]
-    return detection, area_under_curve(np.concatenate(marked), np.concatenate(other))
+    highest = (np.array([values.max() for values in part]) for part in (active, silent))
+    pairs = list(zip(active, sample.active, strict=True))
+    marked = np.concatenate([values[on] for values, (_, on, _) in pairs])
+    other = np.concatenate([values[off] for values, (_, _, off) in pairs])
+    return area_under_curve(*highest), area_under_curve(marked, other)
 
 
 def _predicted(explanation: Explanation, tokens: list[str], feature: int) -> NDArray[np.float64]:
     values = np.asarray(explanation.predict(tokens), dtype=np.float64)
     if values.shape != (len(tokens),) or not np.isfinite(values).all():
         raise InvalidInputError(
-            f"the explanation of feature {feature} predicted {values.shape} for {len(tokens)} "
-            "tokens; one finite number per token is expected"
+            f"an explanation must predict one finite number per token, got {values.shape} for "
+            f"{len(tokens)} tokens of feature {feature}"
         )
     return values
 
 
 def area_under_curve(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
-    """Probability that a positive scores above a negative, ties counting half (Mann-Whitney).
-
-    0.5 where either is empty.
-    """
+    """Probability that a positive scores above a negative; ties count half, 0.5 without either."""
     if not len(positive) or not len(negative):
         return 0.5
+    # The Mann-Whitney U statistic: ranks of the positives less the smallest sum they can have.
     ranks = rankdata(np.concatenate([positive, negative]))[: len(positive)]
     least = len(positive) * (len(positive) + 1) / 2
     return float((ranks.sum() - least) / (len(positive) * len(negative)))

@@ -13,9 +13,9 @@ ARCHITECTURE = "spike_slab"
 
 @dataclass
 class SpikeSlabSAEConfig(SAEConfig):  # type: ignore[misc]
-    """What a trained dictionary needs."""
+    """Configuration of a trained dictionary."""
 
-    # SAELens reads a configuration with plain data here and puts the object in its place after.
+    # SAELens constructs a configuration with plain data here and replaces it by the object after.
     metadata: Any = field(default_factory=SAEMetadata)
     presence_threshold: float = 0.5
     """Encoding for use is gamma * mu where gamma is above this, and exactly 0 elsewhere."""
@@ -28,7 +28,7 @@ class SpikeSlabSAEConfig(SAEConfig):  # type: ignore[misc]
 
 @dataclass
 class SpikeSlabTrainingSAEConfig(TrainingSAEConfig):  # type: ignore[misc]
-    """What training needs on top."""
+    """Configuration of a dictionary in training."""
 
     presence_threshold: float = 0.5
     alpha: float | None = None
@@ -36,36 +36,36 @@ class SpikeSlabTrainingSAEConfig(TrainingSAEConfig):  # type: ignore[misc]
     learn_alpha: bool = False
     """Learn one alpha per latent, beginning at ``alpha``."""
     target_l0: float | None = None
-    """Latents present per token that the weight of the KL is steered to; None leaves it fixed."""
+    """Number of latents present per token, reached by changing the KL's weight; None fixes it."""
     kl_coefficient: float = 1.0
     """Weight of the KL against the squared error: twice the variance of the observation noise."""
     kl_warm_up_steps: int = 0
     """Steps over which that weight grows from 0."""
     sharpness_start: float = 50.0
     sharpness_end: float = 200.0
-    """Of the relaxed spike: c at the beginning and at the end of annealing."""
+    """Sharpness c of the relaxed spike at the beginning and at the end of annealing."""
     anneal_steps: int = 0
-    """Steps over which c grows; 0 begins at its end."""
+    """Steps over which c grows; with 0 it is at its end from the start."""
     living_decay: float = 0.999
-    """Per step, of the running mean of every latent's presence."""
+    """Decay per step of the running mean of every latent's presence."""
     aux_loss_coefficient: float = 1.0
-    """Weight of the loss that lets dead latents explain what the living ones leave."""
+    """Weight of the loss by which dead latents reconstruct the remaining error."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained."""
+        """Check the ranges of the settings."""
         super().__post_init__()
         if self.alpha is not None and not 0 < self.alpha < 1:
-            raise ValueError(f"alpha={self.alpha} does not lie between 0 and 1")
+            raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}")
         if not 0 <= self.presence_threshold < 1:
-            raise ValueError(f"presence_threshold={self.presence_threshold} is not in [0, 1)")
+            raise ValueError(f"presence_threshold must be in [0, 1), got {self.presence_threshold}")
         if self.target_l0 is not None and not 0 < self.target_l0 < self.d_sae:
-            raise ValueError(f"target_l0={self.target_l0} is not in (0, {self.d_sae})")
+            raise ValueError(f"target_l0 must be in (0, {self.d_sae}), got {self.target_l0}")
         if not (math.isfinite(self.sharpness_end) and self.sharpness_start > 0):
             raise ValueError("the sharpness of the spike must be positive and finite")
 
     @property
     def prior(self) -> float:
-        """Alpha, or what it is by default."""
+        """Prior probability of presence at the beginning of training."""
         if self.alpha is not None:
             return self.alpha
         return 0.01 if self.target_l0 is None else self.target_l0 / self.d_sae

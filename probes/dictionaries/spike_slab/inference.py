@@ -1,12 +1,12 @@
-"""The spike-and-slab dictionary as it is used, and the encoder that training shares with it.
+"""The spike-and-slab dictionary in use, and the two heads that training shares with it.
 
-The slab head gives ``mu = softplus(x W_enc + b_enc)`` and ``ln sigma``, the spike head
+The slab head computes ``mu = softplus(x W_enc + b_enc)`` and ``ln sigma``, the spike head
 ``gamma = sigmoid(x W_gate + b_gate)``, the probability that the latent is present. Cost of
-encoding: two matrix products where other dictionaries have one.
+encoding: two matrix products where other dictionaries need one.
 
 What differs from Tonolini et al. (2019): the decoder is linear; mu is positive, so that a latent
-stands for one direction and not for it and its opposite; ``ln sigma`` is a line in the slab's
-pre-activation, per latent, rather than a third matrix.
+stands for one direction and not for it and its opposite; ``ln sigma`` is a linear function of the
+slab's pre-activation, per latent, instead of a third matrix.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Posterior(NamedTuple):
     """Logarithm of the standard deviation, if present."""
 
 
-class SpikeSlabSAE(SAE[SpikeSlabSAEConfig]):  # type: ignore[misc]
-    """A trained spike-and-slab dictionary."""
+class SpikeSlabHeads(SAE[Any]):  # type: ignore[misc]
+    """What training and use have in common: two encoder heads and a linear decoder."""
 
     b_enc: nn.Parameter
     W_gate: nn.Parameter
@@ -45,23 +45,82 @@ class SpikeSlabSAE(SAE[SpikeSlabSAEConfig]):  # type: ignore[misc]
     b_sigma: nn.Parameter
     presence_rate: Tensor
 
+    def initialize_heads(self, *, prior: float) -> None:
+        """Create the parameters that other dictionaries do not have."""
+
+        def vector(value: float) -> nn.Parameter:
+            size = (self.cfg.d_sae,)
+            return nn.Parameter(torch.full(size, value, dtype=self.dtype, device=self.device))
+
+        self.b_enc = vector(0.0)
+        # The spike must separate presence from absence: start twice as steep as the slab.
+        self.W_gate = nn.Parameter(2 * self.W_enc.detach().clone())
+        self.b_gate = vector(math.log(prior / (1 - prior)))
+        self.r_sigma = vector(0.0)
+        self.b_sigma = vector(-2.0)
+        self.register_buffer("presence_rate", vector(prior).detach())
+
+    def posterior_and_slab(
+        self, x: Float[Tensor, "*batch d_in"]
+    ) -> tuple[Posterior, Float[Tensor, "*batch d_sae"]]:
+        """The distribution of every latent, and the slab's pre-activation."""
+        centred = self.process_sae_in(x)
+        slab = self.hook_sae_acts_pre(centred @ self.W_enc + self.b_enc)
+        gamma = torch.sigmoid(centred @ self.W_gate + self.b_gate)
+        # Unbounded, exp(2 log_sigma) in the KL overflows in the first steps of training.
+        log_sigma = (self.b_sigma + self.r_sigma * slab).clamp(*_LOG_SIGMA)
+        return Posterior(gamma, nn.functional.softplus(slab), log_sigma), slab
+
+    def expected(self, latents: Posterior) -> Float[Tensor, "*batch d_sae"]:
+        """``gamma mu`` above the presence threshold, else exactly 0."""
+        present = latents.gamma > self.cfg.presence_threshold
+        values: Tensor = latents.gamma * latents.mu * present
+        return values
+
+    def decode(self, feature_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_in"]:
+        """A linear map with SAELens's hooks, as in other dictionaries."""
+        out = self.hook_sae_recons(feature_acts @ self.W_dec + self.b_dec)
+        restored: Tensor = self.reshape_fn_out(
+            self.run_time_activation_norm_fn_out(out), self.d_head
+        )
+        return restored
+
+    @torch.no_grad()
+    def fold_activation_norm_scaling_factor(self, scaling_factor: float) -> None:
+        """Fold the scale of the states into the weights; the spike head is a second encoder."""
+        super().fold_activation_norm_scaling_factor(scaling_factor)
+        self.W_gate.data *= scaling_factor
+
+    def fold_W_dec_norm(self) -> None:
+        """Refused.
+
+        Raises:
+            NotImplementedError: always, as a softplus is not homogeneous.
+        """
+        raise NotImplementedError(
+            "decoder norms of a spike-and-slab dictionary cannot be folded into its encoder: its "
+            "slab is a softplus, which does not scale; normalise decoder rows where you need them"
+        )
+
+
+class SpikeSlabSAE(SpikeSlabHeads):
+    """A trained spike-and-slab dictionary."""
+
+    cfg: SpikeSlabSAEConfig
+
     def initialize_weights(self) -> None:
-        """Zeros for the biases: a trained dictionary's weights are loaded over them."""
+        """Placeholders: the weights of a trained dictionary are loaded over them."""
         super().initialize_weights()
-        initialize_heads(self, prior=0.01)
+        self.initialize_heads(prior=0.01)
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """The expected value ``gamma mu`` where presence exceeds the threshold, else exactly 0."""
-        found: Tensor = self.hook_sae_acts_post(expected(self, self.posterior(x)))
-        return found
-
-    def decode(self, feature_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_in"]:
-        """A linear map, as in other dictionaries."""
-        return decode(self, feature_acts)
+        activations: Tensor = self.hook_sae_acts_post(self.expected(self.posterior(x)))
+        return activations
 
     def posterior(self, x: Float[Tensor, "*batch d_in"]) -> Posterior:
         """The distribution of every latent."""
-        return posterior(self, self.process_sae_in(x))[0]
+        return self.posterior_and_slab(x)[0]
 
     def presence(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Probability of every latent of being present."""
@@ -73,78 +132,13 @@ class SpikeSlabSAE(SAE[SpikeSlabSAEConfig]):  # type: ignore[misc]
     ) -> Float[Tensor, "sample *batch d_sae"]:
         """Draws from the posterior: 0 where a latent is absent, a Gaussian where it is present.
 
-        Decoded, their spread is what the dictionary does not know about ``x``.
+        Decode them: their spread is the dictionary's uncertainty about ``x``.
         """
-        found = self.posterior(x)
-        # Drawn on the CPU, so that a seed means the same on every device.
+        latents = self.posterior(x)
+        # On the CPU, so that a seed means the same on every device.
         generator = torch.Generator().manual_seed(seed)
-        shape = (samples, *found.mu.shape)
-        device, dtype = found.mu.device, found.mu.dtype
-        present = torch.rand(shape, generator=generator).to(device, dtype) < found.gamma
+        shape = (samples, *latents.mu.shape)
+        device, dtype = latents.mu.device, latents.mu.dtype
+        present = torch.rand(shape, generator=generator).to(device, dtype) < latents.gamma
         noise = torch.randn(shape, generator=generator).to(device, dtype)
-        return (found.mu + found.log_sigma.exp() * noise) * present
-
-    def fold_activation_norm_scaling_factor(self, scaling_factor: float) -> None:
-        """Take in states that are not scaled; the spike head is a second encoder."""
-        super().fold_activation_norm_scaling_factor(scaling_factor)
-        fold_scale(self, scaling_factor)
-
-    def fold_W_dec_norm(self) -> None:
-        """Refused.
-
-        Raises:
-            NotImplementedError: a softplus does not scale.
-        """
-        refuse_folding()
-
-
-def initialize_heads(sae: Any, *, prior: float) -> None:
-    """The parameters that other dictionaries do not have."""
-
-    def vector(value: float) -> nn.Parameter:
-        return nn.Parameter(torch.full((sae.cfg.d_sae,), value, dtype=sae.dtype, device=sae.device))
-
-    sae.b_enc = vector(0.0)
-    # The spike is to tell presence from absence: twice as steep as the slab.
-    sae.W_gate = nn.Parameter(2 * sae.W_enc.detach().clone())
-    sae.b_gate = vector(math.log(prior / (1 - prior)))
-    sae.r_sigma = vector(0.0)
-    sae.b_sigma = vector(-2.0)
-    sae.register_buffer("presence_rate", vector(prior).detach())
-
-
-def posterior(
-    sae: Any, centred: Float[Tensor, "*batch d_in"]
-) -> tuple[Posterior, Float[Tensor, "*batch d_sae"]]:
-    """The distribution of every latent, and the slab's pre-activation, of processed input."""
-    slab = sae.hook_sae_acts_pre(centred @ sae.W_enc + sae.b_enc)
-    gamma = torch.sigmoid(centred @ sae.W_gate + sae.b_gate)
-    log_sigma = (sae.b_sigma + sae.r_sigma * slab).clamp(*_LOG_SIGMA)
-    return Posterior(gamma, nn.functional.softplus(slab), log_sigma), slab
-
-
-def expected(sae: Any, found: Posterior) -> Float[Tensor, "*batch d_sae"]:
-    """``gamma mu`` above the presence threshold, else 0."""
-    values: Tensor = found.gamma * found.mu * (found.gamma > sae.cfg.presence_threshold)
-    return values
-
-
-def decode(sae: Any, feature_acts: Tensor) -> Tensor:
-    """SAELens's linear decoder with its hooks."""
-    out = sae.hook_sae_recons(feature_acts @ sae.W_dec + sae.b_dec)
-    restored: Tensor = sae.reshape_fn_out(sae.run_time_activation_norm_fn_out(out), sae.d_head)
-    return restored
-
-
-@torch.no_grad()
-def fold_scale(sae: Any, scaling_factor: float) -> None:
-    """What SAELens does to ``W_enc``, done to the spike head."""
-    sae.W_gate.data *= scaling_factor
-
-
-def refuse_folding() -> None:
-    """Say why decoder norms cannot be folded into the encoder."""
-    raise NotImplementedError(
-        "decoder norms of a spike-and-slab dictionary cannot be folded into its encoder: its slab "
-        "is a softplus, which does not scale; use normalised decoder rows where you need them"
-    )
+        return (latents.mu + latents.log_sigma.exp() * noise) * present

@@ -5,10 +5,10 @@ Loss per token: squared error of the decoded sample, plus the weighted KL of pos
 ``(mu + sigma eps) sigmoid(c (eta + gamma - 1))`` with c annealed up and the weight warmed up.
 
 With ``target_l0`` the weight is steered so that so many latents are present per token, as in
-constrained variational inference (Rezende and Viola 2018, "Taming VAEs"): more present than asked,
-more weight. A learned alpha alone would not give sparsity, since the KL is least where alpha is
-the latent's own rate. Cost: about twice that of a top-k dictionary (a second encoder and two
-random numbers per latent).
+constrained variational inference (Rezende and Viola 2018, "Taming VAEs"): while more are present
+than the target, the weight grows. A learned alpha alone would not make latents sparse, since the KL
+is least where alpha is the latent's own rate. Cost: about twice that of a top-k dictionary (a
+second encoder and two random numbers per latent).
 """
 
 from __future__ import annotations
@@ -27,15 +27,7 @@ from sae_lens.saes.topk_sae import calculate_topk_aux_acts
 from torch import Tensor, nn
 
 from ed_interp.probes.dictionaries.spike_slab.config import SpikeSlabTrainingSAEConfig
-from ed_interp.probes.dictionaries.spike_slab.inference import (
-    Posterior,
-    decode,
-    expected,
-    fold_scale,
-    initialize_heads,
-    posterior,
-    refuse_folding,
-)
+from ed_interp.probes.dictionaries.spike_slab.inference import Posterior, SpikeSlabHeads
 from ed_interp.probes.dictionaries.spike_slab.posterior import (
     annealed,
     kl_divergence,
@@ -43,27 +35,21 @@ from ed_interp.probes.dictionaries.spike_slab.posterior import (
 )
 
 _STEERING = 0.05
-"""Relative change of the KL's weight per step for twice the L0 that was asked for."""
+"""Relative change of the KL's weight per step when L0 is twice its target."""
 _WEIGHT = (1e-4, 1e4)
 _TRAINING_ONLY = ("kl_weight", "alpha_logit")
 
 
-class SpikeSlabTrainingSAE(TrainingSAE[SpikeSlabTrainingSAEConfig]):  # type: ignore[misc]
+class SpikeSlabTrainingSAE(SpikeSlabHeads, TrainingSAE[SpikeSlabTrainingSAEConfig]):  # type: ignore[misc]
     """A spike-and-slab dictionary in training."""
 
-    b_enc: nn.Parameter
-    W_gate: nn.Parameter
-    b_gate: nn.Parameter
-    r_sigma: nn.Parameter
-    b_sigma: nn.Parameter
-    presence_rate: Tensor
     kl_weight: Tensor
     alpha_logit: Tensor
 
     def initialize_weights(self) -> None:
-        """SAELens's own, then the heads; alpha as a parameter or as a constant."""
+        """SAELens's own weights, then the heads; alpha is a parameter or a constant."""
         super().initialize_weights()
-        initialize_heads(self, prior=self.cfg.prior)
+        self.initialize_heads(prior=self.cfg.prior)
         self.register_buffer("kl_weight", torch.ones((), device=self.device))
         prior = torch.full((self.cfg.d_sae,), self.cfg.prior, device=self.device)
         if self.cfg.learn_alpha:
@@ -77,33 +63,30 @@ class SpikeSlabTrainingSAE(TrainingSAE[SpikeSlabTrainingSAEConfig]):  # type: ig
 
     def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Deterministic encoding and the slab's pre-activation."""
-        found, slab = posterior(self, self.process_sae_in(x))
-        return self.hook_sae_acts_post(expected(self, found)), slab
-
-    def decode(self, feature_acts: Tensor) -> Tensor:
-        """A linear map, as in other dictionaries."""
-        return decode(self, feature_acts)
+        latents, slab = self.posterior_and_slab(x)
+        return self.hook_sae_acts_post(self.expected(latents)), slab
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        """One step's losses; ``feature_acts`` are the deterministic ones, which living goes by."""
-        found, slab = posterior(self, self.process_sae_in(step_input.sae_in))
+        """One step's losses; ``feature_acts`` are the deterministic ones."""
+        latents, slab = self.posterior_and_slab(step_input.sae_in)
         sharpness = annealed(
             step_input.n_training_steps,
             self.cfg.anneal_steps,
             start=self.cfg.sharpness_start,
             end=self.cfg.sharpness_end,
         )
-        spike = relaxed_spike(found.gamma, torch.rand_like(found.gamma), sharpness)
-        noise = torch.randn_like(found.mu)
-        sae_out = self.decode((found.mu + found.log_sigma.exp() * noise) * spike)
+        spike = relaxed_spike(latents.gamma, torch.rand_like(latents.gamma), sharpness)
+        noise = torch.randn_like(latents.mu)
+        sae_out = self.decode((latents.mu + latents.log_sigma.exp() * noise) * spike)
         mse = self.mse_loss_fn(sae_out, step_input.sae_in).sum(-1).mean()
         alpha = torch.sigmoid(self.alpha_logit)
-        kl = kl_divergence(found.gamma, found.mu, found.log_sigma, alpha).sum(-1).mean()
+        kl = kl_divergence(*latents, alpha).sum(-1).mean()
         weight = step_input.coefficients["kl"] * self.kl_weight
-        feature_acts = expected(self, found).detach()
+        # SAELens's trainer calls a latent dead by these. Sampled ones would never be 0.
+        feature_acts = self.expected(latents).detach()
         aux = self.calculate_aux_loss(step_input, feature_acts, slab, sae_out)
         losses = {"mse_loss": mse, "kl_loss": weight * kl, **aux}
-        self._track(found)
+        self._track(latents)
         return TrainStepOutput(
             sae_in=step_input.sae_in,
             sae_out=sae_out,
@@ -121,10 +104,7 @@ class SpikeSlabTrainingSAE(TrainingSAE[SpikeSlabTrainingSAEConfig]):  # type: ig
         hidden_pre: Float[Tensor, "batch d_sae"],
         sae_out: Float[Tensor, "batch d_in"],
     ) -> dict[str, Tensor]:
-        """Dead latents explain what the living ones leave, as for top-k (Gao et al. 2024, A.2).
-
-        Their gates, which that loss does not reach, are pulled up besides.
-        """
+        """Dead latents reconstruct the remaining error, as for top-k (Gao et al. 2024, A.2)."""
         dead = step_input.dead_neuron_mask
         count = 0 if dead is None else int(dead.sum())
         if dead is None or not count:
@@ -134,30 +114,24 @@ class SpikeSlabTrainingSAE(TrainingSAE[SpikeSlabTrainingSAEConfig]):  # type: ig
         residual = (step_input.sae_in - sae_out).detach()
         error = (acts.relu() @ self.W_dec - residual).square().sum(-1).mean()
         scale = self.cfg.aux_loss_coefficient * min(count / wanted, 1.0)
+        # No gradient of that error reaches the gates, which decide whether a latent is present.
         gates = -self.b_gate[dead].mean()
         return {"auxiliary_reconstruction_loss": scale * error, "gate_revival_loss": scale * gates}
 
     @torch.no_grad()
-    def _track(self, found: Posterior) -> None:
-        """Running presence per latent, and the weight of the KL steered to the L0 asked for."""
-        rate = found.gamma.mean(0)
-        self.presence_rate.lerp_(rate.to(self.presence_rate.dtype), 1 - self.cfg.living_decay)
+    def _track(self, latents: Posterior) -> None:
+        """Update each latent's running presence, and steer the weight of the KL to the target."""
+        rate = latents.gamma.mean(0).to(self.presence_rate.dtype)
+        self.presence_rate.lerp_(rate, 1 - self.cfg.living_decay)
         if self.cfg.target_l0 is not None:
-            present = (found.gamma > self.cfg.presence_threshold).sum(-1).float().mean()
+            present = (latents.gamma > self.cfg.presence_threshold).sum(-1).float().mean()
+            # Multiplicative, as the right weight is unknown over several orders of magnitude; the
+            # clamp keeps an early step with hundreds present from overshooting.
             excess = (present / self.cfg.target_l0 - 1).clamp(-1, 1)
             self.kl_weight.mul_(torch.exp(_STEERING * excess)).clamp_(*_WEIGHT)
 
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
-        """Leave out what only training needs."""
+        """Drop what only training needs."""
         super().process_state_dict_for_saving_inference(state_dict)
         for name in _TRAINING_ONLY:
             state_dict.pop(name)
-
-    def fold_activation_norm_scaling_factor(self, scaling_factor: float) -> None:
-        """Take in states that are not scaled; the spike head is a second encoder."""
-        super().fold_activation_norm_scaling_factor(scaling_factor)
-        fold_scale(self, scaling_factor)
-
-    def fold_W_dec_norm(self) -> None:
-        """Refused, as in the trained one."""
-        refuse_folding()

@@ -3,23 +3,14 @@
 An estimator works on a *chain* of representations of one population (the residual stream before
 and after each block) and returns one pointwise term per block and row, in bits, whose weighted
 mean is the estimate. Intervals, paired comparisons and the sharing of work between processes all
-need the terms; a single number would not do.
-
-    @register("correlation")
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Correlation(Estimator):
-        column: int = option(0, help="Column of each side that is used.", min=0)
-
-        def pair(self, x, y, *, weights=None, seed=0, max_bytes=DEFAULT_MAX_BYTES):
-            ...
-
-An estimator of another package is named in the entry-point group ``ed_interp.estimators``.
+need the terms; a single number would not do. How to write one is in CONTRIBUTING.md.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +22,7 @@ from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import Options
-from ed_interp.probes.emergence.estimators.rows import flat_weights, population_entropy
+from ed_interp.probes.emergence.estimators.rows import population_entropy, population_weights
 from ed_interp.progress import Progress
 from ed_interp.statistics import Interval, bootstrap_interval
 
@@ -107,6 +98,67 @@ class Terms:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Some populations with equally many sites and rows, the chains of a batch laid flat."""
+
+    chains: list[list[Tensor]]
+    """Per element the sites ``row d``, whose widths may differ."""
+    shape: tuple[int, ...]
+    """The batch axes that callers see."""
+    given: Tensor | None
+    """Weights as callers gave them."""
+    weights: Float[Tensor, "*#batch row"]
+    """The same, summing to 1."""
+
+    @classmethod
+    def of(cls, chains: list[list[Tensor]], shape: tuple[int, ...], given: Tensor | None) -> Batch:
+        """The batch with its weights made to sum to 1, or refused."""
+        weights = population_weights(given, shape, len(chains[0][0]))
+        return cls(chains, shape, given, weights)
+
+    @classmethod
+    def of_states(cls, states: Tensor, given: Tensor | None) -> Batch:
+        """The batch of ``*batch site row d`` states."""
+        check_chain(states)
+        flat = states.reshape(-1, *states.shape[-3:])
+        return cls.of([list(chain) for chain in flat], tuple(states.shape[:-3]), given)
+
+    @property
+    def blocks(self) -> int:
+        """Number of neighbouring pairs of sites."""
+        return len(self.chains[0]) - 1
+
+    def each(self) -> list[tuple[list[Tensor], Float[Tensor, "row"]]]:
+        """The sites and the weights of every element."""
+        return list(zip(self.chains, self.flat(self.weights), strict=True))
+
+    def flat(self, weights: Float[Tensor, "*#batch row"]) -> Float[Tensor, "element row"]:
+        """One line of weights for every element."""
+        rows = weights.shape[-1]
+        return weights.expand(*self.shape, rows).reshape(-1, rows)
+
+    def mask(self) -> Bool[Tensor, "element block"]:
+        """A flag that holds nowhere yet."""
+        return torch.zeros(len(self.chains), self.blocks, dtype=torch.bool)
+
+    def result(
+        self,
+        terms: Float[Tensor, "element block row"],
+        limits: Sequence[float],
+        settings: Mapping[str, Any],
+        flags: Mapping[str, Bool[Tensor, "element block"]],
+    ) -> Terms:
+        """What callers get, with their batch axes."""
+        return Terms(
+            terms=terms.reshape(*self.shape, *terms.shape[1:]),
+            weights=self.weights,
+            limit=torch.tensor(limits, dtype=torch.float64).reshape(self.shape),
+            settings=settings,
+            flags={name: mask.reshape(*self.shape, -1) for name, mask in flags.items()},
+        )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimator(Options, abc.ABC):
     """Base of all estimators; the fields of a subclass, made by ``option``, are its options."""
@@ -163,24 +215,24 @@ class Estimator(Options, abc.ABC):
         Raises:
             InvalidInputError: as :meth:`pair`, or fewer than two sites or rows.
         """
-        check_chain(states)
-        batch, (sites, rows) = states.shape[:-3], states.shape[-3:-1]
-        normal, flat = flat_weights(weights, batch, rows)
-        chains = list(zip(states.reshape(-1, *states.shape[-3:]), flat, strict=True))
+        return self.run(Batch.of_states(states, weights), seed=seed, max_bytes=max_bytes)
+
+    def run(self, batch: Batch, *, seed: int, max_bytes: int) -> Terms:
+        """Terms of every chain: here, of one pair after the other."""
         # One seed for all: differences between blocks have less Monte Carlo error.
         pairs = [
-            self.pair(chain[site], chain[site + 1], weights=own, seed=seed, max_bytes=max_bytes)
-            for chain, own in chains
-            for site in range(sites - 1)
+            self.pair(x, y, weights=own, seed=seed, max_bytes=max_bytes)
+            for sites, own in batch.each()
+            for x, y in itertools.pairwise(sites)
         ]
-        limits = [population_entropy(chain, own) for chain, own in chains]
-        return Terms(
-            terms=torch.stack([one.terms[0] for one in pairs]).reshape(*batch, sites - 1, rows),
-            weights=normal,
-            limit=torch.tensor(limits, dtype=torch.float64).reshape(batch),
-            settings=pairs[0].settings,
-            flags=_joined([one.flags for one in pairs], (*batch, sites - 1)),
-        )
+        flags: dict[str, Tensor] = {}
+        for place, pair in enumerate(pairs):
+            for name, holds in pair.flags.items():
+                flags.setdefault(name, batch.mask()).view(-1)[place] = holds
+        limits = [population_entropy(sites, own) for sites, own in batch.each()]
+        terms = torch.stack([pair.terms[0] for pair in pairs])
+        terms = terms.reshape(len(batch.chains), batch.blocks, -1)
+        return batch.result(terms, limits, pairs[0].settings, flags)
 
     def for_population(self: E, *, d: int, n: int) -> E:
         """The same estimator, settings that depend on the size of a population made definite.
@@ -221,15 +273,7 @@ class ChainEstimator(Estimator):
     """Base of estimators in which neighbouring blocks, or whole batches, share work."""
 
     @abc.abstractmethod
-    def run(
-        self,
-        chains: list[list[Tensor]],
-        batch: tuple[int, ...],
-        weights: Tensor | None,
-        seed: int,
-        max_bytes: int,
-    ) -> Terms:
-        """Terms of every chain, a list of sites ``row d`` whose widths may differ."""
+    def run(self, batch: Batch, *, seed: int, max_bytes: int) -> Terms: ...
 
     def pair(
         self,
@@ -242,31 +286,7 @@ class ChainEstimator(Estimator):
     ) -> Terms:
         """Information between ``x`` and ``y``: the chain of these two sites."""
         check_pair(x, y)
-        return self.run([[x, y]], (), weights, seed, max_bytes)
-
-    def chain(
-        self,
-        states: Float[Tensor, "*batch site row d"],
-        *,
-        weights: Shaped[Tensor, "*#batch row"] | None = None,
-        seed: int = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Terms:
-        """Information between neighbouring sites, for every batch element."""
-        check_chain(states)
-        chains = [list(one) for one in states.reshape(-1, *states.shape[-3:])]
-        return self.run(chains, tuple(states.shape[:-3]), weights, seed, max_bytes)
-
-
-def _joined(
-    flags: Sequence[Mapping[str, Tensor]], shape: tuple[int, ...]
-) -> dict[str, Bool[Tensor, "*batch block"]]:
-    """Flags of single pairs as masks over all of them."""
-    unset = torch.zeros(1, dtype=torch.bool)
-    return {
-        name: torch.cat([one.get(name, unset).reshape(1) for one in flags]).reshape(shape)
-        for name in dict.fromkeys(name for one in flags for name in one)
-    }
+        return self.run(Batch.of([[x, y]], (), weights), seed=seed, max_bytes=max_bytes)
 
 
 def check_pair(x: Tensor, y: Tensor) -> None:
@@ -311,14 +331,7 @@ def flags_of(
 ) -> tuple[str, ...]:
     """What a reader must know before believing an estimate (see :data:`GENERAL_FLAGS`).
 
-    Args:
-        bits: The estimate.
-        ci_low: Lower end of its interval.
-        limit: Entropy of the population in bits.
-        rows: Number of distinct rows.
-        constant: Whether one side is the same in every row.
-        half_precision: Whether the states were 16-bit floats.
-        own: The estimator's own flags of this value (:attr:`Terms.flags`), which come last.
+    ``own`` are the estimator's own flags of this value (:attr:`Terms.flags`), which come last.
     """
     if not math.isfinite(bits):
         raise InvalidInputError(f"the estimate must be a finite number of bits, got {bits}")

@@ -29,8 +29,9 @@ Cost: ``n d^2`` for each site and each block: 0.3 s a block at n = 2,000 and d =
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -38,14 +39,13 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ed_interp.options import option
-from ed_interp.probes.emergence.estimators.base import ChainEstimator, Terms
 from ed_interp.probes.emergence.estimators.registry import register
-from ed_interp.probes.emergence.estimators.rows import (
-    counted_rows,
-    flat_weights,
-    population_entropy,
+from ed_interp.probes.emergence.estimators.rows import counted_rows
+from ed_interp.probes.emergence.estimators.tables import (
+    DensityEstimator,
+    Margins,
+    whitened,
 )
-from ed_interp.probes.emergence.estimators.tables import Margins, Whitened, whitened
 
 # Largest squared correlation: what is nearer to 1 is 1 but for rounding.
 _CEILING = 1 - 1e-10
@@ -56,7 +56,7 @@ _CHANCE = 0.9793
 
 @register("gaussian")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Gaussian(ChainEstimator):
+class Gaussian(DensityEstimator):
     """The ``gaussian`` estimator; see the module for what it computes and costs."""
 
     flags: ClassVar[Mapping[str, str]] = {
@@ -74,66 +74,42 @@ class Gaussian(ChainEstimator):
         "raw", help="Columns as they are (raw), or made normal by their ranks (rank)."
     )
 
-    @torch.no_grad()
-    def run(
-        self,
-        chains: list[list[Tensor]],
-        batch: tuple[int, ...],
-        weights: Tensor | None,
-        seed: int,
-        max_bytes: int,
-    ) -> Terms:
-        """Terms of every chain; each site is whitened once. ``seed`` has no effect."""
-        rows, blocks = len(chains[0][0]), len(chains[0]) - 1
-        normal, flat = flat_weights(weights, batch, rows)
-        terms = torch.zeros(len(chains), blocks, rows, dtype=torch.float64)
-        flags: dict[str, Tensor] = {}
-        for index, (sites, own) in enumerate(zip(chains, flat, strict=True)):
-            counted, share, kept = counted_rows(sites, own)
-            share = share.to(kept[0].device)
-            white = [whitened(x, share, self.margins) for x in kept]
-            for block in range(blocks):
-                bits, raised = _fit(white[block], white[block + 1], share, self.correction)
-                terms[index, block, counted] = bits.cpu()
-                for flag in raised:
-                    mask = flags.setdefault(flag, torch.zeros(len(chains), blocks).bool())
-                    mask[index, block] = True
-        limits = [population_entropy(sites, own) for sites, own in zip(chains, flat, strict=True)]
-        return Terms(
-            terms=terms.reshape(*batch, blocks, rows),
-            weights=normal,
-            limit=torch.tensor(limits, dtype=torch.float64).reshape(batch),
-            settings=self.recorded(),
-            flags={name: mask.reshape(*batch, blocks) for name, mask in flags.items()},
-        )
+    def each_block(
+        self, sites: list[Tensor], share: Tensor, *, seed: int, max_bytes: int
+    ) -> Iterator[tuple[Tensor, list[str]]]:
+        share = share.to(sites[0].device)
+        # Each site once: it serves two blocks.
+        white = [whitened(site, share, self.margins) for site in sites]
+        for x, y in itertools.pairwise(white):
+            yield _fit(x, y, share, self.correction)
 
 
-def _fit(x: Whitened, y: Whitened, weights: Tensor, correction: str) -> tuple[Tensor, list[str]]:
+def _fit(x: Tensor, y: Tensor, weights: Tensor, correction: str) -> tuple[Tensor, list[str]]:
     """Pointwise terms in bits, whose weighted mean is the corrected estimate, and flags."""
     dof, flags = degrees_of_freedom(weights), []
-    enough = dof >= _ROWS_PER_COLUMN * (x.width + y.width)
+    enough = dof >= _ROWS_PER_COLUMN * (x.shape[1] + y.shape[1])
     how = ("analytic" if enough else "spectral") if correction == "auto" else correction
     # The analytic correction is finite only with more degrees of freedom than columns.
-    if how == "spectral" or (how == "analytic" and dof <= x.width + y.width + 1):
+    if how == "spectral" or (how == "analytic" and dof <= x.shape[1] + y.shape[1] + 1):
         most = most_components(dof)
-        if max(x.width, y.width) > most:
+        if max(x.shape[1], y.shape[1]) > most:
             flags.append("projected")
-        x, y = (Whitened(side.scores[:, :most]) for side in (x, y))
+        x, y = x[:, :most], y[:, :most]
     if how == "spectral":
         flags.append("shrunk")
-    if min(x.width, y.width) == 0:
+    if min(x.shape[1], y.shape[1]) == 0:
         return torch.zeros_like(weights), []
     u, v, squared = _canonical(x, y, weights)
     if bool((squared >= _CEILING).any()):
         flags.append("ill-conditioned")
     if how == "spectral":
-        kept = shrunk_correlations(squared.tolist(), x.width, y.width, dof)
+        kept = shrunk_correlations(squared.tolist(), x.shape[1], y.shape[1], dof)
         true = torch.tensor(kept, dtype=torch.float64, device=squared.device)
     else:
         true = squared
     nats = float(-0.5 * torch.log1p(-true).sum())
     if how == "analytic":
-        nats -= chance_nats(x.width, y.width, dof)
+        nats -= chance_nats(x.shape[1], y.shape[1], dof)
     rho = true.sqrt()
     # The log ratio of the Gaussian densities in canonical variates, but for its constant, which
     # is set so that the mean of the terms is the corrected value.
@@ -153,12 +129,10 @@ def most_components(dof: float) -> int:
     return max(1, math.floor(dof / 4))
 
 
-def _canonical(x: Whitened, y: Whitened, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _canonical(x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Canonical variates of both sides, and their squared correlations."""
-    left, values, right = torch.linalg.svd(
-        (x.scores * weights[:, None]).T @ y.scores, full_matrices=False
-    )
-    return x.scores @ left, y.scores @ right.T, values.square().clamp(max=_CEILING)
+    left, values, right = torch.linalg.svd((x * weights[:, None]).T @ y, full_matrices=False)
+    return x @ left, y @ right.T, values.square().clamp(max=_CEILING)
 
 
 @torch.no_grad()
@@ -172,13 +146,7 @@ def log_mean_ratio(
     """``log E[p(x, y) / (p(x) p(y))]`` in nats over rows paired at random, p the fitted Gaussian.
 
     0 but for chance where the margins are Gaussian: the ratio integrates to 1 over their product.
-
-    Args:
-        x: Rows of one side.
-        y: The same rows of the other side.
-        weights: Weights that sum to 1.
-        chosen: Indices of rows; each of them is paired with each other.
-        margins: Margins of the Gaussian.
+    ``chosen`` are indices of rows; each of them is paired with each other.
     """
     _, share, kept = counted_rows((x, y), weights)
     share = share.to(x.device)
@@ -186,9 +154,9 @@ def log_mean_ratio(
     place = ((weights > 0).cumsum(0) - 1)[chosen].to(x.device)
     dof = degrees_of_freedom(share)
     sides = [whitened(z, share, margins) for z in kept]
-    if dof < _ROWS_PER_COLUMN * (sides[0].width + sides[1].width):
-        sides = [Whitened(side.scores[:, : most_components(dof)]) for side in sides]
-    if min(side.width for side in sides) == 0:
+    if dof < _ROWS_PER_COLUMN * (sides[0].shape[1] + sides[1].shape[1]):
+        sides = [side[:, : most_components(dof)] for side in sides]
+    if min(side.shape[1] for side in sides) == 0:
         return 0.0
     u, v, squared = _canonical(sides[0], sides[1], share)
     u, v, rho = u[place], v[place], squared.sqrt()

@@ -29,32 +29,22 @@ rows, all distances: ``n^2 (d_x + d_y)`` operations, 1.5 s at 5,000 rows.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.special import digamma
 from torch import Tensor
 
 from ed_interp.options import option
-from ed_interp.probes.emergence.estimators.base import (
-    DEFAULT_MAX_BYTES,
-    SATURATED_SHARE,
-    Estimator,
-    Terms,
-    check_pair,
-)
+from ed_interp.probes.emergence.estimators.base import SATURATED_SHARE
 from ed_interp.probes.emergence.estimators.registry import register
-from ed_interp.probes.emergence.estimators.rows import (
-    counted_rows,
-    population_entropy,
-    population_weights,
-)
-from ed_interp.probes.emergence.estimators.tables import Margins, scaled
+from ed_interp.probes.emergence.estimators.tables import DensityEstimator, Margins, scaled
 
 Array = NDArray[np.float64]
 
@@ -65,7 +55,7 @@ _LOG2 = math.log(2)
 
 @register("ksg")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class KSG(Estimator):
+class KSG(DensityEstimator):
     """The ``ksg`` estimator; see the module for what it computes and costs."""
 
     citation = (
@@ -88,35 +78,20 @@ class KSG(Estimator):
         "raw", help="Columns as they are (raw), or made normal by their ranks (rank)."
     )
 
-    @torch.no_grad()
-    def pair(
-        self,
-        x: Float[Tensor, "row d_x"],
-        y: Float[Tensor, "row d_y"],
-        *,
-        weights: Shaped[Tensor, "row"] | None = None,
-        seed: int = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Terms:
-        """Information between ``x`` and ``y``: terms of shape ``1 row``; ``seed`` has no effect."""
-        check_pair(x, y)
-        normal = population_weights(weights, (), len(x))
-        counted, share, sides = counted_rows((x, y), normal)
-        terms = torch.zeros(1, len(x), dtype=torch.float64)
-        flags: dict[str, Tensor] = {}
-        if len(share) > 1:
-            sides = [scaled(side, share.to(side.device), self.margins) for side in sides]
-            nats, ties = self._nats(sides[0], sides[1], share, max_bytes)
-            terms[0, counted] = torch.from_numpy(nats / _LOG2)
-            bits = float(terms[0, counted] @ share)
+    def each_block(
+        self, sites: list[Tensor], share: Tensor, *, seed: int, max_bytes: int
+    ) -> Iterator[tuple[Tensor, list[str]]]:
+        scales = [scaled(site, share.to(site.device), self.margins) for site in sites]
+        for x, y in itertools.pairwise(scales):
+            if len(share) < 2:
+                yield torch.zeros(len(share), dtype=torch.float64), []
+                continue
+            nats, ties = self._nats(x, y, share, max_bytes)
+            terms = torch.from_numpy(nats / _LOG2)
             most = float(digamma(len(share)) - digamma(min(self.neighbours, len(share) - 1)))
-            # Ties have their own ceiling, the entropy of the labels.
-            if ties:
-                flags["ties"] = torch.ones(1, dtype=torch.bool)
-            elif bits * _LOG2 >= SATURATED_SHARE * most:
-                flags["at-log-n"] = torch.ones(1, dtype=torch.bool)
-        limit = torch.tensor(population_entropy([x, y], normal), dtype=torch.float64)
-        return Terms(terms, normal, limit, self.recorded(), flags)
+            near = float(terms @ share) * _LOG2 >= SATURATED_SHARE * most
+            # Ties have a ceiling of their own, the entropy of the labels.
+            yield terms, ["ties"] if ties else ["at-log-n"] if near else []
 
     def _nats(self, x: Tensor, y: Tensor, share: Tensor, max_bytes: int) -> tuple[Array, bool]:
         """Terms of the rows, and whether any has its k-th neighbour at distance 0."""

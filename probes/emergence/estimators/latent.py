@@ -21,30 +21,25 @@ Cost: ``n features^2`` twice and KSG on two halves: 1 s at n = 5,000.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.options import option
-from ed_interp.probes.emergence.estimators.base import (
-    DEFAULT_MAX_BYTES,
-    Estimator,
-    Terms,
-    check_pair,
+from ed_interp.probes.emergence.estimators.base import Terms
+from ed_interp.probes.emergence.estimators.gaussian import (
+    degrees_of_freedom,
+    largest_by_chance,
+    most_components,
 )
-from ed_interp.probes.emergence.estimators.gaussian import largest_by_chance
 from ed_interp.probes.emergence.estimators.ksg import KSG
 from ed_interp.probes.emergence.estimators.registry import register
-from ed_interp.probes.emergence.estimators.rows import (
-    counted_rows,
-    equal_in_all,
-    equal_rows,
-    population_entropy,
-    population_weights,
-)
-from ed_interp.probes.emergence.estimators.tables import Whitened, whitened
+from ed_interp.probes.emergence.estimators.rows import equal_in_all, equal_rows
+from ed_interp.probes.emergence.estimators.tables import DensityEstimator, whitened
 
 # Added to the variances, so that directions without any do not become large codes.
 _RIDGE = 1e-3
@@ -58,7 +53,7 @@ _FEWEST = 20
 
 @register("latent")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Latent(Estimator):
+class Latent(DensityEstimator):
     """The ``latent`` estimator; see the module for what it computes and costs."""
 
     citation = (
@@ -66,6 +61,7 @@ class Latent(Estimator):
         "high-dimensional variables using learned representations. arXiv:2409.02732"
     )
     flags = KSG.flags
+    random = True
 
     codes: int = option(3, help="Most codes per side.", min=1)
     features: int = option(96, help="Random features per side, added to the columns.", min=1)
@@ -73,40 +69,27 @@ class Latent(Estimator):
         3, help="Number of neighbours in the estimate between the codes.", min=1
     )
 
-    @torch.no_grad()
-    def pair(
-        self,
-        x: Float[Tensor, "row d_x"],
-        y: Float[Tensor, "row d_y"],
-        *,
-        weights: Shaped[Tensor, "row"] | None = None,
-        seed: int = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Terms:
-        """Information between ``x`` and ``y``: terms of shape ``1 row``.
-
-        ``seed`` draws the random features and the halves.
-        """
-        check_pair(x, y)
-        normal = population_weights(weights, (), len(x))
-        counted, share, sides = counted_rows((x, y), normal)
-        share = share.to(x.device)
-        terms = torch.zeros(1, len(x), dtype=torch.float64)
-        flags: dict[str, Tensor] = {}
-        generator = torch.Generator().manual_seed(seed)
-        if len(counted) >= _FEWEST:
-            views = [self._features(whitened(z, share), share, generator) for z in sides]
-            for train, test in self._halves(sides, generator):
-                part = self._scored(views, share, train.to(x.device), test.to(x.device), max_bytes)
-                if part is not None:
-                    terms[0, counted[test]] = part.terms[0]
-                    for name, mask in part.flags.items():
-                        flags[name] = flags.get(name, torch.zeros(1).bool()) | mask
-        limit = torch.tensor(population_entropy([x, y], normal), dtype=torch.float64)
-        return Terms(terms, normal, limit, self.recorded(seed=seed), flags)
+    def each_block(
+        self, sites: list[Tensor], share: Tensor, *, seed: int, max_bytes: int
+    ) -> Iterator[tuple[Tensor, list[str]]]:
+        """Terms and flags; ``seed`` draws the random features and the halves."""
+        device = sites[0].device
+        share = share.to(device)
+        for pair in itertools.pairwise(sites):
+            generator = torch.Generator().manual_seed(seed)
+            terms = torch.zeros(len(share), dtype=torch.float64)
+            flags: dict[str, None] = {}
+            if len(share) >= _FEWEST:
+                views = [self._features(whitened(z, share), share, generator) for z in pair]
+                for train, test in self._halves(pair, generator):
+                    part = self._scored(views, share, train.to(device), test.to(device), max_bytes)
+                    if part is not None:
+                        terms[test] = part.terms[0]
+                        flags |= dict.fromkeys(part.flags_at(0))
+            yield terms, list(flags)
 
     def _halves(
-        self, sides: list[Tensor], generator: torch.Generator
+        self, sides: Sequence[Tensor], generator: torch.Generator
     ) -> list[tuple[Tensor, Tensor]]:
         """(train, test) twice; equal rows stay in one half, so that none is both."""
         first = equal_in_all(equal_rows(z).cpu() for z in sides)
@@ -115,9 +98,9 @@ class Latent(Estimator):
         low, high = (side <= middle).nonzero()[:, 0], (side > middle).nonzero()[:, 0]
         return [(low, high), (high, low)] if len(high) >= 4 else []
 
-    def _features(self, side: Whitened, share: Tensor, generator: torch.Generator) -> Tensor:
+    def _features(self, side: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
         """Columns, squared length and random Fourier features; each of variance 1."""
-        table = side.scores[:, :_LINEAR]
+        table = side[:, :_LINEAR]
         width = table.shape[1]
         if width == 0:
             return table
@@ -129,7 +112,7 @@ class Latent(Estimator):
         phase = 2 * math.pi * torch.rand(self.features, generator=generator)
         waves = torch.cos(table @ drawn.to(table) * 2 + phase.to(table))
         length = table.square().sum(1, keepdim=True).log1p()
-        return whitened(torch.cat([table, length, waves], 1), share).scores
+        return whitened(torch.cat([table, length, waves], 1), share)
 
     def _scored(
         self,
@@ -141,10 +124,8 @@ class Latent(Estimator):
     ) -> Terms | None:
         """KSG between the codes of the test rows; None if no code passes."""
         weight = share[train] / share[train].sum()
-        dof = float(1 / weight.square().sum()) - 1
         # At least 4 rows a feature, or the covariance of the features would be mostly noise.
-        most = max(1, math.floor(dof / 4))
-        sides = [view[:, :most] for view in views]
+        sides = [view[:, : most_components(degrees_of_freedom(weight))] for view in views]
         if min(side.shape[1] for side in sides) == 0:
             return None
         whites = []
@@ -161,7 +142,7 @@ class Latent(Estimator):
         count = min(self.codes, u.shape[1], v.shape[0])
         codes = left[test] @ u[:, :count], right[test] @ v.T[:, :count]
         held = share[test] / share[test].sum()
-        held_dof = max(2.0, float(1 / held.square().sum()) - 1)
+        held_dof = max(2.0, degrees_of_freedom(held))
         scores = [whitened_columns(code, held) for code in codes]
         correlations = (held[:, None] * scores[0] * scores[1]).sum(0)
         kept = correlations.square() > largest_by_chance(1, 1, held_dof)

@@ -25,8 +25,8 @@ repeat is given exactly (flag ``discrete``), which is what the critic approaches
 
 Cost: one pass of the MLP and its gradient over twice all rows a step, for every pair; the paper's
 300,000 rows of width 768 take about 78 hours of one CPU thread a pair (extrapolated, see
-``tests/benchmarks/README.md``), and all activations of a full batch in memory. ``progress`` shows
-how far it is, ``folder`` makes it resumable, ``steps`` shortens it.
+``tests/benchmarks/README.md``), and all activations of a full batch in memory. ``reporting``
+shows how far it is, ``resuming`` keeps its state in a folder, ``steps`` shortens it.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from ed_interp.probes.emergence.estimators.neural.critics import Concat, Weights
 from ed_interp.probes.emergence.estimators.neural.pairs import Pair, stack
 from ed_interp.probes.emergence.estimators.neural.sampling import SHIFT, permuted
 from ed_interp.probes.emergence.estimators.neural.saving import Saved
+from ed_interp.probes.emergence.estimators.neural.scoring import gathered
 from ed_interp.probes.emergence.estimators.neural.trained import Outcome, TrainedEstimator
 from ed_interp.probes.emergence.estimators.neural.training import Adam
 from ed_interp.probes.emergence.estimators.registry import register
@@ -78,8 +79,7 @@ class Mine(TrainedEstimator):
     )
 
     def whiten(self, rows: Tensor, share: Tensor, width: int) -> Tensor:
-        """The rows as they are: the paper whitens nothing."""
-        return rows.float()
+        return rows.float()  # the paper whitens nothing
 
     def member_bytes(self, pair: Pair) -> int:
         """Activations of both passes with their gradients, five copies of the weights."""
@@ -89,15 +89,13 @@ class Mine(TrainedEstimator):
         return activations + 20 * width * hidden[0] * 2
 
     def raised(self, one: Outcome) -> dict[str, bool]:
-        """Every trained value is a training maximum."""
         return {"training-maximum": True, **super().raised(one)}
 
     def fit(
         self, pairs: Sequence[Pair], *, seed: int, max_bytes: int, advance: Callable[[int], None]
     ) -> list[Outcome]:
-        """Train the pairs together and keep the maximum of the training value of each."""
         settings = self.recorded(seed=seed, pairs=len(pairs))
-        best = maximise(pairs, self, seed, Saved(self._folder, stack(pairs), settings), advance)
+        best = maximise(pairs, self, seed, Saved(self.folder, stack(pairs), settings), advance)
         return [
             Outcome(
                 terms=best.terms[index, : len(pair.weights)].double(),
@@ -134,13 +132,7 @@ def paper_value(
 ) -> tuple[Float[Tensor, "pair"], Float[Tensor, "pair row"], Float[Tensor, "pair row"]]:
     """The Donsker-Varadhan value in nats, f of the pairs, and f of x with the ``other`` y.
 
-    Args:
-        critic: The architecture.
-        weights: Its weights.
-        x: One side.
-        y: The other side, row by row.
-        other: y in another order.
-        share: Weights of the rows, which sum to 1.
+    ``other`` is y in another order; ``share`` are weights of the rows, which sum to 1.
     """
     joint = critic.scores(weights, x, y)
     apart = critic.scores(weights, x, other)
@@ -162,13 +154,25 @@ class Maximum:
     """Row terms of that step in nats; their weighted mean is the value."""
     diverged: Tensor
 
+    def keep(self, value: Tensor, joint: Tensor, apart: Tensor, share: Tensor, number: int) -> None:
+        """Take over the pairs whose value is finite, now and so far, and higher than ever."""
+        value = value.cpu().double()
+        self.diverged |= ~torch.isfinite(value)
+        better = ~self.diverged & (value > self.value)
+        if not bool(better.any()):
+            return
+        self.value[better] = value[better]
+        self.step[better] = number
+        which = better.to(joint.device)
+        apart = apart[which]
+        # The term of a row is its influence on the value: f(x, y), less the log of the mean of
+        # exp f, less its own share in that mean beyond the average of 1.
+        logs = (apart + share[which].log()).logsumexp(1, keepdim=True)
+        self.terms[which] = joint[which] - logs - (apart - logs).exp() + 1
+
 
 def maximise(
-    pairs: Sequence[Pair],
-    options: Mine,
-    seed: int,
-    saved: Saved,
-    advance: Callable[[int], None],
+    pairs: Sequence[Pair], options: Mine, seed: int, saved: Saved, advance: Callable[[int], None]
 ) -> Maximum:
     """Train the pairs together and keep the maximum of the training value of each."""
     x, y, wide = stack(pairs)
@@ -183,47 +187,28 @@ def maximise(
     if known is not None:
         number = int(known["number"])
         best = Maximum(*(known[field.name] for field in dataclasses.fields(Maximum)))
-        adam.restore({name: known[f"now/{name}"].to(x.device) for name in now}, known)
         best.terms = best.terms.to(x.device)
+        adam.restore({name: known[f"now/{name}"].to(x.device) for name in now}, known)
         advance(number)
+
+    def save() -> None:
+        state = vars(best) | {f"now/{name}": one for name, one in adam.weights.items()}
+        saved.put({"number": torch.tensor(number), **state, **adam.state()})
+
     # A pair that diverged stays in the batch, as it costs the others nothing, but is not read.
     while number < options.steps and not bool(best.diverged.all()):
         index = permuted(wide, seed, SHIFT, number)
-        other = y.gather(1, index[..., None].expand(-1, -1, y.shape[2]))
         leaves = {name: one.detach().requires_grad_() for name, one in adam.weights.items()}
-        value, joint, apart = paper_value(critic, leaves, x, y, other, share)
+        value, joint, apart = paper_value(critic, leaves, x, y, gathered(y, index), share)
         gradients = torch.autograd.grad(value.sum(), list(leaves.values()))
-        _keep_maximum(best, value.detach(), joint.detach(), apart.detach(), share, number)
+        best.keep(value.detach(), joint.detach(), apart.detach(), share, number)
         lr = learning_rate(number, steps=options.steps, highest=options.lr)
         adam.step(dict(zip(leaves, gradients, strict=True)), lr)
         number += 1
         advance(1)
         if saved.due():
-            saved.put(_state(number, best, adam))
+            save()
     advance(options.steps - number)
-    saved.put(_state(options.steps, best, adam))
+    number = options.steps
+    save()
     return best
-
-
-def _keep_maximum(
-    best: Maximum, value: Tensor, joint: Tensor, apart: Tensor, share: Tensor, number: int
-) -> None:
-    value = value.cpu().double()
-    best.diverged |= ~torch.isfinite(value)
-    better = ~best.diverged & (value > best.value)
-    if not bool(better.any()):
-        return
-    best.value[better] = value[better]
-    best.step[better] = number
-    which = better.to(joint.device)
-    apart = apart[which]
-    # The term of a row is its influence on the value: f(x, y), less the log of the mean of exp f,
-    # less its own share in that mean beyond the average of 1.
-    logs = (apart + share[which].log()).logsumexp(1, keepdim=True)
-    best.terms[which] = joint[which] - logs - (apart - logs).exp() + 1
-
-
-def _state(number: int, best: Maximum, adam: Adam) -> dict[str, Tensor]:
-    state = {field.name: getattr(best, field.name) for field in dataclasses.fields(Maximum)}
-    state |= {f"now/{name}": one for name, one in adam.weights.items()}
-    return {"number": torch.tensor(number), **state, **adam.state()}

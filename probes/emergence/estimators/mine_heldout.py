@@ -38,5 +38,4 @@ class MineHeldOut(HeldOut):
     )
 
     def critic(self, rows: int) -> Critic:
-        """The paper's architecture."""
         return Concat(self.hidden)

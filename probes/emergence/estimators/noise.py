@@ -74,7 +74,8 @@ def noise_scale(d: int, n: int, beta: float = DEFAULT_BETA) -> float:
     # The default lies between the ends of the profile that "ed-interp emergence --noise-profile"
     # prints for the bundled icl-gpt2: at 8 shots, blocks 1 to 3 keep 0.93 to 0.98 of the entropy
     # of the sequences at beta 0.1 (all alike: saturated), 0.27 to 0.65 at 1/3, and 0.01 to 0.07 at
-    # 1 (all alike: lost). Emergence of the last block rises from 0 shots to 1 at every beta between.
+    # 1 (all alike: lost). At every beta between, emergence of the last block rises from 0 shots
+    # to 1.
     if d < 1 or n < 2:
         raise InvalidInputError(
             f"d must be 1 or greater and n 2 or greater for the noise rule, got d = {d}, n = {n}"

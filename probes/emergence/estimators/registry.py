@@ -17,7 +17,6 @@ import pkgutil
 import types
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from ed_interp.errors import InvalidInputError, unknown
@@ -53,7 +52,7 @@ def register(name: str) -> Callable[[Kind], Kind]:
 
 def available_estimators() -> tuple[str, ...]:
     """Names that :func:`get_estimator` knows: the built-in ones, then those of other packages."""
-    files = pkgutil.iter_modules([str(Path(__file__).parent)])
+    files = pkgutil.iter_modules(importlib.import_module(_PACKAGE).__path__)
     ours = [name for file in files if _built_in(name := file.name.replace("_", "-"))]
     others = {point.name for point in entry_points(group=GROUP)} | set(_KNOWN)
     return (*ours, *sorted(others - set(ours)))

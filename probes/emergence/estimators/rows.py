@@ -81,7 +81,7 @@ def population_weights(
     if weights.ndim > 1 and weights.shape[:-1] != torch.Size(batch):
         raise InvalidInputError(
             f"weights must have the batch shape {tuple(batch)} of the states, got "
-            f"{tuple(weights.shape[:-1])}; pass one weight per row, or one per batch element and row"
+            f"{tuple(weights.shape[:-1])}; pass one per row, or one per batch element and row"
         )
     if not bool(torch.isfinite(weights).all()):
         raise InvalidInputError("weights must be finite, got NaN or infinite values")
@@ -92,14 +92,6 @@ def population_weights(
     if bool((total <= 0).any()) or not bool(torch.isfinite(total).all()):
         raise InvalidInputError("weights must not sum to zero or overflow; at least one must count")
     return weights / total
-
-
-def flat_weights(
-    weights: Tensor | None, batch: Sequence[int], rows: int
-) -> tuple[Float[Tensor, "*batch row"], Float[Tensor, "element row"]]:
-    """:func:`population_weights`, and the same with one line for each batch element."""
-    normal = population_weights(weights, batch, rows)
-    return normal, normal.expand(*batch, rows).reshape(-1, rows)
 
 
 def counted_rows(
@@ -124,8 +116,8 @@ def check_finite(x: Float[Tensor, "row d"], site: int) -> None:
     good = torch.isfinite(x).all(-1)
     if not bool(good.all()):
         raise InvalidInputError(
-            f"{int((~good).sum())} of {len(x)} rows hold NaN or infinite values at site {site} (the "
-            f"first is row {int((~good).nonzero()[0])}); drop these rows, or capture in float32"
+            f"{int((~good).sum())} of {len(x)} rows hold NaN or infinite values at site {site} "
+            f"(the first is row {int((~good).nonzero()[0])}); drop them, or capture in float32"
         )
 
 

@@ -31,5 +31,4 @@ class Smile(HeldOut):
     )
 
     def clip(self) -> float:
-        """Tau, in nats."""
         return self.tau

@@ -33,15 +33,14 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import OptionError, option
-from ed_interp.probes.emergence.estimators.base import ChainEstimator, Terms
+from ed_interp.probes.emergence.estimators.base import Batch, ChainEstimator, Terms
 from ed_interp.probes.emergence.estimators.kernels import NoiseTables, Population, chain_terms
 from ed_interp.probes.emergence.estimators.noise import DEFAULT_BETA, noise_scale
 from ed_interp.probes.emergence.estimators.registry import register
-from ed_interp.probes.emergence.estimators.rows import entropy_bits, flat_weights
+from ed_interp.probes.emergence.estimators.rows import entropy_bits
 
 PROFILE_BETAS = (0.03, 0.1, 0.2, DEFAULT_BETA, 0.5, 1.0, 2.0)
 """Relative noise of a noise profile."""
@@ -111,43 +110,30 @@ class Smoothed(ChainEstimator):
         return None if isinstance(self.noise, tuple) else self.noise
 
     @torch.no_grad()
-    def run(
-        self,
-        chains: list[list[Tensor]],
-        batch: tuple[int, ...],
-        weights: Tensor | None,
-        seed: int,
-        max_bytes: int,
-    ) -> Terms:
+    def run(self, batch: Batch, *, seed: int, max_bytes: int) -> Terms:
         """Terms of every chain, on the device of the states.
 
         The same seed gives the same numbers for every chunk size, batch grouping and number of
         processes.
         """
-        rows, device, count = len(chains[0][0]), chains[0][0].device, len(chains[0])
+        first = batch.chains[0]
         dtype: torch.dtype = getattr(torch, self.dtype)
-        normal, flat = flat_weights(weights, batch, rows)
-        counted = int((flat > 0).any(0).sum())
-        scales = self._scales([x.shape[1] for x in chains[0]], counted)
+        counted = int((batch.flat(batch.weights) > 0).any(0).sum())
+        scales = self._scales([x.shape[1] for x in first], counted)
         samples = 2 * math.ceil(self.samples / 2) if self.samples else default_samples(counted)
-        tables = NoiseTables(counted, samples // 2, seed, dtype, device)
-        terms = torch.zeros(len(chains), count - 1, rows, dtype=dtype, device=device)
-        limits: list[float] = []
-        for index, (sites, row_weights) in enumerate(zip(chains, flat, strict=True)):
-            population = Population(sites, row_weights, scales, dtype)
-            terms[index] = population.spread(chain_terms(population, tables, max_bytes))
+        tables = NoiseTables(counted, samples // 2, seed, dtype, first[0].device)
+        terms, limits = [], []
+        # One population at a time: each holds a copy of its sites.
+        for sites, own in batch.each():
+            population = Population(sites, own, scales, dtype)
+            terms.append(population.spread(chain_terms(population, tables, max_bytes)))
             limits.append(entropy_bits(population.exact_weights))
         used = {
             "noise": scales[0] if len(set(scales)) == 1 else scales,
             "beta": (self.beta or DEFAULT_BETA) if self.noise is None else None,
             "samples": samples,
         }
-        return Terms(
-            terms=terms.reshape(*batch, count - 1, rows),
-            weights=normal,
-            limit=torch.tensor(limits, dtype=torch.float64).reshape(batch),
-            settings=self.recorded(seed=seed, **used),
-        )
+        return batch.result(torch.stack(terms), limits, self.recorded(seed=seed, **used), {})
 
     def _scales(self, widths: list[int], rows: int) -> list[float]:
         if self.noise is None:

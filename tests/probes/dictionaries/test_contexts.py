@@ -27,7 +27,7 @@ def _text(seed: int, windows: int) -> tuple[TokenStates, torch.Tensor]:
     dense *= torch.rand(tokens, LATENTS, generator=generator) < 0.3
     dense[:, 4] = 0.0
     ids = torch.randint(0, 50, (tokens,), generator=generator)
-    return TokenStates(torch.zeros(tokens, 2), ids, window, torch.zeros_like(window)), dense
+    return TokenStates(torch.zeros(tokens, 2), ids, window), dense
 
 
 def _cut(
@@ -35,7 +35,7 @@ def _cut(
 ) -> list[tuple[TokenStates, torch.Tensor]]:
     pieces = []
     for chosen in (part.window < window, part.window >= window):
-        columns = (part.states, part.ids, part.window, part.position)
+        columns = (part.states, part.ids, part.window)
         pieces.append((TokenStates(*(c[chosen] for c in columns)), dense[chosen]))
     return pieces
 
@@ -47,10 +47,8 @@ def test_batches_give_what_everything_at_once_gives(seed: int) -> None:
     whole.add(part, dense)
     for piece, activations in _cut(part, dense, 7):
         streamed.add(piece, activations)
-    for name in ("ids", "values", "peak"):
-        np.testing.assert_array_equal(
-            getattr(whole.result(), name), getattr(streamed.result(), name)
-        )
+    for name in ("context_ids", "context_values", "context_peak"):
+        np.testing.assert_array_equal(whole.columns()[name], streamed.columns()[name])
     np.testing.assert_array_equal(whole.histogram, streamed.histogram)
     np.testing.assert_array_equal(whole.fired, (dense > 0).sum(0).numpy())
     np.testing.assert_array_equal(whole.histogram.sum(1), whole.fired)
@@ -61,7 +59,7 @@ def test_contexts_are_the_strongest_of_different_windows() -> None:
     part, dense = _text(3, 12)
     top = TopContexts(LATENTS, keep=KEEP)
     top.add(part, dense)
-    found = top.result()
+    found = top.columns()["context_peak"]
     for latent in range(LATENTS):
         peaks = {
             int(window): float(dense[part.window == window, latent].max())
@@ -70,7 +68,7 @@ def test_contexts_are_the_strongest_of_different_windows() -> None:
         best = sorted((peak for peak in peaks.values() if peak > 0), reverse=True)[:KEEP]
         expected = np.zeros(KEEP, dtype=np.float32)
         expected[: len(best)] = best
-        np.testing.assert_array_equal(found.peak[latent], expected)
+        np.testing.assert_array_equal(found[latent], expected)
 
 
 def test_a_context_is_the_text_around_its_peak_and_stops_at_the_window() -> None:
@@ -80,20 +78,21 @@ def test_a_context_is_the_text_around_its_peak_and_stops_at_the_window() -> None
     dense[4, 0] = 2.0
     dense[6, 0] = 1.0
     top = TopContexts(1, keep=2)
-    top.add(TokenStates(torch.zeros(10, 1), ids, window, ids), dense)
-    row = top.result().ids[0, 0]
+    top.add(TokenStates(torch.zeros(10, 1), ids, window), dense)
+    ids, values = (top.columns()[f"context_{name}"][0] for name in ("ids", "values"))
+    row = ids[0]
     assert row[BEFORE] == 4
     assert (row[:BEFORE] == NO_TOKEN).all()  # the window before is not shown
     assert row[BEFORE : BEFORE + 6].tolist() == [4, 5, 6, 7, 8, 9]
-    assert top.result().values[0, 0, BEFORE : BEFORE + 3].tolist() == [2.0, 0.0, 1.0]
-    assert top.result().ids[0, 1].tolist() == [NO_TOKEN] * WIDTH
+    assert values[0, BEFORE : BEFORE + 3].tolist() == [2.0, 0.0, 1.0]
+    assert ids[1].tolist() == [NO_TOKEN] * WIDTH
 
 
 def test_strengths_beyond_the_bins_are_counted_in_the_last_ones() -> None:
     dense = torch.tensor([[1e-9], [1e9], [1.0]])
     top = TopContexts(1, keep=1)
     window = torch.arange(3)
-    top.add(TokenStates(torch.zeros(3, 1), window, window, window), dense)
+    top.add(TokenStates(torch.zeros(3, 1), window, window), dense)
     counts = top.histogram[0]
     assert counts[0] == counts[-1] == 1
     assert counts[np.searchsorted(BIN_EDGES, 1.0, side="right") - 1] == 1

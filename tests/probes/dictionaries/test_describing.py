@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from ed_interp.errors import InvalidInputError, RunFolderError
-from ed_interp.probes.dictionaries.description import FeatureDescriptions, describe
+from ed_interp.probes.dictionaries import FeatureDescriptions, describe
 from ed_interp.probes.dictionaries.description.clamping import clamp_effects
-from ed_interp.probes.dictionaries.description.describing import _pieces
 from ed_interp.probes.dictionaries.description.unembedding import direct_effects
+from ed_interp.probes.dictionaries.observation import _pieces
+from ed_interp.probes.dictionaries.reader import Reader
 from ed_interp.probes.dictionaries.states import TokenStates
 
 
@@ -49,7 +50,7 @@ def test_a_feature_never_active_says_so(described: FeatureDescriptions) -> None:
     for index in dead[:2]:
         card = described.feature(int(index))
         assert card.contexts == ()
-        assert card.to_dict()["clamp_nats"] is None
+        assert card.clamp_nats is None
 
 
 def test_no_such_feature(described: FeatureDescriptions) -> None:
@@ -62,17 +63,16 @@ def test_direct_effects_are_the_logits_of_the_normed_row(hooked: Any) -> None:
     base = hooked.model
     rows = torch.randn(2, hooked.d_model, generator=torch.Generator().manual_seed(0))
     found = direct_effects(hooked, rows, top=3)
-    assert found is not None
     norm = base.transformer.ln_f
     centred = rows - rows.mean(-1, keepdim=True)
     scale = centred.pow(2).mean(-1, keepdim=True).add(norm.eps).sqrt()
     logits = base.lm_head((norm(rows) - norm.bias) * scale)
     logits = logits - logits.mean(-1, keepdim=True)
     values, ids = logits.topk(3, dim=-1)
-    np.testing.assert_array_equal(found.promoted, ids.numpy())
-    np.testing.assert_allclose(found.promoted_by, values.detach().numpy(), rtol=1e-3)
+    np.testing.assert_array_equal(found["promoted"], ids.numpy())
+    np.testing.assert_allclose(found["promoted_by"], values.detach().numpy(), rtol=1e-3)
     lowest = logits.min(-1).values.detach().numpy()
-    np.testing.assert_allclose(found.suppressed_by[:, 0], lowest, rtol=1e-3)
+    np.testing.assert_allclose(found["suppressed_by"][:, 0], lowest, rtol=1e-3)
 
 
 def test_clamping_equals_a_full_pass_with_the_row_added(trained: Any, hooked: Any) -> None:
@@ -83,8 +83,8 @@ def test_clamping_equals_a_full_pass_with_the_row_added(trained: Any, hooked: An
     context = (3, 5, 8, 2, 7)
     largest = np.zeros(64, dtype=np.float32)
     largest[[10, 11]] = 3.0
-    found = clamp_effects(dictionary, hooked, site, largest, [context], top=2)
-    assert np.isnan(found.divergence_nats[0])
+    found = clamp_effects(Reader(dictionary, hooked, site), largest, [context], top=2)
+    assert np.isnan(found["clamp_nats"][0])
     ids = torch.tensor([context])
     with torch.no_grad():
         plain = hooked.model(ids).logits[0, -1].log_softmax(-1)
@@ -98,14 +98,14 @@ def test_clamping_equals_a_full_pass_with_the_row_added(trained: Any, hooked: An
             with inject(hooked, Add(row, site, where=Where(positions=4))):
                 after = hooked.model(ids).logits[0, -1].log_softmax(-1)
             expected = float((after.exp() * (after - plain)).sum())
-            assert found.divergence_nats[feature] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+            assert found["clamp_nats"][feature] == pytest.approx(expected, rel=1e-3, abs=1e-6)
             gained = (after.exp() - plain.exp()).topk(2)
-            assert found.raised[feature].tolist() == gained.indices.tolist()
+            assert found["clamp_tokens"][feature].tolist() == gained.indices.tolist()
 
 
 def test_pieces_keep_windows_whole() -> None:
     window = torch.tensor([0] * 3 + [1] * 5 + [2] * 2 + [3] * 4)
-    part = TokenStates(torch.zeros(14, 1), torch.arange(14), window, window)
+    part = TokenStates(torch.zeros(14, 1), torch.arange(14), window)
     pieces = _pieces(part, latents=2**24 // 6)  # room for 6 tokens
     assert [piece.ids.tolist() for piece in pieces] == [
         [0, 1, 2], [3, 4, 5, 6, 7], [8, 9, 10, 11, 12, 13],
@@ -121,9 +121,11 @@ def test_it_is_saved_and_read_back(described: FeatureDescriptions, tmp_path: Pat
     with pytest.raises(RunFolderError):
         described.save(folder)
     whole = (folder / "descriptions.safetensors").read_bytes()
-    (folder / "descriptions.safetensors").write_bytes(whole[:100])
-    with pytest.raises(RunFolderError, match="damaged"):
-        FeatureDescriptions.load(folder)
+    flipped = bytes([*whole[:-1], whole[-1] ^ 1])
+    for broken, message in ((whole[:100], "damaged"), (flipped, "altered after it was written")):
+        (folder / "descriptions.safetensors").write_bytes(broken)
+        with pytest.raises(RunFolderError, match=message):
+            FeatureDescriptions.load(folder)
 
 
 def test_the_page_is_one_file_that_loads_nothing(described: FeatureDescriptions) -> None:
@@ -149,7 +151,7 @@ def test_hostile_token_texts_cannot_leave_the_data(described: FeatureDescription
 
 
 def test_bad_requests_are_refused(trained: Any, hooked: Any, texts: list[str]) -> None:
-    with pytest.raises(InvalidInputError, match="contexts=0"):
+    with pytest.raises(InvalidInputError, match="contexts must be 1 or greater, got 0"):
         describe(trained[0], hooked, text=texts, contexts=0)
-    with pytest.raises(InvalidInputError, match="clamp_contexts=-1"):
+    with pytest.raises(InvalidInputError, match="clamp_contexts must be 0 or greater, got -1"):
         describe(trained[0], hooked, text=texts, clamp_contexts=-1)

@@ -91,7 +91,9 @@ def test_directions_know_where_they_come_from(trained, hooked):
     assert direction.provenance.settings["feature"] == 3
     given = dictionary.direction(3, model=hooked)
     assert torch.equal(given[dictionary.site], direction[dictionary.site])
-    with pytest.raises(InvalidInputError, match="feature 64: this dictionary has 0 to 63"):
+    with pytest.raises(
+        InvalidInputError, match="feature must be 0 to 63 in this dictionary, got 64"
+    ):
         dictionary.direction(64)
     stranger = dataclasses.replace(dictionary, stamp=None)
     with pytest.raises(InvalidInputError, match="does not know its model"):

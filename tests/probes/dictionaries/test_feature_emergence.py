@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ed_interp.errors import RunFolderError
-from ed_interp.probes.dictionaries.emergence import FeatureEmergence, feature_emergence
+from ed_interp.probes.dictionaries import FeatureEmergence, feature_emergence
 from ed_interp.probes.dictionaries.emergence.information import label_information
 from ed_interp.prompts.tasks import LabelledTask, MixedTask
 
@@ -53,8 +53,8 @@ def test_it_follows_shots(trained: Any, hooked: Any, tmp_path: Path) -> None:
     folder = found.save(tmp_path / "seen")
     assert FeatureEmergence.load(folder) == found
     assert (folder / "features.png").stat().st_size > 10_000
-    assert "tell about the relation" in (folder / "report.html").read_text("utf-8")
-    assert len(found.plot().data) == 3
+    assert "inform about the relation" in (folder / "report.html").read_text("utf-8")
+    assert len(found.plot().data) >= 3
 
 
 def test_answers_instead_of_relations(trained: Any, hooked: Any) -> None:
@@ -69,8 +69,8 @@ def test_answers_instead_of_relations(trained: Any, hooked: Any) -> None:
     ("options", "message"),
     [
         ({"task": CAPITALS, "about": "relation"}, "of one relation"),
-        ({"task": CAPITALS, "about": "mood"}, "use answer, relation or auto"),
-        ({"task": CAPITALS, "permutations": 5}, "at least 20"),
+        ({"task": CAPITALS, "about": "mood"}, "about must be one of auto, answer or relation"),
+        ({"task": CAPITALS, "permutations": 5}, "permutations must be 20 or greater, got 5"),
         ({"task": CAPITALS, "checkpoints": [1]}, "without training checkpoints"),
         ({"task": "list-country"}, None),
     ],

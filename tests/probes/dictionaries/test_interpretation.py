@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.probes.dictionaries.interpretation import (
+from ed_interp.probes.dictionaries import Interpretations, score_explanations
+from ed_interp.probes.dictionaries.interpretation.explaining import (
     Examples,
     Explanation,
-    Interpretations,
     by_tokens,
-    score_explanations,
 )
 from ed_interp.probes.dictionaries.interpretation.scoring import area_under_curve
 
@@ -84,8 +83,10 @@ def test_scores_of_a_perfect_and_of_an_empty_explanation(
         **asked,
     )
     assert (blind.rows[0].detection, blind.rows[0].fuzzing) == (0.5, 0.5)
-    path = found.save(tmp_path / "scores.json")
-    assert Interpretations.load(path).rows == found.rows
+    assert Interpretations.load(found.save(tmp_path / "scores")) == found
+    # Older versions wrote one file, without a header.
+    (tmp_path / "scores.json").write_text(found.to_json())
+    assert Interpretations.load(tmp_path / "scores.json") == found
 
 
 def test_an_explanation_of_another_length_is_refused(
@@ -97,7 +98,7 @@ def test_an_explanation_of_another_length_is_refused(
 
         return Explanation("short", predict)
 
-    with pytest.raises(InvalidInputError, match="one finite number per token"):
+    with pytest.raises(InvalidInputError, match="must predict one finite number per token"):
         score_explanations(
             trained[0], hooked, explain=short, text=texts * 10, tokens=2000, window=16
         )

@@ -87,9 +87,9 @@ def dictionary(hooked, small):
 
 
 def test_it_holds_the_l0_asked_for_and_learns(dictionary):
-    history = dictionary.record["history"]
-    assert 2 < sum(line["l0"] for line in history[-10:]) / 10 < 18
-    assert history[-1]["fvu"] < 0.7
+    history = dictionary.history
+    assert 2 < sum(line.l0 for line in history[-10:]) / 10 < 18
+    assert history[-1].fvu < 0.7
 
 
 def test_encoding_is_the_expected_value_above_the_threshold(dictionary, states):
@@ -128,12 +128,14 @@ def test_it_is_an_architecture_of_sae_lens(dictionary, tmp_path, states):
 
 
 def test_registering_twice_changes_nothing():
+    import importlib
+
     from sae_lens.registry import get_sae_class, get_sae_training_class
 
-    from ed_interp.probes.dictionaries.spike_slab.register import register
+    from ed_interp.probes.dictionaries import spike_slab
 
     before = get_sae_class("spike_slab"), get_sae_training_class("spike_slab")
-    register()
+    importlib.reload(spike_slab)
     assert (get_sae_class("spike_slab"), get_sae_training_class("spike_slab")) == before
 
 
@@ -221,5 +223,5 @@ def test_scaling_the_input_folds_into_both_encoders():
     [{"alpha": 0.0}, {"target_l0": 12.0}, {"presence_threshold": 1.0}, {"sharpness_start": 0.0}],
 )
 def test_settings_that_cannot_be_trained(options):
-    with pytest.raises(ValueError, match=r"does not lie|is not in|must be positive"):
+    with pytest.raises(ValueError, match=r"must (lie|be) "):
         training_sae(**options)

@@ -10,7 +10,8 @@ import torch
 from ed_interp.errors import InvalidInputError, RunFolderError, UnknownNameError
 from ed_interp.probes import dictionaries
 from ed_interp.probes.dictionaries import training
-from ed_interp.probes.dictionaries.architectures import ARCHITECTURES, check_sizes
+from ed_interp.probes.dictionaries.architectures import ARCHITECTURES
+from ed_interp.probes.dictionaries.options import TrainOptions
 
 
 def weights(dictionary):
@@ -25,9 +26,10 @@ def assert_same(one, other):
 
 
 def test_it_learns(trained):
-    history = trained[0].record["history"]
-    assert history[-1]["fvu"] < 0.6 * history[0]["fvu"]
-    assert history[-1]["l0"] <= 4
+    history = trained[0].history
+    assert history[-1].fvu < 0.6 * history[0].fvu
+    assert history[-1].l0 <= 4
+    assert len(trained[0].record.plot().data) == 3
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -41,7 +43,7 @@ def test_every_architecture_trains_saves_and_loads(hooked, small, states, tmp_pa
     assert torch.equal(loaded.reconstruct(states), made.reconstruct(states))
     assert loaded.describe() == made.describe()
     assert loaded.fits(hooked) is None
-    assert loaded.record["settings"]["architecture"] == name
+    assert loaded.settings["architecture"] == name
 
 
 def test_the_same_seed_gives_the_same_dictionary_and_another_another(hooked, small):
@@ -79,7 +81,7 @@ def test_a_killed_run_ends_with_the_same_weights(
     )
     assert steps[0] == 10, "it did not begin at the checkpoint"
     assert_same(whole, resumed)
-    assert whole.record["history"] == resumed.record["history"]
+    assert whole.history == resumed.history
     assert not list(tmp_path.rglob("training.safetensors"))
 
 
@@ -108,20 +110,20 @@ def test_an_existing_folder_is_not_replaced(hooked, small, trained):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"k": 65}, "k=65 of 64 latents"),
-        ({"k": 0}, "k=0 of 64 latents"),
-        ({"latents": 0}, "latents=0"),
-        ({"tokens": 63}, "fewer tokens than latents"),
-        ({"tokens": 100}, "or than a batch"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"lr": float("nan")}, "no learning rate"),
-        ({"window": 257}, "window=257: 2 to 256"),
+        ({"k": 65}, "k must be at most latents .64., got 65"),
+        ({"k": 0}, "k must be 1 or greater, got 0"),
+        ({"latents": 0}, "latents must be 1 or greater, got 0"),
+        ({"tokens": 63}, "must not be fewer than latents .64."),
+        ({"tokens": 100}, "or batch_size .128., got 100"),
+        ({"batch_size": 0}, "batch_size must be 1 or greater, got 0"),
+        ({"lr": float("nan")}, "lr must be a finite number, got nan"),
+        ({"window": 257}, "window must be 2 to 256 tokens"),
         ({"text": []}, "holds no text"),
         ({"text": ["  ", "\n"]}, "holds no text"),
         ({"text": ["red cat"]}, "fewer than the 64 latents"),
-        ({"architecture": "gated", "k": 4}, "no number of active latents"),
-        ({"options": {"kay": 3}}, "no option 'kay'"),
-        ({"architecture": "spike-slab", "options": {"alpha": 2.0}}, "alpha=2.0 does not lie"),
+        ({"architecture": "gated", "k": 4}, "k must not be given for gated"),
+        ({"sae_lens": {"kay": 3}}, "no option 'kay'"),
+        ({"architecture": "spike-slab", "sae_lens": {"alpha": 2.0}}, "alpha must lie between"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(hooked, small, tmp_path, change, message):
@@ -140,8 +142,8 @@ def test_unknown_names_list_the_nearest(hooked, small):
 
 
 def test_default_k_is_for_those_that_take_one():
-    assert check_sizes("topk", latents=100, k=None) == 16
-    assert check_sizes("standard", latents=100, k=None) is None
+    assert TrainOptions(site="s").active == 16
+    assert TrainOptions(site="s", architecture="standard").active is None
 
 
 def test_the_record_says_what_decided_the_result(trained):

@@ -30,9 +30,7 @@ COVERED = 0.5
 def coverage(labels: Int64[Tensor, "row"], counts: Float[Tensor, "row"] | None) -> float:
     """Good's estimate of the chance that the next row has been seen before.
 
-    Args:
-        labels: Equal for equal rows.
-        counts: How often each row was seen; ``None`` for once each.
+    ``labels`` are equal for equal rows; ``counts`` says how often each was seen, by default once.
     """
     each = torch.ones(len(labels)) if counts is None else counts
     seen = torch.zeros(int(labels.max()) + 1, dtype=torch.float64)

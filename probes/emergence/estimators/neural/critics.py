@@ -1,7 +1,7 @@
 """Critics: functions of (x, y) with a first axis of members, as plain tables of stacked weights.
 
-- :class:`Separable`: c(x, y) = u(x) + v(y) + phi(x) . psi(y). The scores of all pairs of a batch cost
-  one matrix product, so ten times as many separate pairs are seen for the same time.
+- :class:`Separable`: c(x, y) = u(x) + v(y) + phi(x) . psi(y). One matrix product scores all pairs
+  of a batch, so ten times as many separate pairs are seen for the same time.
 - :class:`Concat`: an MLP on (x, y) side by side, as in MINE and the emergence paper; every pair of
   rows is a pass of its own, so separate pairs are few.
 

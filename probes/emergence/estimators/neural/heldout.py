@@ -33,37 +33,36 @@ import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.options import option
+from ed_interp.probes.emergence.estimators.neural import sampling, scoring
 from ed_interp.probes.emergence.estimators.neural.bounds import Bound
-from ed_interp.probes.emergence.estimators.neural.critics import Critic, Separable
-from ed_interp.probes.emergence.estimators.neural.crossfit import cross_fit
+from ed_interp.probes.emergence.estimators.neural.critics import Critic, Separable, Weights
 from ed_interp.probes.emergence.estimators.neural.marginals import Marginals, white
-from ed_interp.probes.emergence.estimators.neural.pairs import Pair
-from ed_interp.probes.emergence.estimators.neural.sampling import VALIDATION_EVERY
+from ed_interp.probes.emergence.estimators.neural.pairs import Pair, stack
+from ed_interp.probes.emergence.estimators.neural.reference import (
+    fit_reference,
+    gaussian_nats,
+    no_reference,
+)
+from ed_interp.probes.emergence.estimators.neural.saving import Saved
 from ed_interp.probes.emergence.estimators.neural.trained import Outcome, TrainedEstimator
-from ed_interp.probes.emergence.estimators.neural.training import Plan
+from ed_interp.probes.emergence.estimators.neural.training import Schedule, Training
 
 _LEAST_BATCH = 4
 _MANY_ROWS = 2000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HeldOut(TrainedEstimator, abc.ABC):
+class HeldOut(TrainedEstimator, Schedule, abc.ABC):
     """What the estimators of held-out value share; see the module."""
 
     bound: ClassVar[Bound]
     """Which bound is trained and reported."""
 
-    batch: int = option(
-        128,
-        help="Most rows of a minibatch; a quarter of the rows to train on where they are few.",
-        min=_LEAST_BATCH,
-    )
-    every: int = option(50, help="Steps between two valuations on the rows to stop by.", min=1)
-    patience: int = option(5, help="Valuations without improvement before a stop.", min=1)
-    weight_decay: float = option(0.0, help="Weight decay of Adam.", min=0)
     folds: int = option(3, help="Parts of the rows that are held out in turn.", min=2)
     components: int = option(64, help="Leading principal components kept of each side.", min=1)
     marginals: Marginals = option(
@@ -85,38 +84,84 @@ class HeldOut(TrainedEstimator, abc.ABC):
         return 0.0
 
     def whiten(self, rows: Tensor, share: Tensor, width: int) -> Tensor:
-        """White coordinates of the leading components."""
         components = min(self.components, width)
         return white(rows, share, components=components, marginals=self.marginals)
 
     def fit(
         self, pairs: Sequence[Pair], *, seed: int, max_bytes: int, advance: Callable[[int], None]
     ) -> list[Outcome]:
-        """Cross-fit pairs of one kind."""
-        gaussian = self.reference == "gaussian"
-        plan = Plan(
-            critic=self.critic(len(pairs[0].weights)),
-            bound=self.bound,
-            steps=self.steps,
-            batch=self._batch(pairs[0]),
-            lr=self.lr,
-            every=self.every,
-            patience=self.patience,
-            weight_decay=self.weight_decay,
-            seed=seed,
-            folds=self.folds,
-            gaussian=gaussian,
-            debias=gaussian and self.debias,
-            clip=self.clip(),
+        critic, gaussian = self.critic(len(pairs[0].weights)), self.reference == "gaussian"
+        x, y, weights = stack(pairs)
+        rows, shares = _folds(weights, self.folds, seed)
+        wide_x, wide_y = (table.repeat_interleave(self.folds, 0) for table in (x, y))
+        reference = no_reference(wide_x, wide_y)
+        if gaussian:
+            # The held-out rows weigh 0 in both, so the reference has not seen them either.
+            train_on, stop_by = (
+                torch.zeros_like(wide_x[..., 0]).scatter_add_(1, row, share)
+                for row, share in zip(rows[:2], shares[:2], strict=True)
+            )
+            reference = fit_reference(wide_x, wide_y, train_on, stop_by)
+        parts = [scoring.Part.of(reference, *one) for one in zip(rows, shares, strict=True)]
+        width, streams = x.shape[2], list(range(self.folds)) * len(pairs)
+        start = critic.start(width, width, streams, seed=seed, neutral=gaussian)
+        data = [table for part in parts[:2] for table in (part.x, part.y, part.weights)]
+        start = {name: one.to(x.device) for name, one in start.items()}
+        schedule = dataclasses.replace(self, batch=self._batch(pairs[0]))
+        training = Training(critic, self.bound, start, parts[:2], schedule, seed)
+        training.run(Saved(self.folder, data, self.recorded(seed=seed)), advance)
+        terms = self._held_out(critic, training.best, parts, seed, max_bytes)
+        unbiased = gaussian_nats(x, y, weights).cpu() if gaussian else torch.zeros(len(pairs))
+        # Every row is held out once, so scattering the folds of a pair covers all its rows.
+        spread, joint = (
+            _scatter(part, rows[2], shares[2], weights)
+            for part in (terms, reference.joint().gather(1, rows[2]))
         )
-        return cross_fit(
-            pairs,
-            plan,
-            settings=self.recorded(seed=seed),
-            folder=self._folder,
-            max_bytes=max_bytes,
-            advance=advance,
-        )
+        # Members are pairs by folds.
+        steps = training.best_step.reshape(-1, self.folds)
+        diverged = training.diverged.reshape(-1, self.folds)
+        outcomes = []
+        for index, pair in enumerate(pairs):
+            count, share = len(pair.weights), pair.weights
+            own = spread[index, :count].cpu()
+            held_out = float(own @ share)
+            if gaussian and self.debias:
+                own = own + unbiased[index] - joint[index, :count].cpu() @ share
+            outcomes.append(
+                Outcome(
+                    terms=own,
+                    nats=float(own @ share),
+                    held_out=held_out,
+                    reference=float(unbiased[index]),
+                    cap=math.log(count / self.folds),
+                    best_step=int(steps[index].max()),
+                    diverged=int(diverged[index].sum()),
+                )
+            )
+        return outcomes
+
+    @torch.no_grad()
+    def _held_out(
+        self, critic: Critic, weights: Weights, parts: list[scoring.Part], seed: int, max_bytes: int
+    ) -> Float[Tensor, "member place"]:
+        """Terms of the held-out rows, some members at a time: all pairs of rows take memory."""
+        _, stop_by, held = parts
+        members, places = held.weights.shape
+        # The value is reported, not only compared: more separate pairs than early stopping takes.
+        shifts = scoring.some_shifts(4 * scoring.SHIFTS, seed)
+        at_once = max(1, max_bytes // (places**2 * 8 * 6))
+        terms = []
+        for first in range(0, members, at_once):
+            which = torch.arange(first, min(members, first + at_once))
+            own = {name: one[which] for name, one in weights.items()}
+            level = scoring.partition(critic, own, stop_by.members(which))
+            part = held.members(which)
+            terms.append(
+                scoring.held_out_terms(
+                    critic, own, part, self.bound, clip=self.clip(), level=level, shifts=shifts
+                )
+            )
+        return torch.cat(terms)
 
     def kind_of(self, pair: Pair) -> tuple[int, bool]:
         """Size of the minibatch and of the critic."""
@@ -124,7 +169,7 @@ class HeldOut(TrainedEstimator, abc.ABC):
 
     def _batch(self, pair: Pair) -> int:
         """Rows of a minibatch: a power of 2, so that pairs of like length can train together."""
-        train = len(pair.weights) * (1 - 1 / self.folds) * (1 - 1 / VALIDATION_EVERY)
+        train = len(pair.weights) * (1 - 1 / self.folds) * (1 - 1 / sampling.VALIDATION_EVERY)
         fitting: int = 2 ** int(math.log2(max(1.0, train / 4)))
         return min(self.batch, max(_LEAST_BATCH, fitting))
 
@@ -136,10 +181,41 @@ class HeldOut(TrainedEstimator, abc.ABC):
         return self.folds * (rows + columns * hidden * 20 + 12 * self.batch**2)
 
     def details(self, one: Outcome) -> dict[str, float | int]:
-        """What is recorded of every training."""
         return {
             "held_out_bits": one.held_out / math.log(2),
             "reference_bits": one.reference / math.log(2),
             "best_step": one.best_step,
             "diverged_folds": one.diverged,
         }
+
+
+def _folds(weights: Tensor, folds: int, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Rows and weights of (training, stopping, held-out) rows, ``member place``.
+
+    Members are pairs by folds: the folds of a pair are neighbours.
+    """
+    longest = weights.shape[1]
+    counts = (weights > 0).sum(1).cpu()
+    order = sampling.shuffled(counts, longest, seed, sampling.SHUFFLE).to(weights.device)
+    order, weights = (table.repeat_interleave(folds, 0) for table in (order, weights))
+    rows, shares = [], []
+    for kind in zip(
+        *(sampling.fold_places(longest, folds, fold) for fold in range(folds)), strict=True
+    ):
+        # Folds differ by a row in size: the shorter get a place -1, which weighs nothing.
+        places = torch.nn.utils.rnn.pad_sequence(list(kind), batch_first=True, padding_value=-1)
+        places = places.to(weights.device).repeat(len(weights) // folds, 1)
+        rows.append(order.gather(1, places.clamp(min=0)))
+        shares.append(weights.gather(1, rows[-1]) * (places >= 0))
+    return rows, shares
+
+
+def _scatter(
+    values: Tensor, rows: Tensor, shares: Tensor, weights: Tensor
+) -> Float[Tensor, "pair point"]:
+    """Held-out values of the folds of each pair, put back at their rows."""
+    pairs = len(weights)
+    spread = torch.zeros(pairs, weights.shape[1], dtype=torch.float64, device=weights.device)
+    # Padding places point at row 0 of the order and must add nothing to it, not even NaN.
+    values = torch.where(shares > 0, values.double(), 0.0)
+    return spread.scatter_add_(1, rows.reshape(pairs, -1), values.reshape(pairs, -1))

@@ -13,17 +13,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ed_interp.probes.emergence.estimators.neural.atoms import (
-    counts_of,
-    discrete_terms,
-    is_discrete,
-)
+from ed_interp.probes.emergence.estimators.base import Batch
+from ed_interp.probes.emergence.estimators.neural import atoms
 from ed_interp.probes.emergence.estimators.rows import (
     counted_rows,
     entropy_bits,
     equal_in_all,
     equal_rows,
-    flat_weights,
 )
 
 Key = tuple[int, int]
@@ -51,7 +47,6 @@ class Chains:
     homes: list[Int64[Tensor, "row"]]
     """Per batch element: the point of each row; -1 for rows that weigh nothing."""
     limits: list[float]
-    weights: Float[Tensor, "*batch row"]
     blocks: int
 
     def rows(self, terms: dict[Key, Float[Tensor, "point"]]) -> Float[Tensor, "element block row"]:
@@ -64,37 +59,28 @@ class Chains:
         return spread
 
 
-def prepare(
-    chains: Sequence[Sequence[Tensor]],
-    batch: Sequence[int],
-    weights: Tensor | None,
-    white: Callable[[Tensor, Tensor], Tensor],
-) -> Chains:
+def prepare(batch: Batch, white: Callable[[Tensor, Tensor], Tensor]) -> Chains:
     """Merge rows, find atoms, make every side white once (it serves two blocks).
 
     Args:
-        chains: For each batch element the tables ``row d`` of its sites.
-        batch: The batch shape.
-        weights: As callers pass them; whole numbers are taken as numbers of times seen.
+        batch: The chains; whole-numbered weights are taken as numbers of times seen.
         white: (rows, weights) -> their white coordinates, all of one width.
 
     Raises:
-        InvalidInputError: NaN or infinite states, bad weights.
+        InvalidInputError: NaN or infinite states.
     """
-    rows = len(chains[0][0])
-    normal, flat = flat_weights(weights, batch, rows)
-    counts = counts_of(weights)
-    flat_counts = None if counts is None else counts.expand(*batch, rows).reshape(-1, rows)
-    prepared = Chains({}, {}, [], [], normal, len(chains[0]) - 1)
-    for element, sites in enumerate(chains):
-        counted, share, kept = counted_rows(sites, flat[element])
+    rows = batch.weights.shape[-1]
+    counts = atoms.counts_of(batch.given)
+    times = torch.ones(rows, dtype=torch.float64) if counts is None else counts
+    prepared = Chains({}, {}, [], [], batch.blocks)
+    for element, (sites, own) in enumerate(batch.each()):
+        counted, share, kept = counted_rows(sites, own)
         kept = [site.float() if site.element_size() < 4 else site for site in kept]
         joint = equal_in_all(equal_rows(site) for site in kept).cpu()
         firsts, point = torch.unique(joint, return_inverse=True)
         merged, seen = torch.zeros(2, len(firsts), dtype=torch.float64)
         merged.index_add_(0, point, share)
-        times = torch.ones_like(share) if flat_counts is None else flat_counts[element][counted]
-        seen.index_add_(0, point, times)
+        seen.index_add_(0, point, batch.flat(times)[element][counted])
         home = torch.full((rows,), -1)
         home[counted] = point
         prepared.homes.append(home)
@@ -104,8 +90,8 @@ def prepare(
         for block in range(prepared.blocks):
             x, y = points[block], points[block + 1]
             key = (element, block)
-            if is_discrete(x, y, seen):
-                prepared.exact[key] = discrete_terms(x, y, merged)
+            if atoms.is_discrete(x, y, seen):
+                prepared.exact[key] = atoms.discrete_terms(x, y, merged)
                 continue
             for index in (block, block + 1):
                 if index not in sides:

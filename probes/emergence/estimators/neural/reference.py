@@ -97,7 +97,7 @@ def gaussian_nats(
     y: Float[Tensor, "pair row component"],
     weights: Float[Tensor, "pair row"],
 ) -> Float[Tensor, "pair"]:
-    """Information of the Gaussian with these covariances, without the bias of the sample, in nats."""
+    """Information of the Gaussian with these covariances in nats, without the sample's bias."""
     # The expected log determinant of a Wishart matrix of n - 1 degrees of freedom and width d is
     # that of its mean plus sum_i psi((n - i) / 2) for i = 1 to d and constants that cancel here, so
     # the plug-in value is too high by (p(d_x) + p(d_y) - p(d_x + d_y)) / 2 with p those sums,

@@ -47,12 +47,8 @@ def draw(
     """Indices of rows in proportion to their weights, by systematic sampling in a random order.
 
     Rows of equal weight are drawn without repetition while there are enough of them: with as many
-    points as rows every row comes exactly once, in a random order.
-
-    Args:
-        weights: Not negative; rows of weight zero must come last, and are never drawn.
-        points: How many.
-        stream: Names the random numbers.
+    points as rows every row comes exactly once, in a random order. Rows of weight zero must come
+    last, and are never drawn.
     """
     counts = (weights > 0).sum(1).cpu()
     order = shuffled(counts, weights.shape[1], *stream, 0).to(weights.device)

@@ -8,21 +8,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ed_interp.probes.emergence.estimators.neural.bounds import (
-    Bound,
-    donsker_varadhan,
-    log_mean,
-    slope,
-    value_terms,
-    without_diagonal,
-)
-from ed_interp.probes.emergence.estimators.neural.critics import (
-    Critic,
-    Separable,
-    Weights,
-    mlp,
-    mlp_gradients,
-)
+from ed_interp.probes.emergence.estimators.neural import bounds, critics
+from ed_interp.probes.emergence.estimators.neural.bounds import Bound
+from ed_interp.probes.emergence.estimators.neural.critics import Critic, Separable, Weights
 from ed_interp.probes.emergence.estimators.neural.reference import Reference
 from ed_interp.probes.emergence.estimators.neural.sampling import SHIFT, uniforms
 
@@ -109,14 +97,14 @@ def training_gradients(
         critic.scores(leaves, part.x, part.y) + part.joint()
         for part in (batch, *(batch.other(index) for index in shifted(batch, shifts)))
     )
-    value = donsker_varadhan(joint, torch.cat(apart, dim=1))
+    value = bounds.donsker_varadhan(joint, torch.cat(apart, dim=1))
     # Members share no weights, so the gradient of the sum is that of each by itself.
     gradients = torch.autograd.grad(value.sum(), list(leaves.values()))
     return dict(zip(leaves, gradients, strict=True))
 
 
 def _separable_gradients(weights: Weights, batch: Part, bound: Bound) -> Weights:
-    first, second = mlp(weights, "x", batch.x), mlp(weights, "y", batch.y)
+    first, second = critics.mlp(weights, "x", batch.x), critics.mlp(weights, "y", batch.y)
     # In the product the last column, u or v, belongs to a column of ones of the other side.
     left, right = first[-1].clone(), second[-1].clone()
     left[..., -1], right[..., -1] = 1, 1
@@ -125,8 +113,8 @@ def _separable_gradients(weights: Weights, batch: Part, bound: Bound) -> Weights
         of_x[:, :, None] + of_y[:, None, :], batch.x * batch.left[:, None], batch.y.mT
     )
     scores.baddbmm_(left[..., :-1], right[..., :-1].mT)
-    change = slope(scores, bound)
-    return mlp_gradients(weights, "x", first, change @ right) | mlp_gradients(
+    change = bounds.slope(scores, bound)
+    return critics.mlp_gradients(weights, "x", first, change @ right) | critics.mlp_gradients(
         weights, "y", second, change.mT @ left
     )
 
@@ -144,10 +132,10 @@ def held_out_terms(
     """Row terms of the value in nats, in double precision; the weighted mean is the value."""
     if isinstance(critic, Separable):
         scores = all_scores(critic, weights, part).double()
-        return value_terms(scores, part.weights.double(), bound, level=level, clip=clip)
+        return bounds.value_terms(scores, part.weights.double(), bound, level=level, clip=clip)
     share = part.weights.double()
     gain = critic.scores(weights, part.x, part.y).double()
-    reference = value_terms(part.pairs().double(), share, "dv", level=level, clip=clip)
+    reference = bounds.value_terms(part.pairs().double(), share, "dv", level=level, clip=clip)
     # ln E_q e^(g+c) = ln E_q e^g, over all pairs, + ln of the mean of e^c weighted by e^g, over
     # some of them.
     with_gain, without = [], []
@@ -183,26 +171,20 @@ def stop_value(
     if bound == "smile" and isinstance(critic, Separable):
         scores, share = all_scores(critic, weights, part), part.weights
         lost = torch.nn.functional.softplus
-        both = without_diagonal(share[:, :, None] * share[:, None, :])
-        apart = (lost(without_diagonal(scores)) * both).sum((1, 2)) / both.sum((1, 2))
+        both = bounds.without_diagonal(share[:, :, None] * share[:, None, :])
+        apart = (lost(bounds.without_diagonal(scores)) * both).sum((1, 2)) / both.sum((1, 2))
         return -(lost(-scores.diagonal(dim1=1, dim2=2)) * share).sum(1) - apart
     watched: Bound = "infonce" if bound == "infonce" else "dv"
     none = part.x.new_zeros(len(part.x)).double()
     terms = held_out_terms(critic, weights, part, watched, clip=0.0, level=none, shifts=shifts)
-    return weighted_mean(terms, part.weights)
-
-
-def weighted_mean(
-    terms: Float[Tensor, "member row"], weights: Float[Tensor, "member row"]
-) -> Float[Tensor, "member"]:
-    """Mean over rows; rows of weight 0 have no effect, even if they hold NaN."""
-    return torch.where(weights > 0, terms * weights, 0.0).sum(1)
+    # Terms of padding may be NaN, which a weight of 0 would not remove.
+    return torch.where(part.weights > 0, terms * part.weights, 0.0).sum(1)
 
 
 def partition(critic: Critic, weights: Weights, part: Part) -> Float[Tensor, "member"]:
     """Ln of the mean of exp f over separate pairs, in nats, double precision."""
     if isinstance(critic, Separable):
-        return log_mean(all_scores(critic, weights, part).double(), part.weights.double())
+        return bounds.log_mean(all_scores(critic, weights, part).double(), part.weights.double())
     return part.x.new_zeros(len(part.x)).double()
 
 

@@ -18,7 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.options import option
-from ed_interp.probes.emergence.estimators.base import SATURATED_SHARE, ChainEstimator, Terms
+from ed_interp.probes.emergence.estimators.base import (
+    SATURATED_SHARE,
+    Batch,
+    ChainEstimator,
+    Terms,
+)
 from ed_interp.probes.emergence.estimators.neural.pairs import Key, Pair, grouped, prepare
 from ed_interp.progress import Progress, track
 
@@ -57,22 +62,21 @@ class TrainedEstimator(ChainEstimator):
     }
     together = True
 
-    # Where the state is kept and how progress is told change no number, so these are no options:
-    # they are set on a copy, neither recorded nor compared.
-    _folder: ClassVar[str | Path | None] = None
-    _progress: ClassVar[Progress] = None
-
     steps: int = option(1000, help="Most training steps.", min=1)
-    lr: float = option(3e-3, help="Highest learning rate of Adam.", above=0)
 
     def reporting(self: T, progress: Progress) -> T:
-        """The same estimator, which reports its progress: a bar, or calls of a callable."""
         return self._copy(_progress=progress)
 
     def resuming(self: T, folder: str | Path | None) -> T:
-        """The same estimator, which keeps the state of its training in ``folder``."""
         return self._copy(_folder=folder)
 
+    @property
+    def folder(self) -> str | Path | None:
+        """Where the state of the training is kept; None for nowhere."""
+        return getattr(self, "_folder", None)
+
+    # The place of the state and the reporting of progress change no number, so they are no
+    # options: set on a copy, they are neither recorded nor compared.
     def _copy(self: T, **attributes: Any) -> T:
         made = copy.copy(self)
         for name, value in attributes.items():
@@ -105,26 +109,18 @@ class TrainedEstimator(ChainEstimator):
         """Flags of one training."""
         return {"diverged": one.diverged > 0, "at-log-n": one.nats >= SATURATED_SHARE * one.cap}
 
-    def run(
-        self,
-        chains: list[list[Tensor]],
-        batch: tuple[int, ...],
-        weights: Tensor | None,
-        seed: int,
-        max_bytes: int,
-    ) -> Terms:
-        """Terms of every chain. Whole-numbered weights are taken as numbers of times seen."""
-        width = max(site.shape[1] for site in chains[0])
-        prepared = prepare(chains, batch, weights, lambda z, share: self.whiten(z, share, width))
+    def run(self, batch: Batch, *, seed: int, max_bytes: int) -> Terms:
+        width = max(site.shape[1] for site in batch.chains[0])
+        prepared = prepare(batch, lambda rows, share: self.whiten(rows, share, width))
         groups = grouped(prepared.pairs, self.member_bytes, max_bytes, self.kind_of)
         outcomes: dict[Key, Outcome] = {}
-        with track(self._progress, f"training {self.name}", self.steps * len(groups)) as advance:
+        progress: Progress = getattr(self, "_progress", None)
+        with track(progress, f"training {self.name}", self.steps * len(groups)) as advance:
             for keys in groups:
                 pairs = [prepared.pairs[key] for key in keys]
                 fitted = self.fit(pairs, seed=seed, max_bytes=max_bytes, advance=advance)
                 outcomes |= dict(zip(keys, fitted, strict=True))
-        shape = (len(chains), prepared.blocks)
-        flags = {name: torch.zeros(shape, dtype=torch.bool) for name in self.flags}
+        flags = {name: batch.mask() for name in self.flags}
         # Nested lists "element block"; None where the rows are atoms and nothing was trained.
         details: dict[str, list[list[float | int | None]]] = {}
         for key in prepared.exact:
@@ -133,13 +129,8 @@ class TrainedEstimator(ChainEstimator):
             for name, holds in self.raised(one).items():
                 flags[name][key] = holds
             for name, value in self.details(one).items():
-                table = details.setdefault(name, [[None] * shape[1] for _ in chains])
+                table = details.setdefault(name, [[None] * batch.blocks for _ in batch.chains])
                 table[key[0]][key[1]] = value
         bits = prepared.rows({key: one.terms / math.log(2) for key, one in outcomes.items()})
-        return Terms(
-            terms=bits.reshape(*batch, *bits.shape[1:]).to(chains[0][0].device, torch.float32),
-            weights=prepared.weights,
-            limit=torch.tensor(prepared.limits, dtype=torch.float64).reshape(batch),
-            settings=self.recorded(seed=seed, **details),
-            flags={name: mask.reshape(*batch, shape[1]) for name, mask in flags.items()},
-        )
+        bits = bits.to(batch.chains[0][0].device, torch.float32)
+        return batch.result(bits, prepared.limits, self.recorded(seed=seed, **details), flags)

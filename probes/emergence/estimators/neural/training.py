@@ -16,23 +16,17 @@ the batch, and the rows of all members in float32.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from ed_interp.options import Options, option
+from ed_interp.probes.emergence.estimators.neural import scoring
 from ed_interp.probes.emergence.estimators.neural.bounds import Bound
 from ed_interp.probes.emergence.estimators.neural.critics import Critic, Weights
 from ed_interp.probes.emergence.estimators.neural.sampling import BATCH, draw
 from ed_interp.probes.emergence.estimators.neural.saving import Saved
-from ed_interp.probes.emergence.estimators.neural.scoring import (
-    SHIFTS,
-    Part,
-    some_shifts,
-    stop_value,
-    training_gradients,
-)
 
 _COLLAPSE = 5.0
 # Steps over which the learning rate rises, as Adam's first estimates of the moments are rough.
@@ -40,37 +34,19 @@ _WARM_UP = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to train, how long and how fast, and how to value it."""
+class Schedule(Options):
+    """How long and how fast to train."""
 
-    critic: Critic
-    bound: Bound
-    steps: int
-    batch: int
-    lr: float
-    every: int
-    patience: int
-    weight_decay: float
-    seed: int
-    folds: int
-    gaussian: bool
-    """Start from the Gaussian reference."""
-    debias: bool
-    """Replace its held-out mean by its unbiased value."""
-    clip: float
-    """Tau of ``smile``, in nats."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """The best state of every member."""
-
-    weights: Weights
-    value: Float[Tensor, "member"]
-    """On the rows to stop by, in nats."""
-    step: Int64[Tensor, "member"]
-    """When it was reached; 0 is the start."""
-    diverged: Bool[Tensor, "member"]
+    steps: int = option(1000, help="Most training steps.", min=1)
+    batch: int = option(
+        128,
+        help="Most rows of a minibatch; a quarter of the rows to train on where they are few.",
+        min=4,
+    )
+    lr: float = option(3e-3, help="Highest learning rate of Adam.", above=0)
+    every: int = option(50, help="Steps between two valuations on the rows to stop by.", min=1)
+    patience: int = option(5, help="Valuations without improvement before a stop.", min=1)
+    weight_decay: float = option(0.0, help="Weight decay of Adam.", min=0)
 
 
 class Adam:
@@ -126,88 +102,81 @@ class Adam:
         self.restore(kept(self.weights), kept(self.state()))
 
 
-def train(
-    start: Weights,
-    train_on: Part,
-    stop_by: Part,
-    plan: Plan,
-    *,
-    saved: Saved,
-    advance: Callable[[int], None],
-) -> Trained:
-    """Train every member; see the module.
+class Training:
+    """A training of all members, which ends with their best state in ``best``; see the module.
 
-    Args:
-        start: Initial weights; not changed.
-        train_on: Rows to draw minibatches from.
-        stop_by: Rows to stop by.
-        plan: What, how long and how fast.
-        saved: Keeps the state and returns it after an interruption.
-        advance: Called with the number of steps done.
+    ``parts`` are the rows to draw minibatches from and the rows to stop by; ``start`` is not
+    changed.
     """
-    run = _Run(start, stop_by, plan)
-    known = saved.get()
-    if known is not None:
-        run.restore(known)
-        advance(run.number)
-    else:
-        run.value_now()
-    data = train_on.members(run.active)
-    while run.number < plan.steps and len(run.active):
-        run.step(data)
-        advance(1)
-        if run.number % plan.every == 0 or run.number == plan.steps:
-            before = len(run.active)
-            run.value_now()
-            if len(run.active) < before:
-                data = train_on.members(run.active)
-            # Only here: between two valuations the state would not be enough to go on from.
-            if saved.due():
-                saved.put(run.state())
-    advance(plan.steps - run.number)
-    run.number = plan.steps
-    saved.put(run.state())
-    return Trained(run.best, run.best_value, run.best_step, run.diverged)
 
-
-class _Run:
-    """A training in progress."""
-
-    def __init__(self, start: Weights, stop_by: Part, plan: Plan) -> None:
-        members = len(next(iter(start.values())))
-        self.plan = plan
-        self.whole_stop = self.stop = stop_by
-        self.active = torch.arange(members)
-        self.number = 0
+    def __init__(
+        self,
+        critic: Critic,
+        bound: Bound,
+        start: Weights,
+        parts: Sequence[scoring.Part],
+        schedule: Schedule,
+        seed: int,
+    ) -> None:
+        self.critic, self.schedule, self.seed = critic, schedule, seed
+        self.bound: Bound = bound
+        self.parts, self.stop = parts, parts[1]
         now, self.best = ({name: one.clone() for name, one in start.items()} for _ in range(2))
-        self.adam = Adam(now, decay=plan.weight_decay)
+        """The best state of every member."""
+        self.adam = Adam(now, decay=schedule.weight_decay)
+        members = len(next(iter(start.values())))
+        self.active, self.number = torch.arange(members), 0
         self.best_value = torch.full((members,), -torch.inf, dtype=torch.float64)
+        """On the rows to stop by, in nats."""
         self.first_value = torch.full((members,), torch.nan, dtype=torch.float64)
         self.best_step = torch.zeros(members, dtype=torch.int64)
+        """When it was reached; 0 is the start."""
         self.diverged = torch.zeros(members, dtype=torch.bool)
         # The same separate pairs at every valuation, or the best would be the luckiest.
-        self.stop_shifts = some_shifts(SHIFTS, plan.seed, BATCH)
+        self.stop_shifts = scoring.some_shifts(scoring.SHIFTS, seed, BATCH)
+
+    def run(self, saved: Saved, advance: Callable[[int], None]) -> None:
+        """Train, or go on where ``saved`` has a state; ``advance`` gets the number of steps."""
+        steps, every = self.schedule.steps, self.schedule.every
+        known = saved.get()
+        if known is not None:
+            self.restore(known)
+            advance(self.number)
+        else:
+            self.value_now()
+        data = self.parts[0].members(self.active)
+        while self.number < steps and len(self.active):
+            self.step(data)
+            advance(1)
+            if self.number % every == 0 or self.number == steps:
+                before = len(self.active)
+                self.value_now()
+                if len(self.active) < before:
+                    data = self.parts[0].members(self.active)
+                if saved.due():
+                    saved.put(self.state())
+        advance(steps - self.number)
+        self.number = steps
+        saved.put(self.state())
 
     @property
     def now(self) -> Weights:
         """The weights of the active members."""
         return self.adam.weights
 
-    def step(self, data: Part) -> None:
+    def step(self, data: scoring.Part) -> None:
         """One step of every active member."""
-        plan = self.plan
-        stream = (plan.seed, BATCH, self.number)
-        batch = data.rows(draw(data.weights, plan.batch, *stream))
-        shifts = some_shifts(SHIFTS, *stream)
-        gradients = training_gradients(plan.critic, self.now, batch, plan.bound, shifts)
+        stream = (self.seed, BATCH, self.number)
+        batch = data.rows(draw(data.weights, self.schedule.batch, *stream))
+        shifts = scoring.some_shifts(scoring.SHIFTS, *stream)
+        gradients = scoring.training_gradients(self.critic, self.now, batch, self.bound, shifts)
         self.number += 1
-        self.adam.step(gradients, plan.lr * min(1.0, self.number / _WARM_UP))
+        self.adam.step(gradients, self.schedule.lr * min(1.0, self.number / _WARM_UP))
 
     @torch.no_grad()
     def value_now(self) -> None:
         """Value the active members, keep the better ones, let the finished ones go."""
-        plan = self.plan
-        value = stop_value(plan.critic, self.now, self.stop, plan.bound, self.stop_shifts)
+        value = scoring.stop_value(self.critic, self.now, self.stop, self.bound, self.stop_shifts)
         value = value.cpu().double()
         if self.number == 0:
             self.first_value[self.active] = value
@@ -224,7 +193,7 @@ class _Run:
         self.best_step[chosen] = self.number
         self.diverged[self.active[lost]] = True
         waited = self.number - self.best_step[self.active]
-        keep = ~lost & (waited < plan.patience * plan.every)
+        keep = ~lost & (waited < self.schedule.patience * self.schedule.every)
         if not bool(keep.all()):
             self.active = self.active[keep]
             self.adam.keep(keep)
@@ -242,7 +211,7 @@ class _Run:
         self.number = int(known["number"])
         for name in _KEPT:
             setattr(self, name, known[name])
-        self.stop = self.whole_stop.members(self.active)
+        self.stop = self.parts[1].members(self.active)
         now, self.best = (
             {name: known[f"{label}/{name}"].to(one) for name, one in self.now.items()}
             for label in ("now", "best")

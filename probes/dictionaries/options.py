@@ -1,0 +1,272 @@
+"""Options of training, measuring, describing, following and explaining the features of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from ed_interp.errors import InvalidInputError, unknown
+from ed_interp.models.options import ModelOptions
+from ed_interp.options import (
+    MEASURE,
+    MODEL,
+    OUTPUT,
+    PROMPTS,
+    TRAIN,
+    Batched,
+    OptionError,
+    Options,
+    Seeded,
+    option,
+)
+from ed_interp.probes.dictionaries.architectures import ARCHITECTURES, DEFAULT, DEFAULT_K
+from ed_interp.prompts.options import PromptOptions
+
+PROBE_TASKS = ("sentiment", "country-continent", "mixed-country", "mixed-adjective")
+"""By default: classes of phrases and of words, and which relation a prompt is about."""
+
+TEXT = "Text"
+WINDOW, EXPLAIN_WINDOW = 128, 32
+"""Tokens of a window by default; fewer if the model's context is shorter."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceOptions(Options):
+    """One source of text. Without any it is the bundled models' own generated text."""
+
+    text: Path | None = option(
+        None,
+        help="Text from a .txt file (an empty line ends a document) or a .json list of strings.",
+        panel=TEXT,
+        shown="generated text, no file needed",
+    )
+    task: str | None = option(
+        None, help="Prompts of a built-in task (see `ed-interp tasks`).", panel=TEXT
+    )
+    dataset: str | None = option(
+        None, help="Text from a Hugging Face data set, or a folder with one.", panel=TEXT
+    )
+    column: str | None = option(
+        None, help="Column of text (with --dataset).", panel=TEXT, shown="text"
+    )
+    split: str | None = option(
+        None, help="Split to read (with --dataset).", panel=TEXT, shown="train"
+    )
+    config: str | None = option(None, help="Configuration to read (with --dataset).", panel=TEXT)
+
+    def __post_init__(self) -> None:
+        if self.text is not None and not isinstance(self.text, (str, Path)):
+            # Texts that were passed as they are: a result records their digest, not all of them.
+            object.__setattr__(self, "text", Path("texts"))
+        super().__post_init__()
+        sources = [n for n in ("text", "task", "dataset") if getattr(self, n) is not None]
+        if len(sources) > 1:
+            raise InvalidInputError(
+                f"the text must come from one source, got {' and '.join(sources)}; drop one"
+            )
+        for name in ("column", "split", "config"):
+            if getattr(self, name) is not None and self.dataset is None:
+                raise OptionError(name, f"must come with dataset; drop {name}, or name a data set")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextOptions(SourceOptions):
+    """Text in windows of tokens."""
+
+    window: int | None = option(
+        None, help="Longest window of text, in tokens.", panel=TEXT, shown=str(WINDOW), min=2
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DictionaryOptions(ModelOptions):
+    """A dictionary, and the model whose stream it reads."""
+
+    dictionary: str = option(help="Folder of a dictionary, or a release of SAELens.", argument=True)
+    sae_id: str | None = option(None, help="Dictionary of a release.", panel=MODEL, flag="--id")
+    model: str = option(
+        "", help="Bundled model, hub id or folder.", panel=MODEL, shown="the dictionary's own"
+    )
+    site: str | None = option(None, help="Hook point.", panel=MODEL, shown="the dictionary's own")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions(ModelOptions, TextOptions, Seeded):
+    """How a dictionary is trained."""
+
+    site: str = option(help="Hook point, such as blocks.2.hook_resid_post.", panel=MODEL)
+    architecture: str = option(
+        DEFAULT,
+        help=f"Kind of dictionary: {', '.join(ARCHITECTURES)}.",
+        panel=TRAIN,
+        flag="--arch",
+    )
+    latents: int = option(1024, help="Size of the dictionary.", panel=TRAIN, min=1)
+    k: int | None = option(
+        None,
+        help="Active latents per token, if the architecture takes a number.",
+        panel=TRAIN,
+        shown=str(DEFAULT_K),
+        min=1,
+    )
+    tokens: int = option(1_000_000, help="Tokens to train on.", panel=TRAIN, min=1)
+    batch_size: int = option(512, help="Tokens per step.", panel=TRAIN, min=1)
+    lr: float | None = option(
+        None,
+        help="Peak learning rate of Adam.",
+        panel=TRAIN,
+        shown="2e-3, less by sqrt(1024 / latents) above 1,024 latents",
+        above=0,
+    )
+    sae_lens: tuple[str, ...] = option(
+        (),
+        help="NAME=VALUE of SAELens's configuration, such as l1_coefficient=5; repeatable.",
+        panel=TRAIN,
+        flag="--option",
+        whole=True,
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.sae_lens, Mapping):
+            pairs = tuple(f"{name}={json.dumps(value)}" for name, value in self.sae_lens.items())
+            object.__setattr__(self, "sae_lens", pairs)
+        super().__post_init__()
+        if self.architecture not in ARCHITECTURES:
+            raise unknown("architecture", self.architecture, list(ARCHITECTURES))
+        if self.k is not None and not ARCHITECTURES[self.architecture].takes_k:
+            raise OptionError(
+                "k",
+                f"must not be given for {self.architecture}, got {self.k}; set its sparsity by "
+                "l1_coefficient (--option l1_coefficient=5)",
+            )
+        if (self.active or 0) > self.latents:
+            raise OptionError("k", f"must be at most latents ({self.latents}), got {self.active}")
+        if self.tokens < max(self.latents, self.batch_size):
+            raise OptionError(
+                "tokens",
+                f"must not be fewer than latents ({self.latents}) or batch_size "
+                f"({self.batch_size}), got {self.tokens}; 100 per latent are few",
+            )
+        _ = self.sae_lens_settings  # refuses what is not NAME=VALUE
+
+    @property
+    def active(self) -> int | None:
+        """Active latents per token to train for; None if the architecture takes no number."""
+        return (self.k or DEFAULT_K) if ARCHITECTURES[self.architecture].takes_k else None
+
+    @property
+    def steps(self) -> int:
+        """Number of training steps."""
+        return self.tokens // self.batch_size
+
+    @property
+    def peak_lr(self) -> float:
+        """Peak learning rate; wider dictionaries diverge at the rate that suits narrow ones."""
+        return self.lr or 2e-3 * min(1.0, math.sqrt(1024 / self.latents))
+
+    @property
+    def sae_lens_settings(self) -> dict[str, Any]:
+        """``sae_lens`` as fields of SAELens's configuration; what is not JSON is text."""
+        settings: dict[str, Any] = {}
+        for pair in self.sae_lens:
+            name, equals, value = pair.partition("=")
+            if not (name.strip() and equals):
+                raise OptionError("sae_lens", f"must be NAME=VALUE, got {pair!r}")
+            try:
+                settings[name.strip()] = json.loads(value)
+            except ValueError:
+                settings[name.strip()] = value
+        return settings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeasureOptions(DictionaryOptions, TextOptions, Seeded):
+    """How a dictionary is measured."""
+
+    tokens: int = option(100_000, help="Tokens to encode.", panel=MEASURE, min=2)
+    ce_tokens: int = option(20_000, help="Tokens to predict.", panel=MEASURE, min=2)
+    tasks: tuple[str, ...] = option(PROBE_TASKS, help="Tasks for sparse probing.", panel=MEASURE)
+    absorption: bool = option(True, help="Measure splitting and absorption.", panel=MEASURE)
+
+    def __post_init__(self) -> None:
+        # Live tasks are recorded by name.
+        names = tuple(getattr(task, "name", task) for task in self.tasks)
+        object.__setattr__(self, "tasks", names)
+        super().__post_init__()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DescribeOptions(DictionaryOptions, TextOptions, Seeded):
+    """What is shown of every feature."""
+
+    tokens: int = option(200_000, help="Tokens of held-out text to read.", panel=MEASURE, min=1)
+    contexts: int = option(8, help="Strongest contexts per feature.", panel=MEASURE, min=1)
+    top_tokens: int = option(8, help="Promoted tokens to list.", panel=MEASURE, min=1)
+    neighbours: int = option(5, help="Most similar features to list.", panel=MEASURE, min=1)
+    clamp_contexts: int = option(
+        4, help="Contexts in which each feature is clamped; 0 skips it.", panel=MEASURE, min=0
+    )
+    clamp_features: tuple[int, ...] | None = option(
+        None, help="Clamp only these features.", panel=MEASURE, shown="all", min=0
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShowOptions(DescribeOptions):
+    """Which features are shown, and where."""
+
+    feature: tuple[int, ...] = option((), help="Feature to print; repeatable, or ranges.", min=0)
+    html: Path | None = option(None, help="Page to write; it opens offline.", panel=OUTPUT)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeatureEmergenceOptions(DictionaryOptions, PromptOptions, Seeded, Batched):
+    """How features are followed over shots and checkpoints."""
+
+    shots: tuple[int, ...] | None = option(
+        None, help="Shot counts, such as 0-8 or 0,1,2,4,8.", panel=PROMPTS, shown="0-8", min=0
+    )
+    prompts: int = option(500, help="Number of prompts.", panel=PROMPTS, min=2)
+    about: Literal["auto", "answer", "relation"] = option(
+        "auto",
+        help="Label to inform about; auto is the relation of a mixed task, else the answer.",
+        panel=MEASURE,
+    )
+    checkpoints: tuple[str, ...] = option(
+        (), help="Training steps of a bundled model, such as 300,949, or all.", panel=MEASURE
+    )
+    permutations: int = option(200, help="Permutations of the labels.", panel=MEASURE, min=20)
+
+    def __post_init__(self) -> None:
+        # In Python, steps are numbers and "all" is a string.
+        steps: Any = [self.checkpoints] if isinstance(self.checkpoints, str) else self.checkpoints
+        object.__setattr__(self, "checkpoints", tuple(map(str, steps)))
+        super().__post_init__()
+        for step in self.checkpoints:
+            if not step.isdecimal() and self.checkpoints != ("all",):
+                raise OptionError("checkpoints", f"must be training steps or all, got {step!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExplainOptions(DictionaryOptions, TextOptions, Seeded):
+    """How explanations of features are scored."""
+
+    features: tuple[int, ...] | None = option(
+        None,
+        help="Number of a feature; repeatable, or ranges.",
+        panel=MEASURE,
+        shown="all",
+        flag="--feature",
+        min=0,
+    )
+    tokens: int = option(100_000, help="Tokens of held-out text to read.", panel=MEASURE, min=2)
+    contexts: int = option(
+        50, help="Active contexts per feature, and as many silent ones.", panel=MEASURE, min=1
+    )
+    window: int | None = option(
+        None, help="Tokens of a context.", panel=TEXT, shown=str(EXPLAIN_WINDOW), min=2
+    )
