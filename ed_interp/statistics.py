@@ -57,13 +57,10 @@ def bootstrap_interval(
         statistic: ``mean`` or ``median``.
         level: coverage, between 0 and 1.
         resamples: number of bootstrap samples.
-        seed: the same seed draws the same rows.
+        seed: random seed.
 
     Returns:
         The two ends, each of shape ``rest``.
-
-    Raises:
-        InvalidInputError: no rows, NaN, bad weights, level or number of resamples.
     """
     data = _rows(values, "values")
     _check_level(level)
@@ -125,13 +122,10 @@ def paired_difference(
     ``(hits + 1) / (permutations + 1)`` (Phipson and Smyth 2010), never 0.
 
     Args:
-        a: array of shape ``row *rest``.
-        b: array of the same shape.
-        weights: one weight per row, or weights that broadcast to ``a``.
-        level: coverage of the interval.
-        resamples: bootstrap samples of the interval.
-        permutations: sign patterns of the test.
-        seed: the same seed gives the same result.
+        a: array of shape ``row *rest``; so is ``b``.
+        weights, level, resamples: of the interval, as in :func:`bootstrap_interval`.
+        permutations: largest number of sign patterns of the test.
+        seed: random seed.
     """
     first, second = _rows(a, "a"), _rows(b, "b")
     if first.shape != second.shape:

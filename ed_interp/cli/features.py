@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+from typing import Any
 
 from ed_interp.cli.app import group
 from ed_interp.cli.command import NEW_FOLDER, Out, Output, command, shown
@@ -21,6 +22,11 @@ from ed_interp.probes.dictionaries.options import (
 app = group("features", "Feature dictionaries (sparse autoencoders) of the residual stream.")
 
 RUN = Out("Run folder to make: record, tables, picture and page.")
+
+
+def _kept(output: Output) -> dict[str, Any]:
+    """Where a result goes, for the functions of the API."""
+    return {"out": output.out, "overwrite": output.overwrite, "progress": output.progress}
 
 
 @app.callback()
@@ -39,10 +45,7 @@ def train(options: TrainOptions, output: Output) -> None:
     """
     from ed_interp.probes.dictionaries.training import train
 
-    trained = train(
-        options=options, out=output.path, overwrite=output.overwrite, progress=output.progress
-    )
-    output.show(trained.record)
+    output.show(train(options=options, **_kept(output)).record)
     place = shown(output.path)
     print(f"written to {place}; measure it: ed-interp features measure {place}", file=sys.stderr)
 
@@ -56,10 +59,7 @@ def measure(options: MeasureOptions, output: Output) -> None:
     """
     from ed_interp.probes.dictionaries.measuring import measure
 
-    measured = measure(
-        options=options, out=output.out, overwrite=output.overwrite, progress=output.progress
-    )
-    output.show(measured, output.out)
+    output.show(measure(options=options, **_kept(output)), output.out)
 
 
 @command(app, "show", ShowOptions, out=Out("Run folder to make: arrays, record and page."))
@@ -76,29 +76,20 @@ def show(options: ShowOptions, output: Output) -> None:
     if options.feature and options.html is None and output.out is None:
         # Only these are printed and nothing is kept, so the others need not be clamped.
         options = dataclasses.replace(options, clamp_features=options.feature)
-    described = describe(
-        options=options, out=output.out, overwrite=output.overwrite, progress=output.progress
-    )
+    described = describe(options=options, **_kept(output))
     if options.html is not None:
         described.write_page(options.html, overwrite=output.overwrite)
-    cards = [described.feature(index) for index in options.feature]
-    frame = described.to_frame()
+    cards = [described.feature(index) for index in options.feature or ()]
+    names = ("model", "site", "architecture", "tokens", "alive")
+    rows = json.loads(described.to_frame().to_json(orient="records"))
     data = {
-        "model": described.model,
-        "site": described.site,
-        "architecture": described.architecture,
+        **{name: getattr(described, name) for name in names},
         "latents": len(described),
-        "alive": described.alive,
-        "tokens": described.tokens,
-        "features": [dataclasses.asdict(card) for card in cards]
-        or json.loads(frame.to_json(orient="records")),
+        "features": [dataclasses.asdict(card) for card in cards] or rows,
     }
-    tables = [table for card in cards for table in card.tables()]
-    output.print(
-        data,
-        *(tables or described.tables()),
-        headline="" if cards else f"{described.title()}: {described.headline()}",
-    )
+    tables = [table for card in cards for table in card.tables()] or described.tables()
+    headline = "" if cards else f"{described.title()}: {described.headline()}"
+    output.print(data, *tables, headline=headline)
     output.written(options.html)
     output.written(output.out)
 
@@ -112,10 +103,7 @@ def emergence(options: FeatureEmergenceOptions, output: Output) -> None:
     """
     from ed_interp.probes.dictionaries.emergence.following import feature_emergence
 
-    followed = feature_emergence(
-        options=options, out=output.out, overwrite=output.overwrite, progress=output.progress
-    )
-    output.show(followed, output.out)
+    output.show(feature_emergence(options=options, **_kept(output)), output.out)
 
 
 @command(app, "explain", ExplainOptions, out=RUN)
@@ -123,7 +111,4 @@ def explain(options: ExplainOptions, output: Output) -> None:
     """Name features by tokens and categories, and score the names on held-out text."""
     from ed_interp.probes.dictionaries.interpretation.scoring import score_explanations
 
-    scored = score_explanations(
-        options=options, out=output.out, overwrite=output.overwrite, progress=output.progress
-    )
-    output.show(scored, output.out)
+    output.show(score_explanations(options=options, **_kept(output)), output.out)

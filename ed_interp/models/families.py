@@ -1,10 +1,4 @@
-"""Which module of a ``transformers`` model is which site.
-
-Nearly all decoder-only models are a list of blocks that take and return the stream, so the blocks
-are identified by structure (the module list with as many entries as the configuration has layers),
-and only modules inside a block need names. ``GPT2Block`` returns a bare tensor in transformers 5
-and a tuple in other families and versions; :mod:`ed_interp.models.runners` handles both.
-"""
+"""Which module of a ``transformers`` model is which site."""
 
 from __future__ import annotations
 
@@ -45,6 +39,8 @@ _INSIDE: dict[str, tuple[tuple[str, Side], ...]] = {
 
 def blocks_of(model: nn.Module, n_layers: int) -> nn.ModuleList:
     """The list of decoder blocks of a ``transformers`` model, or CaptureError."""
+    # Nearly all decoder-only models are a list of blocks that take and return the stream, so the
+    # blocks are identified by structure, and only modules inside a block need names.
     lists = {
         name: module
         for name, module in model.named_modules()

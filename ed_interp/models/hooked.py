@@ -126,11 +126,9 @@ class HookedModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change with the architecture or any sampled weight.
-
-        Hashes names, shapes and up to 4,096 evenly spaced values of every parameter, in float32,
-        so it takes well under a second and does not depend on the device.
-        """
+        """Sixteen hexadecimal digits that change with the architecture or any sampled weight."""
+        # Up to 4,096 evenly spaced values of every parameter, which takes well under a second, in
+        # float32, so that the device does not matter.
         digest = hashlib.sha256(self.family.encode())
         for name, tensor in sorted(self.model.named_parameters(), key=lambda item: item[0]):
             digest.update(f"{name}{tuple(tensor.shape)}".encode())

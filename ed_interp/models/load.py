@@ -71,8 +71,9 @@ def load(
         name = os.fspath(model)
         base, _, step = name.partition("@")
         if base in bundled_names():
-            if step:
-                checkpoint = _step(name, step)
+            if step and not step.isdigit():
+                raise InvalidInputError(f"{name!r} must have a training step after @, got {step!r}")
+            checkpoint = int(step) if step else checkpoint
             return _load_bundled(bundled(base), checkpoint, options, place)
         if checkpoint is not None:
             raise InvalidInputError(
@@ -262,9 +263,3 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | str:
     if dtype not in known:
         raise InvalidInputError(f"dtype must be {', '.join(known)} or auto, got {dtype!r}")
     return known[dtype]
-
-
-def _step(name: str, step: str) -> int:
-    if not step.isdigit():
-        raise InvalidInputError(f"{name!r} must have a training step after @, got {step!r}")
-    return int(step)

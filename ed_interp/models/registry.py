@@ -36,11 +36,7 @@ class BundledModel:
         return sum(file.stat().st_size for file in self.folder.iterdir() if file.is_file())
 
     def checkpoint(self, step: int) -> Path:
-        """The weights at a training step.
-
-        Raises:
-            UnknownNameError: no checkpoint at that step; the steps with one are listed.
-        """
+        """The weights at a training step; UnknownNameError, with the steps, if it has none."""
         files = self.checkpoints
         if step not in files:
             raise UnknownNameError(
@@ -56,11 +52,7 @@ def bundled_names() -> list[str]:
 
 
 def bundled(name: str) -> BundledModel:
-    """A bundled model by name.
-
-    Raises:
-        UnknownNameError: no bundled model has this name.
-    """
+    """A bundled model by name, or UnknownNameError."""
     names = bundled_names()
     if name not in names:
         raise unknown("bundled model", name, names)

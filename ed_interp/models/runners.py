@@ -151,7 +151,7 @@ class TransformersRunner:
         self.d_model = int(self.config.hidden_size)
         self.blocks = blocks_of(self.base, self.n_layers)
         # Prompt tuning puts virtual tokens before the input, which shifts all positions.
-        self.virtual_tokens = _virtual_tokens(model)
+        self.virtual_tokens = virtual_tokens(model)
         # Adapters that carry states along the sequence cannot follow the branches of a packed one.
         carries = any(getattr(module, "carries_states", False) for module in model.modules())
         if self.virtual_tokens or carries:
@@ -300,20 +300,14 @@ class TransformersRunner:
         return mask.masked_fill_(~visible, lowest)[:, None]
 
 
-def _virtual_tokens(model: nn.Module) -> int:
-    """Number of tokens that a prompt-learning adapter puts before the input; else 0."""
+def virtual_tokens(model: nn.Module, *, cached: bool = False) -> int:
+    """Number of tokens that a prompt-learning adapter puts before the input, or in the cache."""
     config = getattr(model, "active_peft_config", None)
     if config is None or not getattr(config, "is_prompt_learning", False):
         return 0
-    from peft import PeftType
-
-    if config.peft_type in (
-        PeftType.PROMPT_TUNING,
-        PeftType.P_TUNING,
-        PeftType.MULTITASK_PROMPT_TUNING,
-    ):
-        return int(config.num_virtual_tokens)
-    return 0
+    # All other methods of prompt learning (prefix tuning) put keys and values in the cache.
+    embedded = {"PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING"}
+    return int(config.num_virtual_tokens) if cached or config.peft_type in embedded else 0
 
 
 class LensRunner:

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 def to_transformer_lens(model: Any, *, tokenizer: Any = None) -> TransformerBridge:
     """A ``TransformerBridge`` of a copy of ``model``, with adapters merged into the weights first.
 
-    A bridge changes the model it wraps in place and drops LoRA on fused weights such as GPT-2's
-    ``c_attn``; hence the copy and the merge. Weights stay raw (no folding, no centring). The copy's
-    tokenizer puts a begin token first, as TransformerLens's do; pass token ids if that matters.
+    Weights stay raw (no folding, no centring). The copy's tokenizer puts a begin token first, as
+    TransformerLens's do; pass token ids if that matters.
 
     Args:
         model: Anything :func:`ed_interp.load` takes except a TransformerLens model.
@@ -42,6 +41,8 @@ def to_transformer_lens(model: Any, *, tokenizer: Any = None) -> TransformerBrid
             f"{hooked.name} has no tokenizer, and a TransformerBridge would load one from the "
             "hub; pass to_transformer_lens(model, tokenizer=...)"
         )
+    # A bridge changes the model it wraps in place, and drops LoRA on fused weights such as GPT-2's
+    # c_attn.
     plain = copy.deepcopy(hooked.model)
     if hasattr(plain, "merge_and_unload"):
         plain = plain.merge_and_unload()

@@ -22,9 +22,9 @@ def untrained_twin(hooked: HookedModel, *, seed: int = 0) -> HookedModel:
 
     Args:
         hooked: The model to make a twin of; neither it nor torch's random state is changed.
-        seed: Seed of the initialisation, which runs in float32 on the CPU, so that it does not
-            depend on the device.
+        seed: Random seed of the initialisation.
     """
+    # Initialised in float32 on the CPU, so that the twin does not depend on device and precision.
     runner = hooked.runner
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

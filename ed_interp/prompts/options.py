@@ -106,7 +106,8 @@ class PromptOptions(Options):
             return task
         # A shell passes the two characters of \n as they are.
         template = self.template and self.template.replace("\\n", "\n").replace("\\t", "\t")
-        columns = {"input": self.input_column or "input", "output": self.output_column or "output"}
+        given = {"input": self.input_column, "output": self.output_column}
+        columns = {name: name if column is None else column for name, column in given.items()}
         if self.text is not None:
             return text_from_file(self.text, window=self.window or DEFAULT_WINDOW)
         if self.data is not None:

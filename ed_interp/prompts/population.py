@@ -105,11 +105,7 @@ def draw(
 
 
 def check_shots(shots: Iterable[int]) -> tuple[int, ...]:
-    """Ascending distinct shot counts.
-
-    Raises:
-        InvalidInputError: none, or a negative one.
-    """
+    """Ascending distinct shot counts; InvalidInputError for none or a negative one."""
     counts = tuple(sorted({int(count) for count in shots}))
     if not counts or counts[0] < 0:
         raise InvalidInputError(
@@ -257,19 +253,17 @@ def _labelled_size(task: LabelledTask, count: int) -> int:
 
 
 def _rounds(left: list[int], count: int) -> int:
-    """Number of balanced draws of ``count`` pairs, with ``left`` pairs under each answer.
-
-    A round orders the answers that still have pairs. With m answers left, a full round contributes
-    m! orders times the product of the pairs left under each answer; the last, partial round of r
-    answers contributes r! times the r-th elementary symmetric polynomial of the pairs left.
-    """
+    """Number of balanced draws of ``count`` pairs, with ``left`` pairs under each answer."""
+    # A round orders the answers that still have pairs. With m answers left, a full round
+    # contributes m! orders times the product of the pairs left under each answer; the last, partial
+    # round of r answers r! times the r-th elementary symmetric polynomial of the pairs left.
     ways = 1
     while count >= len(left) and left:
         ways *= math.factorial(len(left)) * math.prod(left)
         count -= len(left)
         left = [n - 1 for n in left if n > 1]
-    # The elementary symmetric polynomial of degree `count`, by the recurrence over its arguments.
-    # Degrees downwards, so that no argument is multiplied with itself.
+    # That polynomial by the recurrence over its arguments; degrees downwards, so that no argument
+    # is multiplied with itself.
     symmetric = [1] + [0] * count
     for n in left:
         for degree in range(count, 0, -1):

@@ -110,8 +110,8 @@ def read_data(file: str) -> dict[str, Any]:
     return data
 
 
+# Four relations over the same countries; only the demonstrations show which one it is.
 DEFAULT_TASK = "mixed-country"
-"""Four relations over the same countries; only the demonstrations show which one it is."""
 
 _MIXED = "mixed-"
 

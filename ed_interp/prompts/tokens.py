@@ -1,10 +1,4 @@
-"""Prompts as token ids with the spans of demonstrations, query and answer.
-
-Tokenizers may split a text differently when more text follows. The shot counts of a prompt must be
-nested all the same, so prompts are tokenized as a whole if the splits agree (as they do for
-templates that end in a line break or a comma), and part by part if not; the population records
-which.
-"""
+"""Prompts as token ids with the spans of demonstrations, query and answer."""
 
 from __future__ import annotations
 
@@ -45,7 +39,7 @@ class ShotTokens:
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """Number of trunk tokens before demonstration k, for k = 0 to K (K + 1 numbers)."""
+        """Number of trunk tokens before demonstration k, for k = 0 to K."""
         lengths = (len(demo) for demo in self.demonstrations)
         return tuple(accumulate(lengths, initial=len(self.prefix)))
 
@@ -82,7 +76,7 @@ class TokenPopulation:
     population: Population
     prompts: tuple[ShotTokens, ...]
     tokenization: str
-    """``whole`` or ``parts``: see the module's docstring."""
+    """``whole``, or ``parts`` if a prompt could not be tokenized as a whole with nested shots."""
 
     @property
     def shots(self) -> tuple[int, ...]:
@@ -120,6 +114,9 @@ def tokenize(population: Population, tokenizer: Any) -> TokenPopulation:
             f"a tokenizer must be given for task {population.task!r}, as this model has no "
             "tokenizer; pass load(model, tokenizer=...)"
         )
+    # Tokenizers may split a text differently when more text follows, but the shot counts of a
+    # prompt must be nested. So prompts are tokenized as a whole if the splits agree, as they do for
+    # templates that end in a line break or a comma, and part by part if not.
     encode = _Encoder(tokenizer)
     encode.preload(
         {text for prompt in population.prompts for text in _texts(prompt, population.shots)}
@@ -195,7 +192,8 @@ class _Encoder:
         self.prefix: Ids = probe[: starts[0]] if starts and plain else ()
 
     def preload(self, texts: Collection[str]) -> None:
-        """Encode many texts at once: fast tokenizers are ten times faster in one call."""
+        """Encode many texts at once."""
+        # Fast tokenizers are ten times faster in one call; sorted, so that calls are repeatable.
         ordered = sorted(texts)
         if ordered:
             encoded = self._tokenizer(ordered, add_special_tokens=False)["input_ids"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from typing import Any
 
+# The libraries whose versions can change a number.
 LIBRARIES = (
     "transformer-lens",
     "transformers",
@@ -15,7 +16,6 @@ LIBRARIES = (
     "einops",
     "accelerate",
 )
-"""The libraries whose versions can change a number."""
 
 
 def installed(name: str) -> str | None:

@@ -10,7 +10,6 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ed_interp.errors import RunFolderError
@@ -87,12 +86,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             if error is None:
                 with one_line(self.path):
@@ -194,13 +188,11 @@ def _hidden(path: Path, kind: str) -> Path:
 
 
 def _lock_of(path: Path) -> BaseFileLock:
-    """The lock of the run at ``path``, not held yet.
-
-    The operating system drops it when the process dies, however it dies, so there is no stale
-    lock to detect.
-    """
+    """The lock of the run at ``path``, not held yet."""
     from filelock import FileLock
 
+    # The operating system drops it when the process dies, however it dies, so a stale lock cannot
+    # occur; that is why the soft locks of filelock are not wanted.
     # Not per thread: a run may be closed by another thread than the one that opened it.
     lock = _hidden(path, "lock")
     return FileLock(lock, timeout=0, thread_local=False, fallback_to_soft=False)

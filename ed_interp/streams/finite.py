@@ -1,6 +1,5 @@
 """NaN weights and overflow are reported where states are read.
 
-Otherwise they would show up later as a damaged shard, a NaN curve, or an error about table rows.
 Cost: one test of the states that are kept; the weights are tested only after a failure.
 """
 
@@ -23,11 +22,11 @@ def check_finite(
     sites: Sequence[Site],
     logprob: Float[Tensor, "*batch"] | None = None,
 ) -> None:
-    """Raise unless all states are finite and the scores of answers are not NaN.
+    """Raise CaptureError unless all states are finite and the scores of answers are not NaN.
 
-    Raises:
-        CaptureError: naming the model, the first site, and the weight or the precision to blame.
+    It names the model, the first site, and the weight or the precision that is the cause.
     """
+    # Unreported, they would show up as a damaged shard, a NaN curve, or an error about table rows.
     finite = torch.isfinite(states).all(-1).reshape(-1, len(sites)).all(0)
     if not bool(finite.all()):
         where = f"at {sites[int((~finite).nonzero()[0])].name}"

@@ -3,7 +3,7 @@
 In a causal model the state at a position depends only on the tokens it attends to. So one
 sequence ``[demo_1 ... demo_K | query_0 | query_1 | ... ]`` in which query k attends to the first k
 demonstrations and itself, with the position ids it would have directly behind them, has the states
-of all the separate sequences. A sliding window counts positions, not indices (see the runner).
+of all the separate sequences.
 
 Cost of building: one ``prompt pos pos`` boolean tensor. Cost of running, and of the alternatives:
 ``tests/benchmarks/bench_packing.py``.

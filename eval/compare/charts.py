@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ed_interp.charts.spec import Chart, Colour, Heat, Line, Panel
 from ed_interp.eval.compare.rows import Effect
@@ -13,28 +13,27 @@ VERDICTS: dict[str, Colour] = {"worse": "caution", "unchanged": "muted", "better
 """Better and worse in two colours that differ without red and green."""
 
 
-def comparison_chart(effects: Sequence[Effect], alpha: float, title: str) -> Chart:
-    """Control and treated over shots; below, the change per relation, and of emergence."""
+def comparison_charts(effects: Sequence[Effect], alpha: float, title: str) -> Iterator[Chart]:
+    """Control and treated over shots, the change per relation, and that of emergence."""
     panels = [
         # The names stand at the right end of the lines, where the next panel would be.
         _behaviour(rows, label, legend=metric == "logprob")
         for metric, label in (("accuracy", "accuracy"), ("logprob", "log-probability (nats)"))
         if (rows := pick(effects, "behaviour", metric))
     ]
+    if panels:
+        yield Chart(name="comparison", title=title, heading="Control and treated over shots",
+                    panels=panels, columns=2, share_x=False)  # fmt: skip
     if relations := pick(effects, "relation", "logprob"):
-        panels.append(_relations(relations, alpha))
+        caption = ("Treated minus control with the paired bootstrap interval, coloured if the "
+                   "corrected test holds.")  # fmt: skip
+        heading = "Change of log-probability by relation"
+        yield Chart(name="relations", title=title, heading=heading, caption=caption, png=True,
+                    panels=[_relations(relations, alpha)])  # fmt: skip
     if emergence := pick(effects, "emergence", "emergence"):
-        panels.append(_emergence(emergence))
-    return Chart(
-        name="comparison",
-        title=title,
-        heading="Control and treated",
-        panels=panels,
-        columns=2,
-        share_x=False,
-        caption="Relations: treated minus control with the paired bootstrap interval, coloured "
-        "if the corrected test holds. Emergence: treated minus control per block, in bits.",
-    )
+        yield Chart(name="emergence", title=title, heading="Change of emergence per block",
+                    panels=[_emergence(emergence)], caption="Treated minus control, in bits.",
+                    png=True)  # fmt: skip
 
 
 def _behaviour(effects: Sequence[Effect], label: str, *, legend: bool) -> Panel:
@@ -81,8 +80,7 @@ def _relations(effects: Sequence[Effect], alpha: float) -> Panel:
                 ],
             )
         )
-    title = "Change of log-probability by relation (nats)"
-    return Panel(marks=[line for line in points if line.x], rows=True, title=title)
+    return Panel(marks=[line for line in points if line.x], rows=True, x="difference (nats)")
 
 
 def _emergence(effects: Sequence[Effect]) -> Panel:
@@ -105,4 +103,4 @@ def _emergence(effects: Sequence[Effect]) -> Panel:
         ],
         centre=0.0,
     )
-    return Panel(marks=[heat], title="Change of emergence (bits)", x="shots")
+    return Panel(marks=[heat], x="shots")

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ed_interp.charts.spec import Chart
-from ed_interp.eval.compare.charts import comparison_chart
+from ed_interp.eval.compare.charts import comparison_charts
 from ed_interp.eval.compare.rows import (
     Adaptivity,
     Cost,
@@ -165,5 +165,4 @@ class Comparison(Result):
 
     def charts(self) -> list[Chart]:
         """Behaviour over shots, relations, and emergence, control against treated."""
-        chart = comparison_chart(self.effects, self.alpha, self.title())
-        return [chart] if chart.panels else []
+        return [*comparison_charts(self.effects, self.alpha, self.title())]

@@ -14,7 +14,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 from ed_interp.errors import InvalidInputError, unknown
 
@@ -189,5 +188,8 @@ def shuffled_time(seed: int) -> Iterator[None]:
         return plain(u[:, index], *args, **kwargs)
 
     # Replaced in the module that calls it, so that every layer reads shuffled inputs.
+    # Imported here: it brings asyncio along, which --help would wait for.
+    from unittest import mock
+
     with mock.patch.object(layer, "run", run):
         yield

@@ -63,8 +63,7 @@ def measure(
 
     Raises:
         InvalidInputError: a dictionary that does not fit the model, or too little text.
-        UnknownNameError: no such site or task.
-        ModelLoadError: the dictionary or the model cannot be loaded.
+        UnknownNameError, ModelLoadError: something named does not exist, or cannot be loaded.
         RunFolderError: ``out`` exists or cannot be written.
     """
     opened = Reader.open(options, dictionary, model)

@@ -219,7 +219,9 @@ class DescribeOptions(DictionaryOptions, TextOptions, Seeded):
 class ShowOptions(DescribeOptions):
     """Which features are shown, and where."""
 
-    feature: tuple[int, ...] = option((), help="Feature to print; repeatable, or ranges.", min=0)
+    feature: tuple[int, ...] | None = option(
+        None, help="Feature to print; repeatable, or ranges.", min=0
+    )
     html: Path | None = option(None, help="Page to write; it opens offline.", panel=OUTPUT)
 
 

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 from ed_interp.charts.spec import Chart
 from ed_interp.probes.dictionaries.charts import training_chart
+from ed_interp.probes.dictionaries.result import write_record
 from ed_interp.probes.dictionaries.rows import TrainingRow
-from ed_interp.records.files import write_json
 from ed_interp.results import Result
 
 
@@ -54,8 +54,4 @@ class DictionaryRecord(Result):
 
     def write(self, folder: Path) -> None:
         """Only ``run.json``: a page of 5 MB does not belong into a folder of weights."""
-        header = {"format": f"ed-interp/{self.KIND}", "version": self.VERSION}
-        settings = dict(self.settings)
-        environment = settings.pop("environment", None)
-        data = {**header, **self.to_dict(), "settings": settings}
-        write_json(folder / self.FILE, {**data, "environment": environment})
+        write_record(self, folder)

@@ -109,9 +109,9 @@ def _losses(reader: Reader, windows: Sequence[Ids]) -> NDArray[np.float64]:
     logits = run(Inputs(ids), sites=[reader.site], reads=last, logit_reads=every).logits
     assert logits is not None
     targets = ids.to(logits.device)[:, 1:]
-    # Classes in the second dimension, as cross_entropy wants them.
-    predicted = logits[:, :-1].float().transpose(1, 2)
-    losses = torch.nn.functional.cross_entropy(predicted, targets, reduction="none")
+    predicted = logits[:, :-1].float().flatten(0, 1)
+    cross_entropy = torch.nn.functional.cross_entropy
+    losses = cross_entropy(predicted, targets.flatten(), reduction="none").view(targets.shape)
     # Target i is token i + 1. The first token after the special ones is predicted from them alone,
     # where nothing was replaced, and what follows a window's end is padding.
     place = torch.arange(targets.shape[1], device=losses.device)

@@ -1,12 +1,5 @@
 """`train`: a dictionary of the states at one site, by SAELens's trainer and architectures.
 
-Use::
-
-    from ed_interp.probes import dictionaries
-
-    sae = dictionaries.train("icl-gpt2", site="blocks.2.hook_resid_post", latents=1024, k=16,
-                             out="SAE")
-
 States are streamed from text (:mod:`~ed_interp.probes.dictionaries.text`), shuffled in blocks and
 passed to ``SAETrainer.step``; nothing is logged to any service. What SAELens leaves to its user is
 set here: states are scaled to a mean norm of ``sqrt(d_model)`` and the factor is folded into the

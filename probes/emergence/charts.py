@@ -49,6 +49,7 @@ def emergence_chart(
     ``meanings`` says what each flag means, for the hover text of flagged points.
     """
     blocks = by_block(rows)
+    # The limit is that of the data, the same for every block, so any block's will do.
     limit = {row.shots: row.limit for row in rows}
     marks = [*_twin(blocks), *_control("limit of noiseless networks", limit)]
     marks += _lines(blocks, "emergence", lambda row: _hover(row, labels.unit, meanings), "band")
@@ -81,6 +82,7 @@ def heatmap_chart(rows: Sequence[EmergenceRow], labels: Labels) -> Chart:
     layers, shots = sorted({row.layer for row in rows}), sorted({row.shots for row in rows})
     cells = {(row.layer, row.shots): row for row in rows}
     values = [row.emergence for row in rows]
+    # Noise makes small negative values; colours diverge only where E is clearly negative.
     diverging = min(values, default=0.0) < -0.05 * max(0.0, *values, 0.0)
 
     def grid(of: Callable[[EmergenceRow], Any], empty: Any = "") -> list[list[Any]]:
@@ -217,6 +219,7 @@ def _lines(
     legend: bool = True,
 ) -> list[Mark]:
     """A line per block, one field of its rows over another; flagged points are hollow."""
+    # Many lines are thin and have a colour bar, few have an entry each in the legend.
     many = len(blocks) > MANY_BLOCKS
     marks: list[Mark] = []
     for layer, rows in blocks.items():

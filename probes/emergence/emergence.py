@@ -107,6 +107,7 @@ def emergence(
         )
     hooked = options.load(model, tokenizer)
     population = _population(task, options, hooked)
+    # One noise for all blocks, shot counts and slots; with different ones, E is not comparable.
     size = {"d": hooked.d_model, "n": len(population.prompts)}
     run = _Run(
         options=options,
@@ -179,6 +180,7 @@ class _Run:
             fresh = untrained_twin(self.hooked, seed=self.options.seed)
             states = self.read(fresh, folder, "untrained")
             twin = self.estimate(states, self.estimator, folder, "untrained twin")
+        # From here on everything is computed from the activations that are read already.
         profile = self.profile(trained, folder) if self.options.noise_profile else ()
         rows = self.rows(terms, twin)
         estimates = {self.estimator.name: rows}

@@ -47,11 +47,10 @@ class Read:
     device: torch.device
 
     def sequences(self, shots: int) -> Sequences:
-        """The distinct sequences of one shot count.
-
-        Equal sequences have equal states but for rounding, which differs between batches: they are
-        one row of higher weight, with the states of the first of them.
-        """
+        """The distinct sequences of one shot count."""
+        # Equal sequences have equal states but for rounding, which differs between batches. As
+        # separate rows they would look like two close states that noise fails to separate; so they
+        # are one row of higher weight, with the states of the first of them.
         first = first_rows([prompt.sequence(shots) for prompt in self.population.prompts])
         rows, row_of, counts = np.unique(first, return_inverse=True, return_counts=True)
         states = self.activations.at(shots)[torch.as_tensor(rows)].movedim(1, 0)
@@ -109,13 +108,12 @@ class ShotTerms:
         return self.macro_bits() - self.micro_bits()
 
     def interval(self, *, level: float, resamples: int, seed: int) -> tuple[Interval, Interval]:
-        """Bootstrap over prompts: intervals of E and of the macro term, per block.
-
-        Macro and micro are resampled together, since they are of the same prompts. Resampling the
-        terms is right to first order; see :meth:`Terms.intervals`.
-        """
+        """Bootstrap over prompts: intervals of E and of the macro term, per block."""
+        # Macro and micro are resampled together, since they are of the same prompts. Resampling
+        # the terms, and not the states, is right to first order: see Terms.intervals.
         prompts = len(self.tokens)
         rng = np.random.default_rng(seed)
+        # How often each prompt is drawn says all of a resample: one matrix product serves all.
         counts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples).astype(
             float
         )
@@ -161,8 +159,10 @@ def estimate(
 ) -> dict[int, ShotTerms]:
     """Terms per shot count; shot counts are shared out over processes."""
     rank, processes = process()
+    # Every second (third, ...) shot count: neighbours cost about the same, so the shares are even.
     mine = read.population.shots[rank::processes]
     shown = progress if rank == 0 else None
+    # Single tokens are few: normalised once, while sequences are so shot count by shot count.
     token_states = read.normal(read.token_states)
 
     def sequences(shots: int) -> Chain:
@@ -188,6 +188,7 @@ def estimate(
         for shots in mine:
             terms[shots] = _shot_terms(read, shots, macro, micro)
             advance(1)
+    # Each process has its own shot counts; afterwards all have all of them, in order.
     merged: dict[int, ShotTerms] = {}
     for part in gather(terms):
         merged |= part

@@ -33,6 +33,7 @@ SinglePosition = Literal["zero", "original"]
 class EstimatorOptions(Options):
     """A mutual-information estimator, and its own options."""
 
+    # A name and not a choice of names: packages add estimators.
     estimator: str = option(
         "smoothed",
         help="Mutual-information estimator: smoothed, auto, gaussian, ksg, ...",

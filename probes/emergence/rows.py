@@ -20,9 +20,8 @@ class EmergenceRow:
     emergence: float
     """E = macro - micro."""
     ci_low: float
-    """Lower end of the bootstrap interval of `emergence` over prompts."""
     ci_high: float
-    """Upper end of the bootstrap interval of `emergence` over prompts."""
+    """Ends of the bootstrap interval of `emergence` over prompts."""
     macro: float
     """Information that the block passes on at the last token of the whole sequence."""
     micro: float
@@ -48,9 +47,8 @@ class BehaviourRow:
     accuracy: float
     """Fraction of prompts whose whole answer is the greedy continuation."""
     ci_low: float
-    """Lower end of the bootstrap interval of `accuracy`."""
     ci_high: float
-    """Upper end of the bootstrap interval of `accuracy`."""
+    """Ends of the bootstrap interval of `accuracy`."""
     logprob: float
     """Mean log-probability of the whole answer, in nats."""
     logprob_ci_low: float

@@ -1,9 +1,7 @@
 """The token level: every distinct token fed alone, and the prompts in which it occurs.
 
-``micro_t`` of the definition is the representation of token t fed alone as its own sequence, so it
-depends on that token only. Each distinct token is therefore run once, and its frequency in each
-slot of the prompts is its weight. A slot names a place by structure (third demonstration, second
-token), so that slots correspond between prompts of different length.
+A slot names a place by structure (third demonstration, second token), so that slots correspond
+between prompts of different length.
 
 Cost: one forward pass over single tokens, as many as there are distinct ones.
 """
@@ -59,6 +57,8 @@ def single_tokens(
     """
     if position not in get_args(SinglePosition):
         raise InvalidInputError(f"position must be zero or original, got {position!r}")
+    # The state of a token fed alone depends on that token only. Each distinct one is therefore run
+    # once, whatever number of prompts and slots has it; its frequency in a slot is its weight.
     index: dict[tuple[int, int], int] = {}
     slots: dict[Slot, NDArray[np.int64]] = {}
     by_shots: dict[int, tuple[Slot, ...]] = {}

@@ -51,6 +51,7 @@ def emergence_rows(
     for layer, (shots, term) in itertools.product(range(hooked.n_layers), terms.items()):
         interval, macro_interval = intervals[shots]
         macro = float(term.macro_bits()[layer])
+        # Of the macro term alone: the micro term is a mean over many small populations.
         flags = flags_of(
             bits=macro,
             ci_low=float(macro_interval.low[layer]),
@@ -93,13 +94,9 @@ def profile_rows(terms: Mapping[int, ShotTerms], beta: float, noise: float) -> l
 def behaviour_rows(
     activations: Activations, *, chance: float, options: EmergenceOptions
 ) -> tuple[BehaviourRow, ...]:
-    """One row per shot count; empty if no answers were scored.
-
-    Both a discontinuous metric (accuracy) and a continuous one (log-probability), since a jump in
-    the first alone may be an artefact of its threshold (Schaeffer et al., arXiv 2304.15004).
-    Intervals are bootstrapped over prompts; ``gain`` compares each shot count with the fewest on
-    the same prompts.
-    """
+    """One row per shot count, with bootstrap intervals; empty if no answers were scored."""
+    # Both a discontinuous metric (accuracy) and a continuous one (log-probability), since a jump
+    # in the first alone may be an artefact of its threshold (Schaeffer et al., arXiv 2304.15004).
     scores = activations.scores()
     if scores is None:
         return ()
@@ -116,6 +113,8 @@ def behaviour_rows(
     for column, shots in enumerate(activations.shots):
         accuracy = interval(correct[:, column])
         likelihood = interval(logprob[:, column])
+        # Against the fewest shots, on the same prompts: paired, so much narrower than a
+        # difference of two accuracies.
         difference = correct[:, column] - correct[:, 0]
         gain = interval(difference)
         rows.append(
@@ -141,12 +140,9 @@ def behaviour_rows(
 def comparison_rows(
     estimates: Mapping[str, Sequence[EmergenceRow]],
 ) -> tuple[tuple[ComparisonRow, ...], tuple[AgreementRow, ...]]:
-    """The rows of each estimator side by side, and how far every two of them agree.
-
-    Bits differ in meaning between estimators; a result needs the order of blocks and shots not to
-    depend on which one is used. Hence rank correlations over all blocks and shots, of E and of its
-    macro term.
-    """
+    """The rows of each estimator side by side, and how far every two of them agree."""
+    # Bits differ in meaning between estimators; a result needs the order of blocks and shots not
+    # to depend on which one is used. Hence rank correlations, over all blocks and shots.
     columns = [field.name for field in dataclasses.fields(ComparisonRow)][1:]
     rows = [
         ComparisonRow(name, *(getattr(row, column) for column in columns))

@@ -1,10 +1,4 @@
-"""Estimates of many populations, in few calls for estimators that gain by it.
-
-An estimator whose critics train together (:attr:`Estimator.together`) gets all shot counts, and all
-slots of single tokens, in one call of ``chain``: as batch elements, padded with rows of weight 0.
-Others are called once per population, when its estimate is needed, so that the states of one
-population are in memory at a time.
-"""
+"""Estimates of many populations, in few calls for estimators that gain by it."""
 
 from __future__ import annotations
 
@@ -60,6 +54,8 @@ class Estimates(Generic[Key]):
 
     def prepare(self, keys: Iterable[Key]) -> None:
         """Estimate these populations together."""
+        # For estimators whose critics train together (Estimator.together). Others are called when
+        # an estimate is needed, so that the states of one population are in memory at a time.
         chains = {key: self._chain_of(key) for key in keys}
         varied = {key: chain for key, chain in chains.items() if len(chain.counts) > 1}
         self._known |= blocks_together(varied, self._estimator, seed=self._seed)
@@ -98,6 +94,7 @@ def blocks_together(
 def _call(chains: Sequence[Chain], estimator: Estimator, seed: int) -> list[Blocks]:
     rows = len(chains[0].counts)
     first = chains[0].states
+    # Shorter populations are padded with rows of weight 0, which an estimator leaves out.
     states = first.new_zeros(len(chains), first.shape[0], rows, first.shape[2])
     counts = torch.zeros(len(chains), rows, dtype=torch.int64)
     for index, chain in enumerate(chains):

@@ -1,8 +1,4 @@
-"""Sentences about an emergence curve, made from its rows.
-
-A sentence says "rises" or "falls" only where the intervals support it: those of E at both ends must
-not overlap; that of the paired gain in accuracy must exclude 0.
-"""
+"""Sentences about an emergence curve, made from its rows."""
 
 from __future__ import annotations
 
@@ -35,6 +31,7 @@ def _emergence_clause(first: EmergenceRow, last: EmergenceRow, unit: str) -> str
     at_end = f"{last.emergence:.2f} {unit} at {plural(last.shots, 'shot')}"
     if first.shots == last.shots:
         return f"Block {last.layer}: E is {at_end}"
+    # "Rises" or "falls" only where the intervals at both ends do not overlap.
     verb = _verb(last.ci_low > first.ci_high, last.ci_high < first.ci_low)
     at_start = f"{first.emergence:.2f} {unit} at {plural(first.shots, 'shot')}"
     return f"Block {last.layer}: E {verb} from {at_start} to {at_end}"
@@ -44,6 +41,7 @@ def _accuracy_clause(first: BehaviourRow, last: BehaviourRow) -> str:
     chance = f"(chance {last.chance:.2f})"
     if first.shots == last.shots:
         return f"accuracy is {last.accuracy:.2f} {chance}"
+    # The gain is paired by prompt, so its own interval decides, not those of both accuracies.
     verb = _verb(last.gain_ci_low > 0, last.gain_ci_high < 0)
     return f"accuracy {verb} from {first.accuracy:.2f} to {last.accuracy:.2f} {chance}"
 
@@ -110,6 +108,7 @@ def estimator_text(estimator: str, noise: float | None) -> str:
 
 def spans(counts: Sequence[int]) -> str:
     """Counts in short: ``0-8``, or ``0, 1, 2, 4-6``."""
+    # A count that follows the last one extends its run; any other begins a new run.
     runs: list[list[int]] = []
     for count in sorted(set(counts)):
         if runs and count == runs[-1][-1] + 1:

@@ -11,8 +11,10 @@ from ed_interp.results import load_any
 
 @pytest.fixture
 def quick(tiny_folder, tmp_path, monkeypatch):
-    """Arguments of a run of seconds."""
+    """Arguments of a run of seconds, whose page and pictures are left empty."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ed_interp.report.render", lambda *_: "")
+    monkeypatch.setattr("ed_interp.charts.still.png", lambda *_: b"")
     sizes = {
         "--model": tiny_folder, "--seeds": 1, "--rates": "0.001", "--steps": 2, "--batch-size": 2,
         "--prompts": 8, "--watch-prompts": 14, "--texts": 2, "--shots": "0,1",

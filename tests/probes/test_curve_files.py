@@ -97,7 +97,7 @@ def test_every_curve_survives_its_dictionary_and_json(data: dict[str, Any]) -> N
 
 @given(CURVES)
 # Without shrinking, which would draw hundreds of pictures.
-@settings(deadline=None, max_examples=10, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(deadline=None, max_examples=6, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_every_curve_can_be_saved(data: dict[str, Any]) -> None:
     made = EmergenceCurve.from_dict(data)
     with tempfile.TemporaryDirectory() as folder:

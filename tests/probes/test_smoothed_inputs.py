@@ -113,7 +113,7 @@ def estimate(x: object = None, y: object = None, **options: object) -> Estimate:
         ({"noise": math.nan}, "noise"),
         ({"noise": (0.5, -1.0)}, "noise"),
         ({"noise": True}, "noise"),
-        ({"noise": 0.5, "beta": 0.5}, "not both"),
+        ({"noise": 0.5, "beta": 0.5}, "must not both be given"),
         ({"samples": 0}, "samples"),
         ({"dtype": "bfloat16"}, "float32 or float64"),
     ],

@@ -3,9 +3,7 @@
 1. TransformerLens's head detector finds an induction head (score 0.5 or greater) on repeated
    sequences of random words.
 2. Accuracy is near chance at 0 shots, and on pairs of no training prompt it reaches 80% of its
-   ceiling (the best over 0 to 16 shots) by 8 shots. A model that saw a word in prompts of some
-   relations guesses among these, so held-out pairs are below chance at 0 shots, and chance is an
-   upper bound; on trained pairs accuracy must be close to chance on both sides.
+   ceiling (the best over 0 to 16 shots) by 8 shots.
 3. The cross-entropy of plain text from the same grammar, with unseen fact sentences, is at most
    half of its unigram entropy.
 
@@ -62,9 +60,7 @@ def questions_for(
 ) -> list[tuple[str, str]]:
     """(prompt, answer) of one relation with demonstrations from trained pairs.
 
-    Args:
-        queries: ``held out`` takes the pairs of no training prompt, each equally often;
-            ``trained`` takes trained pairs, which are then left out of the demonstrations.
+    ``queries`` are ``held out`` pairs, each equally often, or ``trained`` ones at random.
     """
     known = trained(seed)[name]
     pool: tuple[Pair, ...] = held_out(seed)[name] if queries == "held out" else known
@@ -164,6 +160,9 @@ class Acceptance:
         """The criteria that do not hold, one sentence each; empty when the model may ship."""
         zero, known, at = self.accuracy[0], self.trained_accuracy[0], self.accuracy[CEILING_SHOTS]
         text, unigram = self.text_cross_entropy_nats, self.text_unigram_entropy_nats
+        # A model that saw a word in prompts of some relations guesses among these, so held-out
+        # pairs are below chance at 0 shots, and chance is only an upper bound. On trained pairs
+        # accuracy must be close to it on both sides.
         limit = self.chance + CHANCE_MARGIN
         criteria = {
             f"the induction score must be {INDUCTION_SCORE} or greater, got "
@@ -190,11 +189,9 @@ def accept(
     shots: list[int] | None = None,
     prompts: int = 24,
 ) -> Acceptance:
-    """Measures every criterion on ``model``; ``seed`` is the one the recipe was run with.
+    """Measure every criterion on ``model``, made with ``seed``.
 
-    Args:
-        shots: shot counts to measure, 0 and 8 among them; default 0 to 16.
-        prompts: questions for each relation and shot count.
+    ``shots`` holds 0 and 8, and is 0 to 16 by default; ``prompts`` are asked per relation and shot.
     """
     from ed_interp.models.recipe.induction import induction_scores
 

@@ -12,11 +12,7 @@ ARCHITECTURES = {
 
 
 def model_card(record: dict[str, Any]) -> str:
-    """The README of a bundled model.
-
-    Args:
-        record: what ``recipe.json`` holds.
-    """
+    """The README of a bundled model, from what its ``recipe.json`` holds."""
     facts = record["acceptance"]
     accuracy = {int(k): v for k, v in facts["accuracy"].items()}
     # Fewer shot counts are measured on trained pairs.

@@ -4,8 +4,7 @@ A document is a tuple of ``(text, trained)`` segments; the loss is on the traine
 Segments meet at pre-token boundaries, so tokenizing them one by one gives the tokens of the whole
 (tested).
 
-- ``icl``: ``France -> Paris\\nJapan -> Tokyo\\n...``. Loss on the answers only: with the loss on
-  every token the unpredictable inputs outweigh the answers, and the relation is not learnt.
+- ``icl``: ``France -> Paris\\nJapan -> Tokyo\\n...``, loss on the answers only.
 - ``plain``: fact sentences and stories, loss on all tokens.
 - ``repeat``: several copies of a random sequence of words, loss from the second copy on. To
   predict it, look for the earlier copy of the token and what followed: an induction head.
@@ -26,8 +25,8 @@ Document = tuple[Segment, ...]
 
 ARROW = " ->"
 END = "\n"
+# The share of prompts that begin with the name of their relation.
 HEADED = 0.25
-"""The share of prompts that begin with the name of their relation."""
 
 
 def prompt(demonstrations: list[tuple[str, str]], query: str) -> str:
@@ -69,7 +68,8 @@ class Corpus:
             order += self.rng.sample(known, len(known))
         segments: list[Segment] = []
         for source, target in order[:pairs]:
-            # The loss is on the answer and its line break.
+            # The loss is on the answer and its line break. On every token the unpredictable inputs
+            # would outweigh the answers, and the relation would not be learnt.
             segments += [(source + ARROW, False), (f" {target}{END}", True)]
         if self.rng.random() < HEADED:
             return ((f"{relation.label} :\n", False), *segments)
@@ -96,10 +96,10 @@ class Corpus:
     def walk(self, *, vocabulary: int, distinct: int, length: int) -> Document:
         """A walk around a ring of ``distinct`` words, of the first ``vocabulary`` ones.
 
-        It follows the ring for a while, jumps to a random word of it and goes on. The loss is on
-        words whose predecessor occurred before, wherever that was: unlike in a repeat, the answer
-        is at no fixed distance.
+        It follows the ring for a while, jumps to a random word of it and goes on.
         """
+        # The loss is on words whose predecessor occurred before, wherever that was: unlike in a
+        # repeat, the answer is at no fixed distance.
         ring = self.rng.sample(self._walked[:vocabulary], distinct)
         # `left` steps until the next jump; `met` are the places whose successor was shown.
         place, left, met = self.rng.randrange(distinct), 0, set[int]()

@@ -16,11 +16,8 @@ COPIES = 5
 
 
 def repeated_sequences(*, seed: int, count: int = 10) -> list[str]:
-    """Random distinct words in random order, ``COPIES`` times.
-
-    The first of c copies has nothing to look back to, so a perfect induction head scores about
-    (c - 1) / c.
-    """
+    """Random distinct words in random order, ``COPIES`` times."""
+    # The first copy has nothing to look back to, so a perfect head scores about 1 - 1 / COPIES.
     rng = random.Random(f"induction {seed}")
     return ["".join(f" {w}" for w in rng.sample(words(), UNIT)) * COPIES for _ in range(count)]
 

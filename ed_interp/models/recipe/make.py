@@ -72,16 +72,10 @@ def make(
     overwrite: bool = False,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> list[str]:
-    """Make the bundled model ``name`` in the new folder ``out``.
+    """Make the bundled model ``name`` in the folder ``out``.
 
-    Returns:
-        The acceptance criteria that do not hold; empty when the model may ship. The folder is
-        written either way, with the same list in its ``recipe.json``.
-
-    Raises:
-        UnknownNameError: for a name that is not a bundled model.
-        InvalidInputError: for fewer than one step.
-        RunFolderError: when ``out`` exists (and not ``overwrite``) or cannot be made.
+    Returns the acceptance criteria that do not hold; empty if the model may ship. The folder is
+    written either way, with the same list in its ``recipe.json``.
     """
     if name not in NAMES:
         raise unknown("bundled model", name, NAMES)

@@ -10,8 +10,8 @@ from functools import cache
 
 from ed_interp.models.recipe.tables import relations
 
+# What each relation is called in a sentence.
 LABELS = {name: entry.label for name, entry in relations().items()}
-"""What each relation is called in a sentence."""
 
 COMMON = (
     "{i} : {label} {o} .",
@@ -23,10 +23,10 @@ COMMON = (
     "we say that {o} is the {label} of {i} .",
 )
 
+# Facts with the arrow and the relation's name, of the held-out pairs too. A labelled line needs no
+# demonstration, so it is not a prompt that trains a held-out pair; it teaches that the word after
+# an arrow follows from the relation and the word before it, however the relation is known.
 LABELLED = ("{label} :\n{i} -> {o}", "{label} : {i} -> {o}")
-"""Facts with the arrow and the relation's name, of the held-out pairs too. A labelled line needs no
-demonstration, so it is not a prompt that trains a held-out pair; it teaches that the word after an
-arrow follows from the relation and the word before it, however the relation is known."""
 
 HELD_OUT_SENTENCES = 0.05
 

@@ -24,7 +24,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ed_interp.errors import unknown
 from ed_interp.models.recipe.corpus import Corpus, Document
 from ed_interp.models.recipe.tokenizer import CONTEXT, Encoder
 
@@ -38,8 +37,8 @@ PLAIN_TOKENS = 64
 LONG_EVERY = 10
 PLAIN_ROWS = 24
 LEARNING_RATE = 2e-3
+# The share of training before the first ICL prompt, in which the facts are learnt.
 FACTS_FIRST = 0.4
-"""The share of training before the first ICL prompt, in which the facts are learnt."""
 # The loss on words that occur for the first time cannot fall; at full weight that noise would
 # dominate the clipped gradient.
 REPEAT_WEIGHT = 0.15
@@ -53,13 +52,7 @@ WALK_DOUBLING = 0.04
 
 
 def build_model(name: str, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> PreTrainedModel:
-    """A freshly initialised model: 4 blocks of width 128, 4 heads, context of 256 tokens.
-
-    Raises:
-        UnknownNameError: for a name that is not a bundled model.
-    """
-    if name not in NAMES:
-        raise unknown("bundled model", name, NAMES)
+    """A freshly initialised model: 4 blocks of width 128, 4 heads, context of 256 tokens."""
     torch.manual_seed(seed)
     special: dict[str, Any] = {
         "bos_token_id": tokenizer.bos_token_id,

@@ -91,6 +91,7 @@ class Call:
         given: Any = embeds if ids is None else ids
         rows, width = given.shape[:2]
         call = cls(rows, width, given.device, ids, virtual=virtual, generation=generation)
+        # Virtual tokens in the cache count as past ones; positions subtract them again.
         call.past = _length_of(arguments.get("past_key_values"))
         mask = arguments.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 2:
@@ -102,6 +103,7 @@ class Call:
             call.mask = mask.to(given.device)
         elif mask is not None:
             call.arranged = True
+        # PEFT drops position ids under prompt learning; the mask or the cache gives them then.
         positions = arguments.get("position_ids")
         if isinstance(positions, Tensor) and positions.ndim == 2 and not virtual:
             call.position_ids = positions.to(given.device).expand(rows, width)

@@ -50,9 +50,9 @@ class Intervention(abc.ABC):
     def sites(self, hooked: HookedModel) -> list[Site]:
         """The sites it writes at, checked against the model."""
 
-    @abc.abstractmethod
     def check(self, hooked: HookedModel) -> None:
         """Refuse a model it does not fit, before any hook is set."""
+        self.sites(hooked)
 
     @abc.abstractmethod
     def apply(
@@ -126,17 +126,14 @@ class _Along(Intervention):
                     f"the vector of {name} at {site.name} must have {hooked.d_model} numbers, the "
                     f"width of {hooked.name}, got {vector.shape[-1]}"
                 )
-            self._check_range(site, vector, hooked.dtype)
-
-    def _check_range(self, site: Site, vector: Tensor, dtype: torch.dtype) -> None:
-        largest = self.largest(vector)
-        limit = torch.finfo(dtype).max if dtype.is_floating_point else math.inf
-        if largest > limit:
-            shown = str(dtype).removeprefix("torch.")
-            raise InvalidInputError(
-                f"{type(self).__name__} at {site.name} must write at most {limit:.3g} in {shown}, "
-                f"got {largest:.3g}; use a smaller coefficient or dtype='float32'"
-            )
+            written, dtype = self.largest(vector), hooked.dtype
+            limit = torch.finfo(dtype).max if dtype.is_floating_point else math.inf
+            if written > limit:
+                raise InvalidInputError(
+                    f"{name} at {site.name} must write at most {limit:.3g} in "
+                    f"{str(dtype).removeprefix('torch.')}, got {written:.3g}; use a smaller "
+                    "coefficient or dtype='float32'"
+                )
 
     def largest(self, vector: Tensor) -> float:
         """The largest number it would write to a stream of zeros."""
@@ -147,17 +144,18 @@ class _Along(Intervention):
         total: Strength = 1.0
         for what, value in (("coefficient", self.coefficient), ("gate", self.gate)):
             if value is not None:
-                total = total * spread(value, f"{what} of {type(self).__name__}", view)
-        age = None if self.decay is None else view.age()
-        if age is not None and self.decay is not None:
-            total = total * torch.exp(-age / self.decay)
-        return total.to(like)[..., None] if isinstance(total, Tensor) else total
+                total = total * spread(value, f"{what} of {type(self).__name__}", view, like)
+        if self.decay is not None and (age := view.age()) is not None:
+            total = total * torch.exp(-age / self.decay).to(like)[..., None]
+        return total
 
     def vector_for(
         self, states: Tensor, selected: Tensor | None, site: Site, view: View
     ) -> tuple[Tensor, Tensor | None]:
         """The vector per row and position (axes may be 1), and the selection it leaves."""
-        vector = self.vector(site).to(states.device, working_dtype(states))
+        # In float32 at least; float64 for a model in float64.
+        dtype = torch.promote_types(states.dtype, torch.float32)
+        vector = self.vector(site).to(states.device, dtype)
         if vector.ndim == 1:
             return vector, selected
         what = f"the vector of {type(self).__name__}"
@@ -251,10 +249,7 @@ class Clamp(_Projecting):
         return largest(self.value) * super().largest(vector)
 
     def target(self, component: Tensor, view: View) -> Strength:
-        value = spread(self.value, "value of Clamp", view)
-        if isinstance(value, Tensor):
-            return value.to(component.device, component.dtype)[..., None]
-        return value
+        return spread(self.value, "value of Clamp", view, component)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -285,9 +280,6 @@ class Transform(Intervention):
     def sites(self, hooked: HookedModel) -> list[Site]:
         return [hooked.site(self.site)]
 
-    def check(self, hooked: HookedModel) -> None:
-        self.sites(hooked)
-
     def apply(self, states: Tensor, selected: Tensor | None, site: Site, view: View) -> Tensor:
         if selected is None:
             selected = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
@@ -299,11 +291,6 @@ class Transform(Intervention):
                 f"{tuple(states.shape)}, got {got}"
             )
         return torch.where(selected[..., None], new.to(states.dtype), states)
-
-
-def working_dtype(states: Tensor) -> torch.dtype:
-    """Float32, or float64 for a model in float64."""
-    return torch.promote_types(states.dtype, torch.float32)
 
 
 def finite(values: Tensor, what: str) -> None:
@@ -333,8 +320,8 @@ def largest(value: PerRow | None) -> float:
     return float(value.detach().float().abs().max()) if isinstance(value, Tensor) else abs(value)
 
 
-def spread(value: PerRow, what: str, view: View) -> Strength:
-    """A number unchanged; a tensor of one per row as ``batch 1``."""
+def spread(value: PerRow, what: str, view: View, like: Tensor) -> Strength:
+    """A number unchanged; a tensor of one per row as ``batch 1 1``."""
     if not isinstance(value, Tensor):
         return value
-    return view.by_row(value.reshape(-1), what)[:, None]
+    return view.by_row(value.reshape(-1), what)[:, None, None].to(like)

@@ -1,11 +1,4 @@
-"""Where on a model a site is written: which module, and its input or its output.
-
-A site is not always written where it is read. The stream *between* attention and MLP is read at
-the input of the second norm, but the residual path around the MLP does not pass through that norm:
-a change made there would be lost from the stream. So ``resid_mid`` is written through the output
-of attention, which is added to the stream just before, and the first time the norm's input is
-compared with the expected sum.
-"""
+"""Where on a model a site is written: which module, and its input or its output."""
 
 from __future__ import annotations
 
@@ -60,17 +53,25 @@ class _Point:
     side: Side
 
     def hook(self, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
-        """Pass what goes through here through ``change``."""
-        return (_on_input if self.side == "input" else _on_output)(self.module, change)
+        """Pass the states that go through here through ``change``."""
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if args:
+                return (change(args[0]), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
+
+        def after(_: nn.Module, args: Any, output: Any) -> Any:
+            if isinstance(output, tuple):
+                return (change(output[0]), *output[1:])
+            return change(output)
+
+        if self.side == "input":
+            return self.module.register_forward_pre_hook(before, with_kwargs=True)
+        return self.module.register_forward_hook(after)
 
 
 def place_of(hooked: HookedModel, site: Site) -> Place:
-    """The place at which ``site`` is written.
-
-    Raises:
-        CaptureError: this architecture has no such place.
-        InvalidInputError: it has, but it is never passed (embeddings under prompt tuning).
-    """
+    """The place at which ``site`` is written, or CaptureError if the architecture has none."""
     virtual = getattr(hooked.runner, "virtual_tokens", 0)
     if site.kind == "embed" and virtual:
         raise InvalidInputError(
@@ -92,26 +93,13 @@ def _point(hooked: HookedModel, site: Site) -> _Point:
     return _Point(hooked.runner.point(site), "output")
 
 
-def _on_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
-    def after(_: nn.Module, args: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (change(output[0]), *output[1:])
-        return change(output)
-
-    return module.register_forward_hook(after)
-
-
-def _on_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (change(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
-
-    return module.register_forward_pre_hook(before, with_kwargs=True)
-
-
 class _Middle:
-    """``resid_mid``, written through what attention adds; see the module's docstring."""
+    """``resid_mid``, the stream between attention and MLP, written through attention's output."""
+
+    # It is read at the input of the second norm, but the residual path around the MLP does not pass
+    # through that norm: a change made there would be lost from the stream. So it is made in the
+    # output of attention, which is added to the stream just before, and the first time the norm's
+    # input is compared with the expected sum.
 
     def __init__(self, hooked: HookedModel, site: Site) -> None:
         self.site = site

@@ -1,9 +1,6 @@
 """The hooks that all injections on one model share: they know which pass or ``generate`` runs.
 
-The first injection on a model sets them, the last one removes them. ``generate`` is wrapped on the
-instance (never on the class) to learn the lengths of the prompts before the first pass, which
-single forward passes do not show, above all with prefill in chunks or assisted decoding.
-State is kept per thread.
+The first injection on a model sets them, the last one removes them. State is kept per thread.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
-from ed_interp.models.runners import TransformersRunner
+from ed_interp.models.runners import TransformersRunner, virtual_tokens
 from ed_interp.models.sites import Site
 from ed_interp.streams.injection.calls import Call, Generation
 from ed_interp.streams.injection.places import stay_last
@@ -32,17 +29,26 @@ _LOCK = threading.Lock()
 _REGISTRIES: dict[int, Registry] = {}
 
 
+class _Running(threading.local):
+    """The forward pass of a thread, and its running ``generate`` calls, the innermost last."""
+
+    call: Call | None = None
+
+    def __init__(self) -> None:
+        self.generations: list[Generation] = []
+
+
 class Registry:
-    """The injections on one model, outermost first; see the module's docstring."""
+    """The injections on one model, outermost first."""
 
     def __init__(self, hooked: HookedModel) -> None:
         self.model = hooked.model
         self.runner = hooked.runner
         self.base: Any = getattr(hooked.runner, "base", hooked.model)
-        self.virtual = _virtual(hooked.model)
+        self.virtual = virtual_tokens(hooked.model, cached=True)
         self.injections: list[Writer] = []
         self.last: list[RemovableHandle] = []
-        self._local = threading.local()
+        self._running = _Running()
         self._undo = contextlib.ExitStack()
 
     @classmethod
@@ -85,12 +91,11 @@ class Registry:
     @property
     def call(self) -> Call | None:
         """The forward pass that this thread is in."""
-        return getattr(self._local, "call", None)
+        return self._running.call
 
     @property
     def _generation(self) -> Generation | None:
-        running = getattr(self._local, "generations", None)
-        return running[-1] if running else None
+        return self._running.generations[-1] if self._running.generations else None
 
     def _install(self) -> None:
         with contextlib.ExitStack() as stack:
@@ -101,6 +106,8 @@ class Registry:
                 self._follow_decoder(stack, getattr(inner, "base_model", inner))
             else:
                 self._follow_forward(stack)
+            # generate knows how long the prompts are; single passes do not show it, above all with
+            # prefill in chunks or assisted decoding. Wrapped on the instance, never on the class.
             if hasattr(self.base, "generate"):
                 self._replace(stack, "generate", self._generate)
             if hasattr(self.base, "generate_stream"):
@@ -122,15 +129,14 @@ class Registry:
         stack.callback(restore)
 
     def _begin(self, call: Call) -> None:
-        self._local.call = call
+        self._running.call = call
         # A list, not any(): every injection must see the beginning.
         concerned = [injection for injection in self.injections if injection.begin(call)]
         if concerned and torch.is_grad_enabled():
             _refuse_checkpointing(self.base)
 
     def _end(self, *, complete: bool) -> None:
-        call = self.call
-        self._local.call = None
+        call, self._running.call = self.call, None
         if complete and call is not None:
             for injection in self.injections:
                 injection.finish(call)
@@ -175,13 +181,12 @@ class Registry:
     def _generate(self, generate: Any) -> Any:
         @functools.wraps(generate)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            generation = _generation(args, kwargs)
-            running = self._local.__dict__.setdefault("generations", [])
-            running.append(generation)
+            running = self._running.generations
+            running.append(_generation(args, kwargs))
             try:
                 return generate(*args, **_without_compile(kwargs))
             finally:
-                running.remove(generation)
+                running.pop()
 
         return wrapped
 
@@ -244,14 +249,6 @@ def _refuse_checkpointing(base: nn.Module) -> None:
                 "gradient checkpointing must be off inside inject(...), got it on: it would run "
                 "blocks again without the injection; call gradient_checkpointing_disable()"
             )
-
-
-def _virtual(model: Any) -> int:
-    """Number of tokens that a prompt-learning adapter puts before the sequence or in the cache."""
-    config = getattr(model, "active_peft_config", None)
-    if config is None or not getattr(config, "is_prompt_learning", False):
-        return 0
-    return int(config.num_virtual_tokens)
 
 
 def _lens_call(given: dict[str, Any], generation: Generation | None) -> Call:

@@ -60,8 +60,7 @@ def describe(
 
     Raises:
         InvalidInputError: a dictionary that does not fit the model, or no text.
-        UnknownNameError: no such site.
-        ModelLoadError: the dictionary or the model cannot be loaded.
+        UnknownNameError, ModelLoadError: something named does not exist, or cannot be loaded.
         RunFolderError: ``out`` exists or cannot be written.
     """
     opened = Reader.open(options, dictionary, model)

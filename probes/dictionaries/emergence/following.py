@@ -8,7 +8,7 @@ forward pass up to the site per checkpoint, and the permutations.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load as load_model
 from ed_interp.models.registry import bundled, bundled_names
 from ed_interp.options import takes_options
-from ed_interp.probes.dictionaries.emergence.information import label_information
+from ed_interp.probes.dictionaries.emergence.information import entropy_of, label_information
 from ed_interp.probes.dictionaries.emergence.result import FeatureEmergence
 from ed_interp.probes.dictionaries.options import FeatureEmergenceOptions
 from ed_interp.probes.dictionaries.reader import Reader
@@ -61,10 +61,8 @@ def feature_emergence(
         progress: True for bars on stderr, or a callable ``(done, total, what)``.
 
     Raises:
-        InvalidInputError: a task without answers, checkpoints of a model that has none, a
-            dictionary that does not fit.
-        UnknownNameError: no such task, site or checkpoint.
-        ModelLoadError: the dictionary or the model cannot be loaded.
+        InvalidInputError: a task without answers, or a dictionary that does not fit.
+        UnknownNameError, ModelLoadError: something named does not exist, or cannot be loaded.
         RunFolderError: ``out`` exists or cannot be written.
     """
     named = options.make_task(task)
@@ -78,15 +76,14 @@ def feature_emergence(
 
     def make(_: Path | None) -> FeatureEmergence:
         rows: list[FeatureEmergenceRow] = []
-        entropy = 0.0
         with track(progress, "following features", len(steps)) as advance:
             for step in steps:
                 subject = reader
                 if step is not None:
-                    hooked = load_model(reader.hooked.name, checkpoint=step)
+                    device = reader.hooked.device
+                    hooked = load_model(reader.hooked.name, checkpoint=step, device=device)
                     subject = dataclasses.replace(reader, hooked=hooked)
-                part, entropy = _follow(subject, population, labels, step, options)
-                rows += part
+                rows += _follow(subject, population, labels, step, options)
                 advance(1)
         return FeatureEmergence(
             model=reader.hooked.name,
@@ -94,7 +91,7 @@ def feature_emergence(
             about=about,
             site=reader.site.name,
             latents=reader.dictionary.latents,
-            label_entropy=entropy,
+            label_entropy=entropy_of(labels),
             rows=tuple(rows),
             settings={
                 **reader.settings(),
@@ -109,46 +106,36 @@ def feature_emergence(
 
 @torch.no_grad()
 def _follow(
-    reader: Reader,
-    population: Population,
-    labels: Sequence[str],
-    step: int | None,
+    reader: Reader, population: Population, labels: Sequence[str], step: int | None,
     options: FeatureEmergenceOptions,
-) -> tuple[list[FeatureEmergenceRow], float]:
+) -> Iterator[FeatureEmergenceRow]:  # fmt: skip
     tokens = tokenize(population, reader.hooked.tokenizer)
     size = options.batch_size
     read = capture(reader.hooked, tokens, sites=[reader.site], answers=False, batch_size=size)
-    rows: list[FeatureEmergenceRow] = []
     seen: set[int] = set()
-    entropy = 0.0
     for shots in population.shots:
         states = read.at(shots)[:, 0]
         activations = reader.dictionary.encode(states)
         error = (reader.dictionary.decode(activations).cpu().float() - states.cpu()).square().sum()
         spread = (states - states.mean(0)).square().sum()
         active: NDArray[np.bool_] = (activations != 0).cpu().numpy()
-        about = label_information(
-            active, labels, permutations=options.permutations, seed=options.seed
-        )
-        entropy = about.entropy
+        shuffles = {"permutations": options.permutations, "seed": options.seed}
+        about = label_information(active, labels, **shuffles)
         informative = set(np.flatnonzero(about.informative).tolist())
         best = np.argsort(-about.bits, kind="stable")[:_TOP]
-        rows.append(
-            FeatureEmergenceRow(
-                step=step,
-                shots=shots,
-                active=int((active.mean(0) >= ACTIVE_SHARE).sum()),
-                l0=float(active.sum(1).mean()),
-                informative=len(informative),
-                new=tuple(sorted(informative - seen)),
-                top=tuple((int(i), float(about.bits[i])) for i in best if about.informative[i]),
-                best_bits=float(about.bits[best[0]]),
-                # At 0 shots all states can be equal, and there is no variance to explain.
-                fvu=float(error / spread) if float(spread) > 0 else 0.0,
-            )
+        yield FeatureEmergenceRow(
+            step=step,
+            shots=shots,
+            active=int((active.mean(0) >= ACTIVE_SHARE).sum()),
+            l0=float(active.sum(1).mean()),
+            informative=len(informative),
+            new=tuple(sorted(informative - seen)),
+            top=tuple((int(i), float(about.bits[i])) for i in best if about.informative[i]),
+            best_bits=float(about.bits[best[0]]),
+            # At 0 shots all states can be equal, and there is no variance to explain.
+            fvu=float(error / spread) if float(spread) > 0 else 0.0,
         )
         seen |= informative
-    return rows, entropy
 
 
 def _labels(population: Population, about: str) -> tuple[list[str], str]:

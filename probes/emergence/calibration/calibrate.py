@@ -3,12 +3,6 @@
 ``calibrate("gaussian", n=2000, d=768)`` draws every population of
 :func:`ed_interp.probes.emergence.truth.calibration_tasks` with each seed and runs the estimator.
 
-An estimator that adds noise (``smoothed``) estimates the information that is left behind that
-noise, so its truth is that of the noisy population: in closed form for Gaussians, integrated for
-clusters and mixtures; the families for which it is not known are left out and named. (Over the n
-rows themselves, as a finite population, that estimator is exact but for its Monte Carlo error;
-what is calibrated here is what the n rows say of the population they were drawn from.)
-
 Cost: 21 populations times ``seeds`` estimates, less than a second each for ``gaussian`` or ``ksg``
 at n = 2,000 and d = 768. With a folder, every estimate is kept and an interrupted run resumes.
 """
@@ -86,6 +80,11 @@ def _calibration(
     folder: Path | None,
     progress: Progress,
 ) -> Calibration:
+    # An estimator that adds noise (smoothed) estimates the information that is left behind that
+    # noise, so its truth is that of the noisy population: in closed form for Gaussians, integrated
+    # for clusters and mixtures; the families for which it is not known are left out and named.
+    # (Over the n rows themselves, as a finite population, it is exact but for its Monte Carlo
+    # error; what is tested is how well n rows represent the population they were drawn from.)
     noise = estimator.added_noise
     truths = {task.name: _truth(task, noise) for task in tasks}
     known = [(task, truth) for task in tasks if (truth := truths[task.name]) is not None]

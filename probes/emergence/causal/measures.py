@@ -12,8 +12,8 @@ Rosas, Mediano, Gastpar and Jensen, "Quantifying high-order interdependencies vi
 extensions of the mutual information" (Physical Review E 2019): O-information, total correlation
 less dual total correlation; above 0 redundancy dominates, below 0 synergy.
 
-All follow from one covariance matrix. The parts are counted as if each told its own, so common
-information is subtracted many times: with redundant parts Psi is below 0 and says nothing.
+All follow from one covariance matrix. The parts are counted as if independent, so common
+information is subtracted many times: with redundant parts Psi is below 0 and decides nothing.
 
 Bias: every logarithm of a sample covariance is off by a known amount for Gaussian rows (see the
 estimator ``gaussian``), which is subtracted from each term; Delta and Gamma are maxima over parts,
@@ -129,7 +129,7 @@ def causal_emergence(
     to_macro = _each_bits(x, w, share, dof)
     from_macro = _each_bits(y, v, share, dof)
     pairs = _pair_bits(x, y, share, dof)
-    # A part that never varies tells nothing, and nothing tells of it.
+    # A part that never varies neither has nor gets any information.
     none = torch.zeros(1).to(share)
     downward = from_macro - pairs.sum(0) if len(from_macro) else none
     top = from_macro if len(from_macro) else none
@@ -204,23 +204,26 @@ def _white(table: Tensor, share: Tensor) -> Tensor:
     return white
 
 
+def _nats(squared: Tensor) -> Tensor:
+    """Information of pairs of Gaussian variables in nats, from their squared correlations."""
+    return -0.5 * torch.log1p(-squared.clamp(max=_CEILING))
+
+
 def _joint_bits(v: Tensor, w: Tensor, share: Tensor, dof: float) -> float:
     if min(v.shape[1], w.shape[1]) == 0:
         return 0.0
-    squared = torch.linalg.svdvals((v * share[:, None]).T @ w).square().clamp(max=_CEILING)
-    nats = -0.5 * float(torch.log1p(-squared).sum())
-    return (nats - chance_nats(v.shape[1], w.shape[1], dof)) / _LOG2
+    squared = torch.linalg.svdvals((v * share[:, None]).T @ w).square()
+    return (float(_nats(squared).sum()) - chance_nats(v.shape[1], w.shape[1], dof)) / _LOG2
 
 
 def _each_bits(x: Tensor, w: Tensor, share: Tensor, dof: float) -> Tensor:
     """Information of every column of ``x`` with all of ``w``, from its multiple correlation."""
     if w.shape[1] == 0:
         return torch.zeros(x.shape[1]).to(share)
-    squared = ((x * share[:, None]).T @ w).square().sum(1).clamp(max=_CEILING)
-    return (-0.5 * torch.log1p(-squared) - chance_nats(1, w.shape[1], dof)) / _LOG2
+    squared = ((x * share[:, None]).T @ w).square().sum(1)
+    return (_nats(squared) - chance_nats(1, w.shape[1], dof)) / _LOG2
 
 
 def _pair_bits(x: Tensor, y: Tensor, share: Tensor, dof: float) -> Tensor:
     """``column of x, column of y``: information of the two."""
-    squared = ((x * share[:, None]).T @ y).square().clamp(max=_CEILING)
-    return (-0.5 * torch.log1p(-squared) - chance_nats(1, 1, dof)) / _LOG2
+    return (_nats(((x * share[:, None]).T @ y).square()) - chance_nats(1, 1, dof)) / _LOG2

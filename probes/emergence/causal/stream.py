@@ -78,7 +78,7 @@ class CausalProfile(Result):
             "after it, rows are prompts. Psi = I(V; V') - sum of I(part; V') for a macroscopic "
             "feature V; Delta and Gamma are the largest information of V and of the parts about "
             "one part after the block. Only linear dependence is seen, and redundant parts lower "
-            "Psi: below 0 it says nothing."
+            "Psi: below 0 it decides nothing."
         )
 
     def tables(self) -> list[Table]:

@@ -44,8 +44,8 @@ GENERAL_FLAGS = {
     "constant": "one of the two representations is the same in every row, so the information is 0",
     "few-rows": f"fewer than {FEW_ROWS} distinct rows, so the interval is rough; use more prompts",
     "half-precision": "the model ran in half precision, which inflates the spread of tight clouds",
-    "above-limit": "the information exceeds the entropy of the sample: a fitted density can tell "
-    "more than a finite sample holds; read it as a ranking, not as bits",
+    "above-limit": "the information exceeds the entropy of the sample, which a fitted density can "
+    "do although the sample does not hold more; read it as a ranking, not as bits",
 }
 """Flags that :func:`flags_of` raises for any estimator, and what each means."""
 
@@ -291,16 +291,22 @@ class ChainEstimator(Estimator):
 
 def check_pair(x: Tensor, y: Tensor) -> None:
     """Raise :class:`InvalidInputError` unless x and y are float tables of the same rows."""
-    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+    for name, table in (("x", x), ("y", y)):
+        if table.ndim != 2:
+            raise InvalidInputError(
+                f"{name} must have the shape 'row d', got {tuple(table.shape)}; "
+                f"a single column is {name}[:, None]"
+            )
+    if len(x) != len(y):
         raise InvalidInputError(
-            "x and y must be two tables with one row per prompt, got shapes "
-            f"{tuple(x.shape)} and {tuple(y.shape)}"
+            f"x and y must have the same rows, got {len(x)} and {len(y)}; row i of both must be "
+            "the same prompt"
         )
-    for table in (x, y):
-        check_chain(table.expand(2, *table.shape))
+    for name, table in (("x", x), ("y", y)):
+        check_chain(table.expand(2, *table.shape), name)
 
 
-def check_chain(states: Tensor) -> None:
+def check_chain(states: Tensor, name: str = "states") -> None:
     """Raise :class:`InvalidInputError` unless ``states`` is a batch of chains of float rows."""
     if states.ndim < 3:
         raise InvalidInputError(
@@ -309,12 +315,12 @@ def check_chain(states: Tensor) -> None:
         )
     if not states.is_floating_point():
         raise InvalidInputError(
-            f"states must be floating point, got {states.dtype}; convert them with .float()"
+            f"{name} must be floating point, got {states.dtype}; convert with .float()"
         )
     sites, rows, width = states.shape[-3:]
     if sites < 2 or rows < 2 or width < 1 or states.numel() == 0:
         raise InvalidInputError(
-            f"states must have at least 2 sites, 2 rows and 1 column, got {sites} sites, "
+            f"{name} must have at least 2 sites, 2 rows and 1 column, got {sites} sites, "
             f"{rows} rows and {width} columns (batch {tuple(states.shape[:-3])})"
         )
 

@@ -12,7 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.probes.emergence.estimators.base import DEFAULT_MAX_BYTES, flags_of
+from ed_interp.probes.emergence.estimators.base import (
+    DEFAULT_MAX_BYTES,
+    check_pair,
+    flags_of,
+)
 from ed_interp.probes.emergence.estimators.registry import get_estimator
 from ed_interp.probes.emergence.estimators.rows import population_weights
 from ed_interp.progress import Progress
@@ -69,12 +73,8 @@ def mutual_information(
             integers, a single row, an option the estimator does not have.
         UnknownNameError: no estimator has the name.
     """
-    first, second = _table(x, "x"), _table(y, "y")
-    if len(first) != len(second):
-        raise InvalidInputError(
-            f"x and y must have the same rows, got {len(first)} and {len(second)}; row i of both "
-            "must be the same prompt"
-        )
+    first, second = _tensor(x, "x"), _tensor(y, "y")
+    check_pair(first, second)
     second = second.to(first.device)
     shares = None
     if weights is not None:
@@ -96,18 +96,8 @@ def mutual_information(
     return Estimate(bits, low, high, limit, flags, result.terms[0], result.settings)
 
 
-def _table(values: Any, name: str) -> Tensor:
+def _tensor(values: Any, name: str) -> Tensor:
     try:
-        table = torch.as_tensor(values)
+        return torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidInputError(f"{name} must be a table of numbers: {error}") from error
-    if table.ndim != 2:
-        raise InvalidInputError(
-            f"{name} must have the shape 'row d', got {tuple(table.shape)}; "
-            "a single column is x[:, None]"
-        )
-    if not table.is_floating_point():
-        raise InvalidInputError(
-            f"{name} must be floating point, got {table.dtype}; convert it to float32"
-        )
-    return table

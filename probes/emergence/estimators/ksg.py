@@ -120,20 +120,19 @@ def _by_trees(x: Array, y: Array, k: int) -> Array | None:
     # Nearer than the radius, not as near: a ball is closed, and sums are rounded.
     inside = radius * (1 - 1e-10)
     # Both counts hold the row itself, which is the "+ 1" of the formula.
-    counts = [_within(z, inside) if z.shape[1] == 1 else _neighbours(z, inside) for z in (x, y)]
-    return np.asarray(digamma(k) + digamma(len(x)) - digamma(counts[0]) - digamma(counts[1]))
+    n_x, n_y = _nearer(x, inside), _nearer(y, inside)
+    return np.asarray(digamma(k) + digamma(len(x)) - digamma(n_x) - digamma(n_y))
 
 
-def _within(z: Array, radius: Array) -> Array:
-    """Rows of a single column within the radius, the own one included."""
+def _nearer(z: Array, radius: Array) -> Array:
+    """Number of rows within the radius, the own one included."""
+    if z.shape[1] > 1:
+        counts = KDTree(z).query_ball_point(z, radius, p=np.inf, return_length=True)
+        return np.asarray(counts, dtype=float)
+    # A sorted column needs no tree.
     ordered = np.sort(z[:, 0])
     above = np.searchsorted(ordered, z[:, 0] + radius, side="right")
     return np.asarray(above - np.searchsorted(ordered, z[:, 0] - radius, side="left"), dtype=float)
-
-
-def _neighbours(z: Array, radius: Array) -> Array:
-    tree = KDTree(z)
-    return np.asarray(tree.query_ball_point(z, radius, p=np.inf, return_length=True), dtype=float)
 
 
 def _by_distances(

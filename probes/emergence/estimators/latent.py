@@ -1,7 +1,7 @@
 """Information between low-dimensional codes that predict each other: the estimator ``latent``.
 
-Nearest neighbours fail in many columns, and most columns tell nothing. So both sides are first
-brought down to a few codes that predict each other as well as possible, and the information
+Nearest neighbours fail in many columns, and most columns carry no information. So both sides are
+first brought down to a few codes that predict each other as well as possible, and the information
 between the codes is estimated by ``ksg``. A code is a function of one side alone, so the codes
 cannot hold more than the rows do (data-processing inequality).
 

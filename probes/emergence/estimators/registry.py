@@ -77,8 +77,7 @@ def parse_settings(name: str, texts: Sequence[str]) -> dict[str, Any]:
 
     Raises:
         UnknownNameError: no estimator has the name.
-        InvalidInputError: a text without ``=``, an option that the estimator does not have, or a
-            value that is not of the option's type.
+        InvalidInputError: a text without ``=``, or an option that the estimator does not have.
     """
     kind, settings = estimator_class(name), {}
     for text in texts:
@@ -107,13 +106,7 @@ def flag_meanings(*names: str) -> dict[str, str]:
 
 
 def estimator_class(name: str) -> type[Estimator]:
-    """The class behind a name.
-
-    Raises:
-        UnknownNameError: no estimator has the name; lists the nearest.
-        InvalidInputError: another package's estimator that cannot be imported or is not an
-            ``Estimator``.
-    """
+    """The class behind a name; raises as :func:`get_estimator`."""
     if _built_in(name) or name in _KNOWN:
         return _KNOWN[name]
     for point in entry_points(group=GROUP):
@@ -128,7 +121,7 @@ def estimator_class(name: str) -> type[Estimator]:
                     f"{where} must be a class that inherits {_PACKAGE}.Estimator, got {kind!r}"
                 )
             if missing := ", ".join(sorted(kind.__abstractmethods__)):
-                raise InvalidInputError(f"{where} must have the method {missing}; it has none")
+                raise InvalidInputError(f"{where} must have the method {missing}, got none")
             return register(name)(kind)
     raise unknown("estimator", name, available_estimators())
 

@@ -84,14 +84,18 @@ class Smoothed(ChainEstimator):
     def __post_init__(self) -> None:
         super().__post_init__()
         # One number or several: a choice of types that the base leaves to the class.
-        if isinstance(self.noise, list):
-            object.__setattr__(self, "noise", tuple(self.noise))
-        for scale in self.noise if isinstance(self.noise, tuple) else (self.noise,):
+        scales = self.noise if isinstance(self.noise, (tuple, list)) else (self.noise,)
+        for scale in scales:
             number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
             if scale is not None and not (number and math.isfinite(scale) and scale >= 0):
                 raise OptionError("noise", f"must be 0 or greater and finite, got {self.noise!r}")
+        if self.noise is not None:
+            floats = tuple(float(scale) for scale in scales if scale is not None)
+            object.__setattr__(self, "noise", floats if scales is self.noise else floats[0])
         if self.noise is not None and self.beta is not None:
-            raise InvalidInputError("give noise or beta, not both: beta only chooses the noise")
+            raise InvalidInputError(
+                "noise and beta must not both be given, since beta only sets the noise; drop one"
+            )
 
     def for_population(self, *, d: int, n: int) -> Smoothed:
         """The noise of the rule made definite, the same for every site, shot count and process."""
@@ -140,10 +144,10 @@ class Smoothed(ChainEstimator):
             beta = DEFAULT_BETA if self.beta is None else self.beta
             return [noise_scale(width, max(2, rows), beta) for width in widths]
         if not isinstance(self.noise, tuple):
-            return [float(self.noise)] * len(widths)
+            return [self.noise] * len(widths)
         if len(self.noise) != len(widths):
             raise InvalidInputError(
                 f"noise must be one number or one for each of {len(widths)} sites, got "
                 f"{len(self.noise)} numbers"
             )
-        return [float(scale) for scale in self.noise]
+        return list(self.noise)

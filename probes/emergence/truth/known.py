@@ -4,7 +4,7 @@
 >>> x, y = task.sample(5000, seed=0)  # doctest: +SKIP
 
 A population is a law with a known density ratio (:mod:`.laws`), padded with columns of noise that
-tell nothing, and shown through maps of x and of y that can be undone (:mod:`.maps`): neither
+carry no information, and shown through invertible maps of x and of y (:mod:`.maps`): neither
 changes the information.
 """
 
@@ -35,7 +35,7 @@ class KnownInformation:
     family: str
     """``gaussian``, ``student``, ``nonlinear``, ``mixture``, ``clusters`` or ``deterministic``."""
     law: Law = dataclasses.field(repr=False)
-    """Law of the columns that tell something."""
+    """Law of the informative columns."""
     pad: tuple[int, int] = (0, 0)
     """Columns of independent standard normal noise behind those of the law, in x and in y."""
     map_x: Map = dataclasses.field(default=identity, repr=False)

@@ -170,13 +170,13 @@ class Canonical(Law):
         return np.asarray(nats / _LOG2)
 
     def exact_bits(self) -> float:
-        """Closed form: that of the Gaussian, plus what the common scale tells."""
+        """Closed form: that of the Gaussian, plus that of the common scale."""
         gaussian = -0.5 * float(np.log1p(-(np.array(self.correlations) ** 2)).sum()) / _LOG2
         return gaussian + 0.0 + student_extra_bits(self.dof, self.d_x, self.d_y)
 
 
 def student_extra_bits(dof: float, d_x: int, d_y: int) -> float:
-    """What the common scale of a Student law tells, in bits: its information at no correlation."""
+    """Information of the common scale of a Student law, in bits: all of it at no correlation."""
     if math.isinf(dof):
         return 0.0
 

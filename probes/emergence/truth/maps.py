@@ -1,4 +1,4 @@
-"""Invertible maps: they change how a population looks and not what x tells about y.
+"""Invertible maps: they change how a population looks, and not its information.
 
 Mutual information is unchanged by any map of x alone, or of y alone, that can be undone. All
 take and return ``row d`` arrays. Formulas of the benchmark's maps are from Czyz, Grabowski, Vogt,

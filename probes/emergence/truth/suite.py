@@ -43,10 +43,10 @@ def _version_2() -> tuple[KnownInformation, ...]:
     binormal = Canonical((0.75,), 1, 1)
     scaled = functools.partial(KnownInformation, standardised=True)
     tails = functools.partial(scaled, map_x=maps.asinh, map_y=maps.asinh)
-    ring = {
-        (d, count): scaled(f"concentric-{d}x1-{count}", "mixture", _concentric(d, count))
+    rings = [
+        scaled(f"concentric-{d}x1-{count}", "mixture", _concentric(d, count))
         for d, count in ((3, 5), (5, 5), (3, 10), (5, 10), (25, 5))
-    }
+    ]
     tasks = [
         scaled("additive-1x1-0.75", "nonlinear", AdditiveUniform(0.75)),
         tails("student-asinh-1x1-dof1", "student", Canonical((), 1, 1, 1.0)),
@@ -57,7 +57,7 @@ def _version_2() -> tuple[KnownInformation, ...]:
         ),
         scaled("waves-2x1", "mixture", _fence(), map_x=maps.waves),
         scaled("galaxy-2x1", "mixture", _balls(), map_x=maps.spiral(0, 1, 0.5)),
-        *ring.values(),
+        *rings,
     ]
     tasks += [
         scaled(f"normal-dense-{d}x{d}", "gaussian", gaussian(_dense(d, d), d)) for d in (5, 25, 50)

@@ -1,9 +1,9 @@
 """Populations of known information at the user's own width, for calibration.
 
 Every population has ``d_x`` and ``d_y`` columns of unit scale over all, like layer-normed states,
-and tells a given number of bits. Only a few directions tell anything; the directions' variances
-fall off like ``1 / sqrt(i)`` and those that tell are spread over the larger ones, then everything
-is rotated, so that no single column is special. Families:
+and a given number of bits. Only a few directions are informative; the directions' variances fall
+off like ``1 / sqrt(i)``, the informative ones are spread over the larger, and then everything is
+rotated, so that no single column is special. Families:
 
 - ``gaussian``: up to 8 correlated pairs of directions;
 - ``student``: long tails; half of the information lies in the scale that x and y share;
@@ -64,8 +64,8 @@ def calibration_tasks(
     Args:
         d_x: Columns of x.
         d_y: Columns of y; as many as x unless given.
-        bits: True values. Clusters have whole numbers of clouds, so that ``deterministic`` tells
-            ``log2`` of the nearest number; every population's own ``bits`` are what it tells.
+        bits: True values. Clusters have whole numbers of clouds, so that ``deterministic`` has
+            ``log2`` of the nearest number; the exact value is the population's own ``bits``.
         families: Some of :data:`FAMILIES`; all by default.
 
     Raises:
@@ -92,7 +92,7 @@ def calibration_tasks(
 
 
 class _Frame:
-    """The few columns that tell something among all: scales and rotations of both sides."""
+    """The few informative directions among all: scales and rotations of both sides."""
 
     def __init__(self, d_x: int, d_y: int, most: int = _PAIRS) -> None:
         self.pairs = min(most, d_x, d_y)
@@ -125,7 +125,7 @@ def _gaussian(d_x: int, d_y: int, bits: float) -> KnownInformation:
 
 
 def _student(d_x: int, d_y: int, bits: float) -> KnownInformation:
-    # The shared scale tells the more the fewer degrees of freedom: find those that tell half.
+    # The fewer degrees of freedom, the more information in the shared scale: half of all bits.
     def excess(log_dof: float) -> float:
         return student_extra_bits(math.exp(log_dof), d_x, d_y) - bits / 2
 
@@ -201,21 +201,21 @@ def _clouds(
 
 
 def _pairs_law(pairs: int, bits: float) -> Canonical:
-    """Equal correlations that tell ``bits`` together."""
-    # Each pair tells -1/2 log2(1 - rho^2) bits.
+    """Equal correlations of ``bits`` together."""
+    # Each pair has -1/2 log2(1 - rho^2) bits.
     rho = math.sqrt(1 - 2 ** (-2 * max(0.0, bits) / pairs))
     return Canonical((rho,) * pairs, pairs, pairs)
 
 
 def _scales(width: int, pairs: int) -> Array:
-    """Standard deviations, those of the telling directions first; of mean square 1."""
+    """Standard deviations, those of the informative directions first; of mean square 1."""
     spectrum = 1 / np.sqrt(np.arange(1, width + 1))
     spectrum *= width / spectrum.sum()
-    # Every other of the large directions tells something, where the width allows it.
+    # Every other of the large directions is informative, where the width allows it.
     step = 2 if width >= 2 * pairs else 1
-    telling = np.arange(pairs) * step
-    rest = np.setdiff1d(np.arange(width), telling)
-    return np.asarray(np.sqrt(spectrum[np.concatenate([telling, rest])]))
+    informative = np.arange(pairs) * step
+    rest = np.setdiff1d(np.arange(width), informative)
+    return np.asarray(np.sqrt(spectrum[np.concatenate([informative, rest])]))
 
 
 def _hidden(rho: Array) -> Mixture:
@@ -230,7 +230,7 @@ def _hidden(rho: Array) -> Mixture:
 
 @functools.lru_cache(maxsize=64)
 def _mixture_correlation(pairs: int, bits: float) -> float:
-    """Correlation at which the hidden Gaussian tells about ``bits`` (its value is worked out)."""
+    """Correlation at which the hidden Gaussian has about ``bits`` (its value is worked out)."""
 
     # In the logarithm of 1 - rho^2, in which the value is nearly linear up to 12 bits.
     def excess(log_gap: float) -> float:

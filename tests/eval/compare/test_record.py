@@ -46,7 +46,8 @@ def made(folder):
 def test_a_run_folder_holds_everything(folder, tiny_pair):
     tiny, settings = tiny_pair
     assert {file.name for file in folder.iterdir()} >= {
-        "comparison.json", "comparison.png", "effects.parquet", "report.html", "samples.parquet",
+        "comparison.json", "comparison.png", "relations.png", "emergence.png", "effects.parquet",
+        "report.html", "samples.parquet",
         "settings.json",
     }  # fmt: skip
     result = load_any(folder)
@@ -71,8 +72,9 @@ def test_table_figure_and_page(made):
     assert len(frame) == len(made.effects)
     assert set(frame["verdict"]) == {"unchanged"}
     assert made.to_frame("adaptivity.turns")["logprob"].tolist() == [-1.0]
-    names = {trace.name for trace in made.plot().data}
-    assert {"control", "treated", "unchanged"} <= names
+    assert {trace.name for trace in made.plot().data} == {"control", "treated"}
+    assert {trace.name for trace in made.plot("relations").data} == {"unchanged"}
+    assert len(made.plot("emergence").data[0].z) == 2  # blocks
     page = made._repr_html_()
     assert made.headline().split(";")[0] in page
     assert "<script" not in page

@@ -3,7 +3,7 @@
 The token level of emergence is of this kind: a place of the prompts holds, say, 25 different
 tokens, some more often than others. A sample holds every one of them many times, so nothing can be
 held out (every held-out row was also trained on), a fitted Gaussian or a distance to the nearest
-neighbour says nothing, and the information is known exactly without any of them: it is that of
+neighbour means nothing, and the information is known exactly without any of them: it is that of
 the two discrete labels, ``sum w_xy log2 w_xy / (w_x w_y)``, which is also the value that a critic
 trained on the repeated rows approaches from below.
 
