@@ -61,7 +61,7 @@ HOMES = {
     "dictionary": "ed_interp.probes.dictionaries.record",
     "dictionary-measurement": "ed_interp.probes.dictionaries.measurement",
     "emergence": "ed_interp.probes.emergence.curve",
-    "estimator-comparison": "ed_interp.probes.emergence.compare",
+    "estimator-comparison": "ed_interp.probes.emergence.curve",
     "feature-descriptions": "ed_interp.probes.dictionaries.description.descriptions",
     "feature-emergence": "ed_interp.probes.dictionaries.emergence.result",
     "preflight": "ed_interp.probes.directions.steerability",
