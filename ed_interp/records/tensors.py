@@ -141,17 +141,19 @@ def refuse_pickle(path: Path, expected: str = "safetensors") -> None:
     """Raise InvalidInputError unless ``path`` is a readable file, neither pickled nor GGUF."""
     try:
         with path.open("rb") as file:
-            head = file.read(4)
+            head = file.read(9)
     except FileNotFoundError as error:
         raise InvalidInputError(f"{path} does not exist; check the path") from error
     except OSError as error:
         raise InvalidInputError(f"cannot read {path} ({error.strerror})") from error
-    if head.startswith(_PICKLES):
+    # safetensors begin with the length of the header, eight bytes of which the upper four are 0,
+    # and its brace. The lower ones can be any, those of a pickle too.
+    if head.startswith(_PICKLES) and head[4:] != b"\0\0\0\0{":
         raise InvalidInputError(
             f"{path} must be a {expected} file, got a pickle (torch.save writes those, and "
             f"reading one can run code); save its tensors as {expected}"
         )
-    if head == b"GGUF":
+    if head.startswith(b"GGUF"):
         raise InvalidInputError(
             f"{path} must be a {expected} file, got a GGUF file; read a control vector with "
             "ed_interp.adapters.steering.from_gguf, which takes its convention"

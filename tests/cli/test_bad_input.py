@@ -181,7 +181,7 @@ def test_labels_that_give_no_tokens(
     arguments = ["--data", "pairs.csv", "--shots", "0-1", "--template", "{input}={output};"]
     found = cli(*small, "--model", source, *arguments)
     assert (found.status, found.stdout) == (2, "")
-    assert "'☃' gives no tokens" in found.error
+    assert "'☃' has no tokens" in found.error
 
 
 def test_a_model_without_tokenizer(

@@ -147,7 +147,7 @@ def test_all_sites_together_and_random_controls(direction):
         ({"budget": 0.5}, "budget=0.5"),
         ({"neutral": []}, "0 neutral text"),
         ({"random_directions": 0}, "random_directions=0"),
-        ({"coefficients": (1e39,)}, "beyond the 3.4e"),
+        ({"coefficients": (1e39,)}, "at most 3.4e"),
     ],
 )
 def test_bad_input(run, options, message):
