@@ -165,13 +165,13 @@ def test_truth_behind_noise_is_that_of_noisy_rows() -> None:
 
 def test_bad_input_is_refused() -> None:
     task = calibration_tasks(2, bits=(1.0,), families=("gaussian",))[0]
-    with pytest.raises(InvalidInputError, match="at least 1 row"):
+    with pytest.raises(InvalidInputError, match="rows must be 1 or greater"):
         task.sample(0, seed=0)
     with pytest.raises(InvalidInputError, match="floating point"):
         task.sample(3, seed=0, dtype=torch.int64)
     with pytest.raises(InvalidInputError, match="true values"):
         calibration_tasks(2, bits=(-1.0,))
-    with pytest.raises(InvalidInputError, match="at least 1 column"):
+    with pytest.raises(InvalidInputError, match="d_x and d_y must be 1 or greater"):
         calibration_tasks(0)
     with pytest.raises(UnknownNameError, match="gaussian"):
         calibration_tasks(2, families=("gausian",))
