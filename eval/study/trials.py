@@ -95,7 +95,7 @@ class Bench:
             folder = self.work.parent / "comparisons" / trial.name
             folder.mkdir(parents=True, exist_ok=True)
             # Without pages: each would weigh 5 MB, and the study has one of its own.
-            comparison.write(folder, page=False)
+            comparison.write_record(folder)
         return dataclasses.replace(row, **_outcome(comparison))
 
     def _session(self, subject: Subject) -> LabelledTask | None:

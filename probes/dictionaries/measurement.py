@@ -56,7 +56,7 @@ class DictionaryMeasurement(ReaderResult):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, with the summary and the histogram of the features, which are beside it."""
-        density = [list(bar) for bar in self.density_histogram()]
+        density = [] if self.features is None else [list(bar) for bar in self.density_histogram()]
         return {**super().to_dict(), "summary": self.summary(), "density": density}
 
     @classmethod

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from ed_interp.charts.spec import Chart
 from ed_interp.probes.dictionaries.charts import training_chart
-from ed_interp.probes.dictionaries.result import write_record
 from ed_interp.probes.dictionaries.rows import TrainingRow
 from ed_interp.results import Result
 
@@ -54,4 +53,4 @@ class DictionaryRecord(Result):
 
     def write(self, folder: Path) -> None:
         """Only ``run.json``: a page of 5 MB does not belong into a folder of weights."""
-        write_record(self, folder)
+        self.write_record(folder)

@@ -19,7 +19,7 @@ from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.probes.dictionaries.description.cards import Context, FeatureCard, shown
 from ed_interp.probes.dictionaries.description.contexts import BEFORE, NO_TOKEN
 from ed_interp.probes.dictionaries.description.page import render_page
-from ed_interp.probes.dictionaries.result import ReaderResult, write_record
+from ed_interp.probes.dictionaries.result import ReaderResult
 from ed_interp.records import tensors
 from ed_interp.records.files import write_text
 from ed_interp.tables import Table
@@ -209,7 +209,7 @@ class FeatureDescriptions(ReaderResult):
         """Write the record, the arrays and the page of features into a folder that exists."""
         import torch
 
-        write_record(self, folder)
+        self.write_record(folder)
         arrays = {name: torch.from_numpy(column) for name, column in self.columns.items()}
         tensors.write(folder / _ARRAYS, arrays, kind=self.KIND)
         write_text(folder / "report.html", self.page())
