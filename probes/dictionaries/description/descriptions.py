@@ -161,6 +161,7 @@ class FeatureDescriptions(ReaderResult):
         )
 
     def tables(self) -> list[Table]:
+        # Every feature is on the page; a terminal has room for the best.
         best = self.to_frame().sort_values("score", ascending=False).head(_BEST)
         rows = [
             (
@@ -184,15 +185,8 @@ class FeatureDescriptions(ReaderResult):
 
     def page(self) -> str:
         """One self-contained HTML page that opens offline."""
-        return render_page(
-            title=self.title(),
-            headline=self.headline(),
-            tokens=self.tokens,
-            columns=self.columns,
-            names=self.names,
-            token_texts=self.token_texts,
-            settings=self.settings,
-        )
+        about = (self.title(), self.headline(), self.settings)
+        return render_page(*about, self.tokens, self.columns, self.names, self.token_texts)
 
     def write_page(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write :meth:`page` to a file, whole or not at all; returns its path.
@@ -225,6 +219,7 @@ class FeatureDescriptions(ReaderResult):
                 arrays, _ = tensors.read(path, kind=cls.KIND)
         except InvalidInputError as error:
             raise RunFolderError(f"{error}; describe the features again") from error
+        # A folder that was put together by hand would fail only when a feature is looked at.
         unknown = set(arrays) - set(NAMES)
         if unknown or any(len(array) != len(record) for array in arrays.values()):
             raise RunFolderError(f"{path} does not fit its record; describe the features again")
