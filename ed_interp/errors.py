@@ -10,7 +10,7 @@ class EdInterpError(Exception):
 
 
 class UnknownNameError(EdInterpError, KeyError):
-    """A name (model, task, estimator, hook point) that matches nothing; lists the nearest ones."""
+    """A name (model, task, estimator, hook point) that matches nothing; names the nearest ones."""
 
     def __str__(self) -> str:
         # KeyError prints the repr of its argument, which would quote the whole sentence.
@@ -26,17 +26,17 @@ class ModelLoadError(EdInterpError, OSError):
 
 
 class CaptureError(EdInterpError, RuntimeError):
-    """Hooks that did not fire, or activations that do not fit what was asked."""
+    """Hooks that did not fire, or activations that were not read or are not finite."""
 
 
 class RunFolderError(EdInterpError, OSError):
     """A run folder that exists, cannot be written, or is damaged."""
 
 
-def unknown(kind: str, asked: str, known: "list[str] | tuple[str, ...]") -> UnknownNameError:
+def unknown(kind: str, name: str, known: "list[str] | tuple[str, ...]") -> UnknownNameError:
     """The error for a name that is not among ``known``, with the nearest names in it."""
     import difflib
 
-    near = difflib.get_close_matches(asked, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
-    return UnknownNameError(f"unknown {kind} {asked!r}; {hint}")
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from: {', '.join(known)}"
+    return UnknownNameError(f"unknown {kind} {name!r}; {hint}")

@@ -197,7 +197,7 @@ def _number(name: str, value: Any, kind: type, bounds: Mapping[str, int | float]
 
 
 def _either(choices: Iterable[Any]) -> str:
-    *most, last = map(str, choices)
+    *most, last = [*map(str, choices)] or ["none"]
     return f"{', '.join(most)} or {last}" if most else last
 
 
@@ -252,7 +252,7 @@ def takes_options(kind: type[Options]) -> Callable[[Callable[..., R]], Callable[
             settings = {name: value for name, value in given.items() if name not in own}
             for name in shared:
                 if given.get(name) is not None:
-                    settings[name] = _label(given[name])
+                    settings[name] = _label(given[name], hints_of(kind)[name])
             if options is None:
                 options = kind(**settings)
             elif settings:
@@ -272,12 +272,16 @@ def takes_options(kind: type[Options]) -> Callable[[Callable[..., R]], Callable[
     return decorate
 
 
-def _label(value: Any) -> Any:
+def _label(value: Any, hint: Any) -> Any:
     """What the options record: a name as it is, a live object by its name or type."""
-    if isinstance(value, (str, int, float, tuple, list)):
+    # A list is a value where the option takes several, and a live object (pairs, say) elsewhere.
+    several = get_origin(without_none(hint)) is tuple
+    if isinstance(value, (str, int, float)) or (several and isinstance(value, (tuple, list))):
         return value
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, (tuple, list)):
+        return f"{len(value)} in memory"
     name = getattr(value, "name", None)
     return name if isinstance(name, str) else type(value).__name__
 
@@ -294,11 +298,12 @@ def _signature(
         return inspect.Parameter.empty if made is dataclasses.MISSING else made()
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    first = [
-        p.replace(default=default(fields[p.name])) if p.name in fields else p
-        for p in own.values()
-        if p.kind is p.POSITIONAL_OR_KEYWORD
-    ]
+    first = []
+    for p in own.values():
+        if p.kind is p.POSITIONAL_OR_KEYWORD:
+            known = default(fields[p.name]) if p.name in fields else p.empty
+            # A required option keeps the None of the function: it may follow one with a default.
+            first.append(p if known is p.empty else p.replace(default=known))
     settings = [
         inspect.Parameter(name, keyword, default=default(field), annotation=hints_of(kind)[name])
         for name, field in fields.items()

@@ -1,4 +1,4 @@
-"""Several processes under ``accelerate launch``: who is who, and gathering what they found."""
+"""Several processes under ``accelerate launch``: which one this is, and exchanging values."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Where torchrun (so ``accelerate launch``) and the launchers of MPI say how many there are.
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Where torchrun (so ``accelerate launch``) and the launchers of MPI say how many there are."""
 
 
 def process() -> tuple[int, int]:
@@ -47,6 +47,6 @@ def gather(value: T) -> list[T]:
 
 
 def wait_for_all() -> None:
-    """Return when every process has come here."""
+    """Return when every process has called this."""
     if process()[1] > 1:
         _state().wait_for_everyone()

@@ -1,4 +1,4 @@
-"""Progress bars on stderr, or calls to a function of the user's."""
+"""Progress bars on stderr, or calls to the caller's own function."""
 
 from __future__ import annotations
 

@@ -55,15 +55,22 @@ R = TypeVar("R", bound="Result")
 HOMES = {
     "adapter-training": "ed_interp.adapters.training.result",
     "calibration": "ed_interp.probes.emergence.calibration.result",
+    "causal-emergence": "ed_interp.probes.emergence.causal.stream",
     "comparison": "ed_interp.eval.compare.result",
+    "direction-summary": "ed_interp.probes.directions.find",
     "dictionary": "ed_interp.probes.dictionaries.record",
     "dictionary-measurement": "ed_interp.probes.dictionaries.measurement",
     "emergence": "ed_interp.probes.emergence.curve",
+    "estimator-comparison": "ed_interp.probes.emergence.compare",
     "feature-descriptions": "ed_interp.probes.dictionaries.description.descriptions",
     "feature-emergence": "ed_interp.probes.dictionaries.emergence.result",
+    "preflight": "ed_interp.probes.directions.steerability",
+    "steered-texts": "ed_interp.eval.steering.generation",
+    "steering-recovery": "ed_interp.eval.steering.recovery",
     "interpretations": "ed_interp.probes.dictionaries.interpretation.result",
     "steering-sweep": "ed_interp.eval.steering.result",
-    "study": "ed_interp.eval.study.result",
+    "task-comparison": "ed_interp.eval.lm_eval",
+    "comparison-run": "ed_interp.eval.study.result",
 }
 """Module of each kind of result, imported when a file of that kind is met. Other packages name
 theirs in the entry-point group ``ed_interp.results``."""
@@ -218,8 +225,13 @@ class Result:
             self.write(run.folder)
         return run.path
 
-    def write(self, folder: Path) -> None:
-        """Write the files of the result into ``folder``, which exists; each file whole."""
+    def write(self, folder: Path, *, page: bool = True) -> None:
+        """Write the files of the result into ``folder``, which exists; each file whole.
+
+        Args:
+            folder: Where to write.
+            page: Also write the pictures and the page, which weighs 5 MB.
+        """
         from ed_interp.report import render
 
         ran_on = self.settings.get("environment")
@@ -233,6 +245,8 @@ class Result:
         for name in self.SIDE:
             if getattr(self, name) is not None:
                 write_parquet(folder / f"{name}.parquet", getattr(self, name))
+        if not page:
+            return
         charts = self.charts()
         for chart in charts:
             if chart.png or chart is charts[0]:

@@ -1,8 +1,8 @@
-"""Intervals, paired tests and chance levels: what stands beside every reported number.
+"""Intervals, paired tests and chance levels, which go with every reported number.
 
 Everything works on arrays whose first axis is the row (a prompt); further axes are kept, so one
-call serves all blocks and shot counts at once, with the same resamples for all of them. Seeds give
-the same numbers everywhere. Cost of the resampling functions: one matrix product of
+call serves all blocks and shot counts at once, with the same resamples for all of them. A seed
+gives the same numbers on every machine. Cost of the resampling functions: one matrix product of
 ``resamples x row`` by ``row x rest``.
 """
 
@@ -19,8 +19,8 @@ from ed_interp.errors import InvalidInputError, unknown
 
 FloatArray = NDArray[np.float64]
 
+# Cells of a resampling matrix held at a time (32 MB).
 _CELLS = 4_000_000
-"""Cells of a resampling matrix held at a time (32 MB)."""
 
 
 class Interval(NamedTuple):
@@ -57,35 +57,33 @@ def bootstrap_interval(
         statistic: ``mean`` or ``median``.
         level: coverage, between 0 and 1.
         resamples: number of bootstrap samples.
-        seed: the same seed draws the same rows.
+        seed: random seed.
 
     Returns:
         The two ends, each of shape ``rest``.
-
-    Raises:
-        InvalidInputError: no rows, NaN, bad weights, level or number of resamples.
     """
     data = _rows(values, "values")
     _check_level(level)
     if resamples < 1:
-        raise InvalidInputError(f"resamples must be at least 1, found {resamples}")
+        raise InvalidInputError(f"resamples must be 1 or greater, got {resamples}")
     if statistic not in ("mean", "median"):
         raise unknown("statistic", statistic, ("mean", "median"))
     if weights is not None and statistic != "mean":
-        raise InvalidInputError("weights are for the mean; drop them or use statistic='mean'")
+        raise InvalidInputError("weights must go with statistic='mean', got 'median'; drop them")
     rows, flat = len(data), data.reshape(len(data), -1)
     weight = None if weights is None else _weights(weights, data)
     rng = np.random.default_rng(seed)
     size = max(1, _CELLS // rows)
-    found: list[FloatArray] = []
+    estimates: list[FloatArray] = []
     for start in range(0, resamples, size):
         drawn = rng.integers(rows, size=(min(size, resamples - start), rows))
         if statistic == "median":
-            found.extend(np.median(flat[row], axis=0)[None] for row in drawn)
+            estimates.extend(np.median(flat[row], axis=0)[None] for row in drawn)
         else:
-            found.append(_resampled_means(drawn, flat, weight))
+            estimates.append(_resampled_means(drawn, flat, weight))
     tail = 50 * (1 - level)
-    low, high = np.nanpercentile(np.concatenate(found), [tail, 100 - tail], axis=0)
+    # nan: a resample can be without a mean, see _resampled_means.
+    low, high = np.nanpercentile(np.concatenate(estimates), [tail, 100 - tail], axis=0)
     return Interval(low.reshape(data.shape[1:]), high.reshape(data.shape[1:]))
 
 
@@ -93,6 +91,8 @@ def _resampled_means(
     drawn: NDArray[np.int64], flat: FloatArray, weight: FloatArray | None
 ) -> FloatArray:
     count, rows = drawn.shape
+    # How often each resample holds each row, for all of them in one bincount: resample i counts
+    # into its own stretch of `rows` cells, from i * rows on.
     offsets = drawn + np.arange(count)[:, None] * rows
     times = np.bincount(offsets.ravel(), minlength=count * rows).reshape(count, rows)
     counts = times.astype(np.float64)
@@ -122,22 +122,19 @@ def paired_difference(
     ``(hits + 1) / (permutations + 1)`` (Phipson and Smyth 2010), never 0.
 
     Args:
-        a: array of shape ``row *rest``.
-        b: array of the same shape.
-        weights: one weight per row, or weights that broadcast to ``a``.
-        level: coverage of the interval.
-        resamples: bootstrap samples of the interval.
-        permutations: sign patterns of the test.
-        seed: the same seed gives the same result.
+        a: array of shape ``row *rest``; so is ``b``.
+        weights, level, resamples: of the interval, as in :func:`bootstrap_interval`.
+        permutations: largest number of sign patterns of the test.
+        seed: random seed.
     """
     first, second = _rows(a, "a"), _rows(b, "b")
     if first.shape != second.shape:
         raise InvalidInputError(
-            f"a pair needs equal shapes, found {first.shape} and {second.shape}; "
-            "align the two by prompt first"
+            f"a and b must have equal shapes, got {first.shape} and {second.shape}; align the two "
+            "by prompt first"
         )
     if permutations < 1:
-        raise InvalidInputError(f"permutations must be at least 1, found {permutations}")
+        raise InvalidInputError(f"permutations must be 1 or greater, got {permutations}")
     change = first - second
     rows, flat = len(change), change.reshape(len(change), -1)
     weight = np.full((rows, 1), 1.0) if weights is None else _weights(weights, change)
@@ -146,9 +143,11 @@ def paired_difference(
     low, high = bootstrap_interval(
         change, weights=weights, level=level, resamples=resamples, seed=seed
     )
-    # Ties with the observed value must count, whatever the order of summation.
+    # Patterns that tie with the observed one must count as hits. Sums in another order differ in
+    # the last digits, hence the allowance.
     bar = np.abs(mean) - 1e-12 * np.abs(share).sum(0)
     hits = np.zeros(flat.shape[1])
+    # The first test keeps 2**rows from becoming a number of a thousand digits.
     exact = rows < 60 and 2**rows <= permutations
     total = 2**rows if exact else permutations
     rng = np.random.default_rng(seed)
@@ -156,8 +155,8 @@ def paired_difference(
     for start in range(0, total, size):
         count = min(size, total - start)
         if exact:
-            patterns = np.arange(start, start + count)[:, None]
-            bits = (patterns >> np.arange(rows)) & 1
+            # The numbers 0 to 2**rows - 1 in binary are all sign patterns.
+            bits = (np.arange(start, start + count)[:, None] >> np.arange(rows)) & 1
         else:
             bits = rng.integers(2, size=(count, rows))
         hits += (np.abs((1.0 - 2.0 * bits) @ share) >= bar).sum(0)
@@ -171,20 +170,18 @@ def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[flo
     _check_level(level)
     if n < 1 or not 0 <= successes <= n:
         raise InvalidInputError(
-            f"a proportion needs 0 <= successes <= n and n >= 1, found {successes} of {n}"
+            f"successes must be from 0 to n, and n 1 or greater, got {successes} of {n}"
         )
-    found = stats.binomtest(int(successes), int(n)).proportion_ci(level, method="wilson")
-    return float(found.low), float(found.high)
+    interval = stats.binomtest(int(successes), int(n)).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def chance_level(answers: Sequence[Hashable], weights: ArrayLike | None = None) -> float:
     """Accuracy of the best answer that ignores the query: the share of the most common one."""
     if len(answers) == 0:
-        raise InvalidInputError("the chance level of no answers is undefined; pass at least one")
-    share = np.ones(len(answers)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if share.shape != (len(answers),):
-        raise InvalidInputError(f"found {share.shape} weights for {len(answers)} answers")
-    share = _weights(share, share)[:, 0]
+        raise InvalidInputError("answers must hold at least one answer, got none")
+    ones = np.ones(len(answers))
+    share = ones if weights is None else _weights(weights, ones)[:, 0]
     totals: dict[Hashable, float] = {}
     for answer, part in zip(answers, share.tolist(), strict=True):
         totals[answer] = totals.get(answer, 0.0) + part
@@ -199,11 +196,11 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
     first, second = np.asarray(a), np.asarray(b)
     if first.dtype != np.bool_ or second.dtype != np.bool_:
         raise InvalidInputError(
-            f"right or wrong must be boolean, found {first.dtype} and {second.dtype}"
+            f"a and b must be boolean (right or wrong), got {first.dtype} and {second.dtype}"
         )
     if first.ndim != 1 or first.shape != second.shape:
         raise InvalidInputError(
-            f"a pair needs two vectors of one length, found {first.shape} and {second.shape}"
+            f"a and b must be vectors of one length, got shapes {first.shape} and {second.shape}"
         )
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
     if only_first + only_second == 0:
@@ -213,46 +210,48 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
 
 def holm(pvalues: ArrayLike) -> FloatArray:
     """P-values adjusted for a family of tests by Holm's step-down rule (1979), any shape."""
-    found = np.asarray(pvalues, dtype=np.float64)
-    flat = found.ravel()
-    if not bool(np.all((flat >= 0) & (flat <= 1))):
-        raise InvalidInputError("p-values must lie between 0 and 1, without NaN")
+    family = np.asarray(pvalues, dtype=np.float64)
+    flat = family.ravel()
+    if not bool(np.all((flat >= 0) & (flat <= 1))):  # False for NaN too
+        raise InvalidInputError("p-values must be from 0 to 1, got NaN or one outside")
     order = np.argsort(flat, kind="stable")
     stepped = flat[order] * (flat.size - np.arange(flat.size))
     adjusted = np.empty_like(flat)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(stepped)) if flat.size else stepped
-    return adjusted.reshape(found.shape)
+    return adjusted.reshape(family.shape)
 
 
 def _rows(values: ArrayLike, name: str) -> FloatArray:
     data = np.asarray(values, dtype=np.float64)
     if data.ndim == 0 or data.shape[0] == 0:
-        raise InvalidInputError(f"{name} needs at least one row, found shape {data.shape}")
+        raise InvalidInputError(f"{name} must have at least one row, got shape {data.shape}")
     if not bool(np.isfinite(data).all()):
-        raise InvalidInputError(f"{name} holds NaN or infinite values; drop those rows first")
+        raise InvalidInputError(f"{name} must be finite, got NaN or infinity; drop those rows")
     return data
 
 
 def _weights(weights: ArrayLike, data: NDArray[Any]) -> FloatArray:
     """Weights as ``row 1`` or ``row rest`` (flattened), checked."""
-    found = np.asarray(weights, dtype=np.float64)
+    weight = np.asarray(weights, dtype=np.float64)
     rows = len(data)
-    if found.ndim == 0 or found.shape[0] != rows:
-        raise InvalidInputError(f"found weights of shape {found.shape} for {rows} rows")
-    if not bool(np.isfinite(found).all()) or bool((found < 0).any()):
-        raise InvalidInputError("weights must be finite and not negative")
-    if bool((found.reshape(rows, -1).sum(0) <= 0).any()):
-        raise InvalidInputError("weights sum to zero; no row would count")
-    if found.ndim == 1:
-        return found[:, None]
+    if weight.ndim == 0 or weight.shape[0] != rows:
+        raise InvalidInputError(
+            f"weights must be one per row ({rows} rows), got shape {weight.shape}"
+        )
+    if not bool(np.isfinite(weight).all()) or bool((weight < 0).any()):
+        raise InvalidInputError("weights must be finite and 0 or greater, got others")
+    if bool((weight.reshape(rows, -1).sum(0) <= 0).any()):
+        raise InvalidInputError("weights must not sum to zero, or no row would count")
+    if weight.ndim == 1:
+        return weight[:, None]
     try:
-        return np.broadcast_to(found, data.shape).reshape(rows, -1)
+        return np.broadcast_to(weight, data.shape).reshape(rows, -1)
     except ValueError as error:
         raise InvalidInputError(
-            f"weights of shape {found.shape} do not fit values of shape {data.shape}"
+            f"weights must broadcast to the values ({data.shape}), got shape {weight.shape}"
         ) from error
 
 
 def _check_level(level: float) -> None:
     if not 0 < level < 1:
-        raise InvalidInputError(f"level must lie between 0 and 1, found {level}")
+        raise InvalidInputError(f"level must be above 0 and below 1, got {level}")

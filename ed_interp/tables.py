@@ -45,3 +45,29 @@ class Shown(Protocol):
     def glossary(self) -> Mapping[str, str]: ...
     def tables(self) -> Sequence[Table]: ...
     def charts(self) -> Sequence[Chart]: ...
+
+
+def plain_table(name: str, caption: str, rows: Sequence[Any], *notes: str) -> Table:
+    """Rows as they are, one column per field that has a value in any of them; for the page."""
+    fields = [field.name for field in dataclasses.fields(rows[0])] if rows else []
+    fields = [name for name in fields if any(getattr(row, name) not in (None, "") for row in rows)]
+    words = {number for number, field in enumerate(fields)
+             if any(isinstance(getattr(row, field), (str, tuple)) for row in rows)}  # fmt: skip
+    return Table(
+        name=name,
+        caption=caption,
+        heads=[field.replace("_", " ").replace("ci ", "interval ") for field in fields],
+        rows=[[_plain_cell(getattr(row, field)) for field in fields] for row in rows],
+        text=frozenset(words),
+        notes=notes,
+        terminal=False,
+        folded=True,
+    )
+
+
+def _plain_cell(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_plain_cell, value))
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "" if value is None else f"{value:,}" if type(value) is int else str(value)

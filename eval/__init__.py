@@ -1,19 +1,12 @@
 """Evaluation: probes and adapters at work, compared with controls; the notebooks live here.
 
-``ed_interp.eval.compare`` is the main function, imported on first use.
+``compare`` (two models, paired), ``study`` (arms x seeds x rates), ``steering`` (sweeps),
+``lm_eval``, ``tasks`` and ``paper`` are imported on first use; the function that compares two
+models is ``ed_interp.compare``.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from ed_interp.eval.compare import Comparison as Comparison
-    from ed_interp.eval.compare import compare as compare
+_ROOMS = ("compare", "lm_eval", "paper", "steering", "study", "tasks")
 
-__all__ = ["Comparison", "compare"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(import_module("ed_interp.eval.compare"), name)
-    raise AttributeError(f"module 'ed_interp.eval' has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_ROOMS)

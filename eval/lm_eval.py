@@ -2,11 +2,11 @@
 
 Use::
 
-    found = compare_tasks("icl-gpt2", "CKPT", tasks=["my_task"], include="FOLDER_OF_YAML")
-    found = compare_logs("runs/control", "runs/treated")       # lm_eval --log_samples
-    found.to_frame()
+    result = compare_tasks("icl-gpt2", "CKPT", tasks=["my_task"], include="FOLDER_OF_YAML")
+    result = compare_logs("runs/control", "runs/treated")       # lm_eval --log_samples
+    result.to_frame()
 
-The harness itself compares two runs by an unpaired test of their means, which throws away that both
+The harness itself compares two runs by an unpaired test of their means, which ignores that both
 answered the same documents. Here every metric is paired by document: a bootstrap interval of the
 mean difference, McNemar's exact test for metrics that are right or wrong, sign flips for others,
 and Holm's correction over all tasks and metrics. Cost: that of the harness on both models.
@@ -20,89 +20,56 @@ import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ed_interp.adapters.steering.harness import harness_model
 from ed_interp.adapters.steering.steered import SteeredModel
 from ed_interp.errors import InvalidInputError
+from ed_interp.eval.compare.effects import Cell, corrected, paired_effects
+from ed_interp.eval.compare.options import Inference
+from ed_interp.eval.compare.rows import Effect
+from ed_interp.eval.compare.words import effect_table, significant
 from ed_interp.models.hooked import tokenizer_fingerprint
 from ed_interp.models.load import load
 from ed_interp.models.runners import TransformersRunner
-from ed_interp.statistics import holm, mcnemar, paired_difference
-
-if TYPE_CHECKING:
-    import pandas as pd
+from ed_interp.results import Result
+from ed_interp.tables import Table
 
 Samples = dict[str, dict[str, dict[str, float]]]
 """Task -> document -> metric -> value."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TaskEffect:
-    """One metric of one task, treated minus control, paired by document."""
-
-    task: str
-    metric: str
-    n: int
-    """Documents that both models answered."""
-    control: float
-    treated: float
-    difference: float
-    ci_low: float
-    ci_high: float
-    p_value: float
-    p_holm: float
-    """Corrected over all tasks and metrics of the comparison."""
-
-
 @dataclasses.dataclass(frozen=True)
-class TaskComparison:
+class TaskComparison(Result):
     """Made by :func:`compare_tasks` or :func:`compare_logs`."""
+
+    KIND: ClassVar[str] = "task-comparison"
 
     control: str
     treated: str
-    rows: tuple[TaskEffect, ...]
+    rows: tuple[Effect, ...]
+    """One per task (its name) and metric, over the documents that both models answered."""
     settings: dict[str, Any]
 
-    def to_frame(self) -> pd.DataFrame:
-        """One line per task and metric, columns as in :class:`TaskEffect`."""
-        import pandas as pd
+    @property
+    def alpha(self) -> float:
+        """The level of the corrected tests."""
+        return 1.0 - float(self.settings.get("level", 0.95))
 
-        return pd.DataFrame([dataclasses.asdict(row) for row in self.rows])
+    def title(self) -> str:
+        """Which models are compared."""
+        return f"{self.treated} against {self.control}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return dataclasses.asdict(self)
+    def headline(self) -> str:
+        """How many differences hold."""
+        held = len(significant(self.rows, self.alpha))
+        return f"{held} of {len(self.rows)} differences hold at the level {self.alpha:.2g} (Holm)."
 
-    def save(self, path: str | Path) -> Path:
-        """Write :meth:`to_dict` as one JSON file, whole or not at all.
-
-        Raises:
-            RunFolderError: it cannot be written.
-        """
-        from ed_interp.records import write_json
-
-        return write_json(Path(path), self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | Path) -> TaskComparison:
-        """Read back what :meth:`save` wrote.
-
-        Raises:
-            InvalidInputError: the file is something else.
-        """
-        try:
-            data = json.loads(Path(path).read_text("utf-8"))
-            rows = tuple(TaskEffect(**row) for row in data["rows"])
-            return cls(data["control"], data["treated"], rows, data["settings"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise InvalidInputError(f"{path} holds no comparison of tasks ({reason})") from error
-
-    def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False, border=0))
+    def tables(self) -> list[Table]:
+        """Every task and metric."""
+        return [effect_table("tasks", "Tasks", self.rows, self.alpha)]
 
 
 def compare_tasks(
@@ -124,13 +91,13 @@ def compare_tasks(
             a :class:`~ed_interp.adapters.steering.SteeredModel`.
         treated: Likewise.
         tasks: Names of tasks of the harness.
-        include: Folder with YAML files of tasks of one's own; then no other tasks are known, and
+        include: Folder with YAML files of your own tasks; then no other tasks are known, and
             nothing is looked up on the hub.
-        batch_size: Sequences a batch.
+        batch_size: Sequences per batch.
         limit: Documents of each task; default all.
         few_shot: Demonstrations; default the task's own number.
-        level: Coverage of the intervals.
-        seed: Of the harness's few-shot sampling, the bootstrap and the tests.
+        level: Confidence level of the intervals.
+        seed: Seed of the harness's few-shot sampling, the bootstrap and the tests.
 
     Raises:
         InvalidInputError: the harness is not installed, no task given, an unknown task, different
@@ -138,23 +105,17 @@ def compare_tasks(
         ModelLoadError: a model cannot be loaded.
     """
     if not tasks:
-        raise InvalidInputError("no task given; name at least one")
+        raise InvalidInputError("tasks must name at least one task of the harness, got none")
     sides = [one if isinstance(one, SteeredModel) else load(one) for one in (control, treated)]
     first, second = (tokenizer_fingerprint(side.tokenizer) for side in sides)
     if first != second:
-        raise InvalidInputError("the two models have different tokenizers; nothing can be paired")
-    names = [_name(side) for side in sides]
-    manager = _manager(include)
-    found = [
-        _evaluate(
-            _model(side, batch_size),
-            tasks,
-            manager,
-            {"limit": limit, "num_fewshot": few_shot},
-            seed,
+        raise InvalidInputError(
+            "both models must have the same tokenizer, got different tokenizers: no document "
+            "could be paired"
         )
-        for side in sides
-    ]
+    manager = _manager(include)
+    options = {"limit": limit, "num_fewshot": few_shot}
+    samples = [_evaluate(_model(s, batch_size), tasks, manager, options, seed) for s in sides]
     settings = {
         "tasks": list(tasks),
         "include": None if include is None else str(include),
@@ -163,7 +124,11 @@ def compare_tasks(
         "level": level,
         "seed": seed,
     }
-    return _compared(names, found, settings, level=level, seed=seed)
+    names = [
+        f"{side.hooked.name}, steered" if isinstance(side, SteeredModel) else str(side.name)
+        for side in sides
+    ]
+    return _compared(names, samples, settings)
 
 
 def compare_logs(
@@ -173,52 +138,54 @@ def compare_logs(
 
     Args:
         control: Folder that ``lm_eval --output_path`` wrote, searched for ``samples_*.jsonl``.
-        treated: Likewise; of each task the newest log is read.
-        level: Coverage of the intervals.
-        seed: Of the bootstrap and the tests.
+        treated: Likewise; the newest log of each task is read.
+        level: Confidence level of the intervals.
+        seed: Seed of the bootstrap and the tests.
 
     Raises:
-        InvalidInputError: no logs there, damaged ones, or no task in common.
+        InvalidInputError: no logs in a folder, damaged ones, or no task in common.
     """
-    found = [read_logs(control), read_logs(treated)]
-    settings = {"control": str(control), "treated": str(treated), "level": level, "seed": seed}
     names = [str(control), str(treated)]
-    return _compared(names, found, settings, level=level, seed=seed)
+    settings = {"control": names[0], "treated": names[1], "level": level, "seed": seed}
+    return _compared(names, [read_logs(control), read_logs(treated)], settings)
 
 
 def read_logs(folder: str | Path) -> Samples:
     """Values per task, document and metric of the logs in ``folder``.
 
     Raises:
-        InvalidInputError: no logs there, or damaged ones.
+        InvalidInputError: no logs in it, or damaged ones.
     """
     files = sorted(Path(folder).rglob("samples_*.jsonl"))
     if not files:
         raise InvalidInputError(
-            f"{folder} holds no samples_*.jsonl; run lm_eval with --log_samples and --output_path"
+            f"{folder} must hold samples_*.jsonl, got none; run lm_eval with --log_samples and "
+            "--output_path"
         )
-    found: Samples = {}
+    samples: Samples = {}
     for file in files:
         # samples_TASK_2026-01-31T10-00-00.123456.jsonl; sorted, so the newest wins.
         task = file.stem.removeprefix("samples_").rsplit("_", 1)[0]
         try:
             lines = [json.loads(line) for line in file.read_text("utf-8").splitlines() if line]
-            found[task] = _values(lines)
+            samples[task] = _values(lines)
         except (OSError, ValueError, KeyError, TypeError) as error:
+            # `error!r`: the text of a KeyError is nothing but the key.
             raise InvalidInputError(f"{file} is damaged ({error!r:.100})") from error
-    return found
+    return samples
 
 
 def _values(samples: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Document -> metric -> value; documents are told apart by content where it is hashed."""
-    found: dict[str, dict[str, float]] = {}
+    """Document -> metric -> value."""
+    values: dict[str, dict[str, float]] = {}
     for sample in samples:
+        # Two runs may number their documents differently; the hash of the content tells.
         key = f"{sample['doc_id']} {sample.get('doc_hash', '')} {sample.get('filter', '')}"
         metrics = sample.get("metrics") or [
             name for name, value in sample.items() if _is_value(value) and name != "doc_id"
         ]
-        found[key] = {name: float(sample[name]) for name in metrics if _is_value(sample.get(name))}
-    return found
+        values[key] = {name: float(sample[name]) for name in metrics if _is_value(sample.get(name))}
+    return values
 
 
 def _is_value(value: Any) -> bool:
@@ -226,63 +193,36 @@ def _is_value(value: Any) -> bool:
 
 
 def _compared(
-    names: Sequence[str],
-    found: Sequence[Samples],
-    settings: dict[str, Any],
-    *,
-    level: float,
-    seed: int,
+    names: Sequence[str], samples: Sequence[Samples], settings: dict[str, Any]
 ) -> TaskComparison:
-    first, second = found
-    rows: list[TaskEffect] = []
+    first, second = samples
+    rules = Inference(level=settings["level"], seed=settings["seed"])
+    effects: list[Effect] = []
     for task in [task for task in first if task in second]:
-        documents = [key for key in first[task] if key in second[task]]
-        metrics = dict.fromkeys(name for key in documents for name in first[task][key])
-        for metric in metrics:
-            pairs = np.array(
-                [
-                    (first[task][key][metric], second[task][key][metric])
-                    for key in documents
-                    if metric in first[task][key] and metric in second[task][key]
-                ]
-            )
-            if len(pairs) < 2:
-                continue
-            rows.append(_effect(task, metric, pairs, level=level, seed=seed))
-    if not rows:
+        documents = [(first[task][key], second[task][key]) for key in first[task]
+                     if key in second[task]]  # fmt: skip
+        for metric in dict.fromkeys(name for control, _ in documents for name in control):
+            pairs = np.array([(a[metric], b[metric]) for a, b in documents
+                              if metric in a and metric in b])  # fmt: skip
+            # One document has no spread to bootstrap.
+            if len(pairs) > 1:
+                # The exact test, if the metric is right or wrong in every document.
+                binary = bool(np.isin(pairs, (0.0, 1.0)).all())
+                one, two = pairs.T
+                cell = Cell("task", task, metric, None, one, two, binary=binary)
+                effects += paired_effects([cell], rules)
+    if not effects:
         raise InvalidInputError(
             f"nothing to pair: the runs have no task, document and metric in common "
             f"({', '.join(first) or 'none'}; {', '.join(second) or 'none'})"
         )
-    corrected = holm([row.p_value for row in rows])
-    tested = [
-        dataclasses.replace(row, p_holm=float(p)) for row, p in zip(rows, corrected, strict=True)
-    ]
-    return TaskComparison(names[0], names[1], tuple(tested), settings)
+    # One correction for all: which task improved is not known before looking at every one.
+    return TaskComparison(names[0], names[1], corrected(effects), settings)
 
 
-def _effect(task: str, metric: str, pairs: Any, *, level: float, seed: int) -> TaskEffect:
-    control, treated = pairs.T
-    change = paired_difference(treated, control, level=level, seed=seed)
-    right_or_wrong = bool(np.isin(pairs, (0.0, 1.0)).all())
-    p = mcnemar(treated == 1, control == 1) if right_or_wrong else float(change.p_value)
-    return TaskEffect(
-        task=task,
-        metric=metric,
-        n=len(pairs),
-        control=float(control.mean()),
-        treated=float(treated.mean()),
-        difference=float(change.difference),
-        ci_low=float(change.low),
-        ci_high=float(change.high),
-        p_value=p,
-        p_holm=p,
-    )
-
-
-def _harness() -> Any:
+def _harness(module: str = "lm_eval") -> Any:
     try:
-        return importlib.import_module("lm_eval")
+        return importlib.import_module(module)
     except ImportError as error:
         raise InvalidInputError(
             "this needs lm-evaluation-harness: pip install 'ed-interp[lm-eval]'"
@@ -290,12 +230,11 @@ def _harness() -> Any:
 
 
 def _manager(include: str | Path | None) -> Any:
-    _harness()
-    tasks = importlib.import_module("lm_eval.tasks")
+    tasks = _harness("lm_eval.tasks")
     if include is None:
         return tasks.TaskManager()
     if not any(Path(include).glob("*.y*ml")):
-        raise InvalidInputError(f"{include} holds no YAML file of a task")
+        raise InvalidInputError(f"{include} must hold the YAML file of a task, got no YAML file")
     return tasks.TaskManager(include_path=str(include), include_defaults=False)
 
 
@@ -308,11 +247,12 @@ def _evaluate(
             f"the harness knows no task {unknown[0]!r}; name the folder of its YAML file with "
             "include="
         )
-    found = _harness().simple_evaluate(
+    results = _harness().simple_evaluate(
         model=model,
         tasks=list(tasks),
         task_manager=manager,
         log_samples=True,
+        # Its own intervals are of unpaired means, and are not used here.
         bootstrap_iters=0,
         random_seed=seed,
         numpy_random_seed=seed,
@@ -320,7 +260,7 @@ def _evaluate(
         fewshot_random_seed=seed,
         **options,
     )
-    return {task: _values(samples) for task, samples in found["samples"].items()}
+    return {task: _values(samples) for task, samples in results["samples"].items()}
 
 
 def _model(side: Any, batch_size: int) -> Any:
@@ -328,12 +268,7 @@ def _model(side: Any, batch_size: int) -> Any:
         return harness_model(side, batch_size=batch_size)
     if not isinstance(side.runner, TransformersRunner):
         raise InvalidInputError(
-            f"the harness runs transformers models, not a {type(side.model).__name__}"
+            f"the harness must get a transformers model, got a {type(side.model).__name__}"
         )
-    hflm = importlib.import_module("lm_eval.models.huggingface").HFLM
+    hflm = _harness("lm_eval.models.huggingface").HFLM
     return hflm(pretrained=side.model, tokenizer=side.tokenizer, batch_size=batch_size)
-
-
-def _name(side: Any) -> str:
-    hooked = side.hooked if isinstance(side, SteeredModel) else side
-    return f"{hooked.name}, steered" if isinstance(side, SteeredModel) else str(hooked.name)

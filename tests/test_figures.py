@@ -1,12 +1,11 @@
-"""The figures show every number, stay legible, and never depend on luck with names."""
+"""The charts of emergence show every number, stay legible, and take names for text."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import random
-import types
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,17 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ed_interp import figures
-from ed_interp.figures.shapes import flag_meanings
-from ed_interp.figures.still import spread
-from ed_interp.figures.style import EITHER, MANY_BLOCKS, THEMES, mix, shortened, ticks
-from ed_interp.probes.emergence.curve import (
-    FLAGS,
-    BehaviourRow,
-    EmergenceCurve,
-    EmergenceRow,
-    ProfileRow,
-)
+from ed_interp.charts.plotly import figure
+from ed_interp.charts.spec import Band, Chart, Heat, Line, Rule
+from ed_interp.charts.still import png, spread, svg
+from ed_interp.charts.theme import MANY_BLOCKS, THEMES, mix, shortened, ticks
+from ed_interp.probes.emergence.curve import EmergenceCurve
+from ed_interp.probes.emergence.rows import BehaviourRow, EmergenceRow, ProfileRow
 
 
 def make_curve(
@@ -93,13 +87,19 @@ def make_curve(
     )
 
 
-def numbers(figure: Any) -> list[float]:
-    found: list[float] = []
-    for trace in figure.data:
-        for value in trace.y if trace.y is not None else ():
-            if isinstance(value, int | float):
-                found.append(value)
-    return found
+def drawn(curve: EmergenceCurve, name: str) -> Chart:
+    """One chart of a curve."""
+    return next(chart for chart in curve.charts() if chart.name == name)
+
+
+def lines(chart: Chart) -> list[Line]:
+    """The lines of all panels."""
+    return [mark for panel in chart.panels for mark in panel.marks if isinstance(mark, Line)]
+
+
+def numbers(chart: Chart) -> list[Any]:
+    """Every y of every line."""
+    return [value for line in lines(chart) for value in line.y]
 
 
 SHAPES = [
@@ -111,150 +111,169 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("curve", SHAPES)
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_number_of_every_row_is_in_the_figure(curve: EmergenceCurve, theme: Any) -> None:
-    figure = figures.emergence_figure(curve, theme=theme)
-    shown = numbers(figure)
-    bars = [t.error_y for t in figure.data if t.error_y.array is not None]
+def test_every_number_of_every_row_is_in_the_chart(curve: EmergenceCurve) -> None:
+    chart = drawn(curve, "emergence")
+    by_name = {line.name: line for line in lines(chart)}
     for row in curve.rows:
-        assert row.emergence in shown
-        assert row.limit in shown
-        if len(curve.shots) > 1:
-            assert row.ci_low in shown
-            assert row.ci_high in shown
-        else:
-            assert any(bar.array[0] == row.ci_high - row.emergence for bar in bars)
-        hover = next(
-            text
-            for trace in figure.data
-            for text in trace.hovertext or ()
-            if text.startswith(f"<b>block {row.layer}, {row.shots} shot")
-        )
+        line = by_name[f"block {row.layer}"]
+        index = list(line.x).index(row.shots)
+        assert line.y[index] == row.emergence
+        assert line.low is not None
+        assert line.high is not None
+        assert (line.low[index], line.high[index]) == (row.ci_low, row.ci_high)
+        assert row.limit in by_name["limit of noiseless networks"].y
         for value in (row.emergence, row.ci_low, row.ci_high, row.macro, row.micro, row.limit):
-            assert f"{value:.3f}" in hover
+            assert f"{value:.3f}" in line.hover[index]
         if row.untrained is not None:
-            assert f"{row.untrained:.3f}" in hover
+            assert f"untrained twin {row.untrained:.3f}" in line.hover[index]
     for answer in curve.behaviour:
-        assert {answer.accuracy, answer.chance, answer.logprob} <= set(shown)
+        assert {answer.accuracy, answer.chance, answer.logprob} <= set(numbers(chart))
+        hover = by_name["accuracy"].hover[list(by_name["accuracy"].x).index(answer.shots)]
+        assert f"gain {answer.gain:+.3f}" in hover
+
+
+@pytest.mark.parametrize("curve", SHAPES)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_chart_can_be_drawn_with_its_numbers(curve: EmergenceCurve, theme: str) -> None:
+    for chart in curve.charts():
+        made = figure(chart, theme)
+        shown = [value for trace in made.data if trace.y is not None for value in trace.y]
+        assert set(numbers(chart)) <= set(shown)
+        assert made.layout.height > 300
 
 
 def test_the_two_metrics_of_behaviour_have_an_axis_each() -> None:
-    figure = figures.emergence_figure(make_curve())
-    axis = {trace.name: trace.yaxis for trace in figure.data}
-    assert axis["accuracy"] == axis["chance"] != axis["log-probability"]
-    assert figure.layout.yaxis.title.text == "emergence E (bits)"
-    without = figures.emergence_figure(make_curve(behaviour=False))
-    assert "accuracy" not in {trace.name for trace in without.data}
+    chart = drawn(make_curve(), "emergence")
+    axis = {line.name: line.axis for line in lines(chart)}
+    assert axis["accuracy"] == axis["chance"] == "left"
+    assert axis["log-probability"] == "right"
+    assert [panel.y for panel in chart.panels] == ["emergence E (bits)", "accuracy"]
+    assert chart.panels[1].right == "log-probability (nats)"
+    assert "accuracy" in chart.caption
+    without = drawn(make_curve(behaviour=False), "emergence")
+    assert len(without.panels) == 1
+    assert "accuracy" not in without.caption
 
 
 def test_many_blocks_have_a_colour_bar_instead_of_a_legend_entry_each() -> None:
     def entries(blocks: int) -> list[str]:
-        figure = figures.emergence_figure(make_curve(blocks))
-        return [t.name for t in figure.data if t.showlegend is not False and t.name]
+        chart = drawn(make_curve(blocks), "emergence")
+        return [line.name for line in lines(chart) if line.legend]
 
     assert sum(name.startswith("block") for name in entries(MANY_BLOCKS)) == MANY_BLOCKS
     assert not any(name.startswith("block") for name in entries(48))
-    bar = figures.emergence_figure(make_curve(48)).layout.coloraxis
-    assert (bar.cmin, bar.cmax) == (0, 47)
+    assert drawn(make_curve(48), "emergence").depth == (0, 47)
+    assert drawn(make_curve(MANY_BLOCKS), "emergence").depth is None
+    ends = [line.colour for line in lines(drawn(make_curve(48), "terms")) if "block" in line.name]
+    assert (min(ends), max(ends)) == (0.0, 1.0)
+
+
+def test_the_twin_is_dotted_lines_or_a_band() -> None:
+    few = make_curve(3)
+    twins = [line for line in lines(drawn(few, "emergence")) if line.group == "untrained twin"]
+    assert [line.dash for line in twins] == ["dot"] * 3
+    assert [line.legend for line in twins] == [True, False, False]
+    many = make_curve(MANY_BLOCKS + 1)
+    bands = [m for m in drawn(many, "emergence").panels[0].marks if isinstance(m, Band)]
+    for index, shots in enumerate(bands[0].x):
+        values = [row.untrained for row in many.rows if row.shots == shots]
+        assert (bands[0].low[index], bands[0].high[index]) == (min(values), max(values))
+    none = drawn(make_curve(untrained=False), "emergence")
+    assert "twin" not in str(none.panels)
 
 
 def test_flagged_points_are_hollow_and_say_why() -> None:
     curve = make_curve(flags=("saturated", "of-the-future"))
-    figure = figures.emergence_figure(curve)
     hollow = [
-        (trace.x[0], trace.y[0])
-        for trace in figure.data
-        if trace.mode == "markers" and trace.x[0] is not None
+        (line.x[i], line.y[i], line.hover[i])
+        for line in lines(drawn(curve, "emergence"))
+        for i, flagged in enumerate(line.hollow)
+        if flagged
     ]
-    assert hollow == [(curve.rows[-1].shots, curve.rows[-1].emergence)]
-    hover = [text for trace in figure.data for text in trace.hovertext or () if "⚑" in text]
-    assert len(hover) == 1
-    assert "macro is within 5%" in hover[0]
-    assert "of-the-future" in hover[0]
-    clean = figures.emergence_figure(make_curve())
-    assert not any(trace.mode == "markers" for trace in clean.data)
-
-
-def test_meanings_of_flags_come_from_beside_the_curve() -> None:
-    assert flag_meanings(make_curve()) is FLAGS
-
-    class Derived(EmergenceCurve):
-        """A curve of a module that tells nothing of flags itself."""
-
-    Derived.__module__ = "nowhere"
-    assert flag_meanings(Derived("m", "t", "e", None, ())) is FLAGS
-    told = {field.name: getattr(make_curve(), field.name) for field in dataclasses.fields(Derived)}
-    foreign = types.SimpleNamespace(**told, layers=[0], shots=[0])
-    assert flag_meanings(foreign) == {}
+    assert [(x, y) for x, y, _ in hollow] == [(curve.rows[-1].shots, curve.rows[-1].emergence)]
+    text = " ".join(hollow[0][2].split())
+    assert f"saturated: {curve.glossary()['saturated'].partition(' (')[0]}" in text
+    assert "⚑ of-the-future" in text
+    clean = lines(drawn(make_curve(), "emergence"))
+    assert not any(any(line.hollow) for line in clean)
+    assert not any("⚑" in text for line in clean for text in line.hover)
 
 
 def test_heatmap_has_each_value_in_its_cell() -> None:
+    def heat(curve: EmergenceCurve) -> Heat:
+        mark = drawn(curve, "heatmap").panels[0].marks[0]
+        assert isinstance(mark, Heat)
+        return mark
+
     curve = make_curve(flags=("lost",))
-    heat = figures.emergence_heatmap(curve).data[0]
+    cells = heat(curve)
     for row in curve.rows:
-        i, j = list(heat.y).index(row.layer), list(heat.x).index(str(row.shots))
-        assert heat.z[i][j] == row.emergence
-        assert heat.text[i][j] == f"{row.emergence:.2f}" + ("*" if row.flags else "")
+        i, j = list(cells.y).index(str(row.layer)), list(cells.x).index(str(row.shots))
+        assert cells.z[i][j] == row.emergence
+        assert cells.text[i][j] == f"{row.emergence:.2f}" + ("*" if row.flags else "")
+        assert ("lost" in cells.hover[i][j]) == bool(row.flags)
     below = dataclasses.replace(curve.rows[0], emergence=-1.0)
     signed = dataclasses.replace(curve, rows=(below, *curve.rows[1:]))
     above = dataclasses.replace(
         curve, rows=tuple(dataclasses.replace(r, emergence=abs(r.emergence)) for r in curve.rows)
     )
-    assert figures.emergence_heatmap(signed).data[0].zmid == 0
-    assert figures.emergence_heatmap(above).data[0].zmid is None
+    assert heat(signed).centre == 0
+    assert heat(above).centre is None
     ragged = dataclasses.replace(curve, rows=curve.rows[1:])
-    assert figures.emergence_heatmap(ragged).data[0].z[0][0] is None
+    assert heat(ragged).z[0][0] is None
+    assert heat(ragged).text[0][0] == ""
 
 
 def test_macro_and_micro_apart_and_profile_at_most_shots() -> None:
     curve = make_curve()
-    shown = numbers(figures.macro_micro_figure(curve))
+    shown = numbers(drawn(curve, "terms"))
     assert all({row.macro, row.micro, row.macro_limit} <= set(shown) for row in curve.rows)
-    profile = figures.profile_figure(curve)
+    profile = drawn(curve, "profile")
     assert sorted(numbers(profile)) == sorted(row.emergence for row in curve.profile)
-    assert profile.layout.shapes[0].x0 == curve.noise
+    rules = [mark for mark in profile.panels[0].marks if isinstance(mark, Rule)]
+    assert [(rule.at, rule.vertical) for rule in rules] == [(curve.noise, True)]
+    # Plotly places the note of a line on a logarithmic axis by its exponent.
+    notes = [note.x for note in figure(profile).layout.annotations if "noise of" in note.text]
+    assert notes == [pytest.approx(-0.2218, abs=1e-3)]
 
 
-@pytest.mark.parametrize("draw", ["emergence_figure", "emergence_heatmap", "macro_micro_figure"])
-def test_names_are_not_markup(draw: str) -> None:
-    curve = make_curve(model="<b>bold</b>")
-    title = getattr(figures, draw)(curve).layout.title.text
+@pytest.mark.parametrize("name", ["emergence", "heatmap", "terms", "profile"])
+def test_names_are_not_markup(name: str) -> None:
+    title = figure(drawn(make_curve(model="<b>bold</b>"), name)).layout.title.text
     assert "&lt;b&gt;bold" in title
     assert "<b>bold" not in title
 
 
-def test_a_curve_without_rows_can_be_drawn(tmp_path: Path) -> None:
+def test_a_curve_without_rows_can_be_drawn() -> None:
     empty = EmergenceCurve("m", "t", "smoothed", None, ())
-    for draw in ("emergence_figure", "emergence_heatmap", "macro_micro_figure", "profile_figure"):
-        getattr(figures, draw)(empty)
-    assert figures.emergence_png(empty, tmp_path / "a.png").exists()
-    assert "<svg" in figures.emergence_svg(empty, label="nothing")
+    for chart in empty.charts():
+        assert figure(chart).layout.height > 0
+        assert png(chart).startswith(b"\x89PNG")
+    assert "<svg" in svg(empty.charts()[0], label="nothing")
 
 
 @pytest.mark.parametrize("curve", [*SHAPES, make_curve(model="$x_$ 模型 \n " * 30)])
-def test_png_is_a_large_picture_with_something_on_it(curve: EmergenceCurve, tmp_path: Path) -> None:
-    with Image.open(figures.emergence_png(curve, tmp_path / "a.png")) as picture:
-        assert picture.size == (1600, 1000)
+def test_png_is_a_large_picture_with_something_on_it(curve: EmergenceCurve) -> None:
+    with Image.open(io.BytesIO(png(drawn(curve, "emergence")))) as picture:
+        assert picture.size[0] == 1600
         assert len(picture.convert("RGB").getcolors(10**6) or ()) > 50
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_png_leaves_the_global_state_of_matplotlib_alone(tmp_path: Path) -> None:
+def test_png_leaves_the_global_state_of_matplotlib_alone() -> None:
     import matplotlib as mpl
     from matplotlib import _pylab_helpers
 
     before = dict(mpl.rcParams)
-    figures.emergence_png(make_curve(), tmp_path / "a.png")
+    png(drawn(make_curve(), "emergence"))
     assert dict(mpl.rcParams) == before
     assert not _pylab_helpers.Gcf.figs
 
 
-def test_svg_has_a_point_per_row_and_says_its_label() -> None:
-    curve = make_curve()
-    svg = figures.emergence_svg(curve, label='a "quoted" <label>')
-    assert svg.count("<polyline") == 3
-    assert svg.count(",") >= len(curve.rows)
-    assert 'aria-label="a &quot;quoted&quot; &lt;label&gt;"' in svg
+def test_svg_says_its_label() -> None:
+    picture = svg(drawn(make_curve(), "emergence"), label='a "quoted" <label>')
+    assert "&lt;label&gt;" in picture
+    assert "<label>" not in picture
+    assert picture.count("<path") > 10
 
 
 def luminance(colour: str) -> float:
@@ -269,7 +288,7 @@ def contrast(one: str, two: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("theme", THEMES.values(), ids=list(THEMES))
+@pytest.mark.parametrize("theme", [THEMES["light"], THEMES["dark"]])
 def test_colours_can_be_told_from_their_background(theme: Any) -> None:
     scale = [mix(theme.depth, i / 47) for i in range(48)]
     assert min(contrast(colour, theme.background) for colour in scale) >= 3
@@ -283,8 +302,9 @@ def test_colours_can_be_told_from_their_background(theme: Any) -> None:
 
 def test_colours_of_small_pictures_suit_either_background() -> None:
     for i in range(48):
-        for theme in THEMES.values():
-            assert contrast(mix(EITHER, i / 47), theme.background) >= 3
+        for theme in ("light", "dark"):
+            colour = mix(THEMES["either"].depth, i / 47)
+            assert contrast(colour, THEMES[theme].background) >= 3
 
 
 @given(st.lists(st.integers(0, 2000), min_size=1), st.integers(2, 30))

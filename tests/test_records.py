@@ -353,3 +353,50 @@ def test_records_import_nothing_heavy() -> None:
     ).stdout.split()
     assert not {"torch", "pandas", "pyarrow", "numpy", "plotly"} & set(loaded)
     assert records.__name__ in loaded
+
+
+@pytest.mark.skipif(os.name == "nt", reason="flock is of Unix")
+def test_a_file_system_without_locks_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> NoReturn:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr("fcntl.flock", broken)
+    finish(tmp_path / "run")
+    assert next_run_path(tmp_path, "run", SETTINGS).name == "run-001"
+    assert names(tmp_path / "run") == ["out.txt", "settings.json"]
+
+
+FORK = """
+import os, sys, time
+from ed_interp.records import RunFolder
+run = RunFolder.open(sys.argv[1], {})
+worker = os.fork()
+if worker == 0:
+    os.close(1)
+    del run
+    time.sleep(600)
+print(worker, flush=True)
+sys.stdin.readline()
+run.__exit__(None, None, None)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_worker_neither_frees_the_folder_nor_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    command = [sys.executable, "-c", FORK, str(path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        try:
+            with pytest.raises(RunFolderError, match="another run"):
+                RunFolder.open(path, {})
+            parent.communicate("\n", timeout=60)
+            finish(path, overwrite=True)
+        finally:
+            os.kill(worker, signal.SIGKILL)
+    assert names(tmp_path) == ["run"]

@@ -1,4 +1,4 @@
-"""The report says what the numbers say, loads nothing, and takes names for text."""
+"""The page of a curve says what the numbers say, loads nothing, and takes names for text."""
 
 from __future__ import annotations
 
@@ -10,22 +10,10 @@ from typing import Any
 
 import pytest
 
-from ed_interp.probes.emergence.curve import (
-    FLAGS,
-    BehaviourRow,
-    EmergenceCurve,
-    EmergenceRow,
-    ProfileRow,
-)
-from ed_interp.report import (
-    cautions,
-    command_of,
-    curve_summary,
-    flattened,
-    headline,
-    render_report,
-    spans,
-)
+from ed_interp.probes.emergence.curve import EmergenceCurve
+from ed_interp.probes.emergence.rows import BehaviourRow, EmergenceRow, ProfileRow
+from ed_interp.probes.emergence.words import spans
+from ed_interp.report import flattened, render
 
 
 def row(layer: int, shots: int, e: float, *flags: str, half: float = 0.1) -> EmergenceRow:
@@ -105,7 +93,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page() -> Page:
-    return Page(render_report(CURVE, FLAGS))
+    return Page(render(CURVE))
 
 
 def test_every_element_is_closed_and_every_number_is_in_the_tables(page: Page) -> None:
@@ -136,10 +124,10 @@ def test_nothing_is_fetched(page: Page) -> None:
         assert "src" not in attrs
         for name in ("href", "action", "data", "poster", "style"):
             assert "//" not in (attrs.get(name) or "")
-    own = re.sub(r"<script>.{1000000,}?</script>", "", render_report(CURVE, FLAGS), flags=re.S)
+    own = re.sub(r"<script>.{1000000,}?</script>", "", render(CURVE), flags=re.S)
     assert len(own) < 500_000
-    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", own)
-    assert "url(" not in own
+    assert not re.search(r"https?://(?!www\.w3\.org/(2000/svg|1999/xlink))", own)
+    assert not re.search(r"url\((?!#)", own)  # only to parts of the picture itself
     assert "@import" not in own
     policy = next(a["content"] for t, a in page.tags if a.get("http-equiv"))
     assert policy is not None
@@ -159,10 +147,10 @@ def test_names_and_settings_are_text() -> None:
         rows=(*CURVE.rows, row(2, 8, 1.0, HOSTILE)),
         settings={"command": HOSTILE, HOSTILE: {HOSTILE: [HOSTILE]}},
     )
-    clean = render_report(CURVE, FLAGS)
+    clean = render(CURVE)
     for made, usual in (
-        (render_report(curve, {HOSTILE: HOSTILE}), clean),
-        (curve_summary(curve), curve_summary(CURVE)),
+        (render(curve), clean),
+        (curve._repr_html_(), CURVE._repr_html_()),
     ):
         seen = Page(made)
         assert seen.open == []
@@ -188,34 +176,34 @@ def test_the_page_can_be_used_by_keyboard_and_by_ear(page: Page) -> None:
             assert attrs["scope"] in {"row", "col"}
         if tag == "svg":
             assert attrs["role"] == "img"
-            assert attrs["aria-label"] == headline(CURVE)
+            assert attrs["aria-label"] == CURVE.headline()
     assert sum(tag == "h1" for tag, _ in page.tags) == 1
     links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
     assert links[0] == "#main"
 
 
 def test_only_flags_that_occur_are_explained(page: Page) -> None:
-    assert FLAGS["lost"] in page.text
-    assert FLAGS["few-rows"] in page.text
-    assert FLAGS["saturated"] not in page.text
-    assert cautions(CURVE) == "2 of 4 values carry a flag (lost, few-rows)."
+    assert list(CURVE.glossary()) == ["lost", "few-rows"]
+    for meaning in CURVE.glossary().values():
+        assert meaning in page.text
+        assert "(1 of 4 values)" in meaning
+    assert "saturated" not in page.text
+    assert CURVE.cautions() == "2 of 4 values carry a flag (lost, few-rows)."
     clean = dataclasses.replace(CURVE, rows=(row(0, 0, 1.0),))
-    assert cautions(clean) == ""
-    assert "#flags" not in render_report(clean, FLAGS)
+    assert clean.cautions() == ""
+    assert "#glossary" not in render(clean)
 
 
 def test_how_to_repeat_it_is_on_the_page(page: Page) -> None:
     assert "ed-interp emergence --seed 7" in page.text
     assert "abc123" in page.text
-    assert "transformer-lens" in page.text
     assert page.text.index("beta") < page.text.index("model.sha")
-    recorded = render_report(CURVE, FLAGS, environment={"python": "3.99"})
-    assert "3.99" in Page(recorded).text
-    assert "transformer-lens" not in Page(recorded).text
+    assert "by the smoothed estimator with noise of scale 0.625" in page.text
+    assert "3.99" in Page(render(CURVE, {"python": "3.99"})).text
 
 
 def test_headline_is_the_numbers() -> None:
-    assert headline(CURVE) == (
+    assert CURVE.headline() == (
         "Block 1: E rises from 2.11 bits at 0 shots to 4.33 bits at 8 shots; the untrained twin "
         "has 0.06; accuracy rises from 0.10 to 0.90 (chance 0.12)."
     )
@@ -244,35 +232,34 @@ def test_headline_claims_a_change_only_where_intervals_do(
     curve: EmergenceCurve, parts: list[str]
 ) -> None:
     for part in parts:
-        assert part in headline(curve)
+        assert part in curve.headline()
 
 
 def test_headline_of_little_data() -> None:
     lone = dataclasses.replace(CURVE, rows=(row(2, 1, 3.0),), behaviour=(answer(1, 0.5, 0.0),))
-    assert headline(lone).startswith("Block 2: E is 3.00 bits at 1 shot;")
-    assert "accuracy is 0.50 (chance 0.12)" in headline(lone)
+    assert lone.headline().startswith("Block 2: E is 3.00 bits at 1 shot;")
+    assert "accuracy is 0.50 (chance 0.12)" in lone.headline()
     bare = dataclasses.replace(
         CURVE, rows=(dataclasses.replace(row(2, 1, 3.0), untrained=None),), behaviour=()
     )
-    assert headline(bare) == "Block 2: E is 3.00 bits at 1 shot."
+    assert bare.headline() == "Block 2: E is 3.00 bits at 1 shot."
     empty = EmergenceCurve("m", "t", "e", None, ())
-    assert headline(empty) == "No row was measured."
-    assert Page(render_report(empty)).open == []
-    assert Page(curve_summary(empty)).open == []
+    assert empty.headline() == "No row was measured."
+    assert Page(render(empty)).open == []
+    assert Page(empty._repr_html_()).open == []
 
 
 def test_summary_is_short_has_the_table_and_no_script() -> None:
-    summary = curve_summary(CURVE)
+    summary = CURVE._repr_html_()
     page = Page(summary)
     assert page.open == []
     assert page.scripts == []
     assert len(summary) < 20_000
-    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", summary)
+    assert not re.search(r"https?://(?!www\.w3\.org/(2000/svg|1999/xlink))", summary)
     for item in CURVE.rows:
         assert f"{item.emergence:.2f}" in page.text
-    assert headline(CURVE) in page.text
-    assert FLAGS["lost"] in page.text
-    assert CURVE._repr_html_() == summary
+    assert CURVE.headline() in page.text
+    assert CURVE.glossary()["lost"] in page.text
 
 
 @pytest.mark.parametrize(
@@ -281,14 +268,6 @@ def test_summary_is_short_has_the_table_and_no_script() -> None:
 )
 def test_spans(counts: list[int], text: str) -> None:
     assert spans(counts) == text
-
-
-@pytest.mark.parametrize(
-    ("command", "text"),
-    [(None, None), ("", None), ("a b", "a b"), (["a", "b c"], "a 'b c'"), ([], None), (3, None)],
-)
-def test_command(command: Any, text: str | None) -> None:
-    assert command_of(dataclasses.replace(CURVE, settings={"command": command})) == text
 
 
 def test_settings_are_flattened_in_order() -> None:

@@ -53,6 +53,15 @@ def test_every_dtype_shape_and_view_comes_back(dtype, tmp_path):
         assert torch.equal(back[name], tensor.detach())
 
 
+def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path):
+    firsts = set()
+    for extra in range(0, 300, 8):
+        path = write(tmp_path / "file", {"x": torch.ones(2)}, kind="test", meta={"a": "b" * extra})
+        firsts.add(path.read_bytes()[0])
+        assert torch.equal(read(path, kind="test")[0]["x"], torch.ones(2))
+    assert 0x80 in firsts
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_tensors_of_a_gpu_are_read_on_the_cpu(tmp_path):
     one = torch.randn(3, 4, device="cuda", dtype=torch.bfloat16)

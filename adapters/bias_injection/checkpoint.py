@@ -1,13 +1,14 @@
 """Checks of a checkpoint before its weights reach a model.
 
-``save_pretrained`` writes a digest of the tensors beside them; loading compares it, and the names,
-shapes and values, with what the model expects. COST: one pass over the adapter's bytes.
+``save_pretrained`` writes a digest of the tensors into ``adapter_config.json``; loading compares
+it, and compares names, shapes and values with what the model expects. The files themselves are
+PEFT's. COST: one pass over the adapter's bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -21,10 +22,12 @@ from ed_interp.errors import InvalidInputError
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over the adapter's tensors: names, types, shapes, bytes."""
     total = hashlib.sha256()
+    # Modules saved whole (modules_to_save) have other names in a model than in a file.
     for name in sorted(name for name in tensors if PREFIX in name):
         value = tensors[name].detach().cpu().contiguous()
         total.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
-        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        # NumPy has no bfloat16; as bytes every dtype is the same.
+        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
@@ -34,52 +37,52 @@ def digest_of_file(path: Path) -> str:
         return digest({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
 
-def check(
-    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, sha256: str | None
-) -> None:
-    """Compare a checkpoint's tensors with the parameters they are for.
+def check_fit(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint whose tensors are not those of the model; nothing has been changed.
 
     Args:
-        found: Tensors of the checkpoint, by name.
+        stored: Tensors of the checkpoint, by name.
         expected: Parameters of the adapter in the model, by the same names.
-        sha256: Digest that was saved with them; None if there is none.
 
     Raises:
-        InvalidInputError: in one line, what does not fit; nothing has been changed.
+        InvalidInputError: a tensor too many or too few, of another shape, or with NaN.
     """
-    ours = {name for name in found if PREFIX in name}
-    missing, surplus = sorted(set(expected) - ours), sorted(ours - set(expected))
+    missing, surplus = sorted(set(expected) - set(stored)), sorted(set(stored) - set(expected))
     if missing or surplus:
+        differences = (("it lacks", missing), ("the model has no place for", surplus))
         raise InvalidInputError(
             "the adapter checkpoint does not fit this model: "
-            + "; ".join(
-                f"{what} {len(names)} tensors ({_some(names)})"
-                for what, names in (("it lacks", missing), ("the model has no place for", surplus))
-                if names
-            )
+            + "; ".join(f"{what} {_counted(names)}" for what, names in differences if names)
             + "; load it on the architecture, target modules and options it was made with"
         )
-    for name in sorted(ours):
-        value, place = found[name], expected[name]
-        if value.shape != place.shape:
+    for name in sorted(stored):
+        value, shape = stored[name], tuple(expected[name].shape)
+        if tuple(value.shape) != shape:
             raise InvalidInputError(
-                f"the adapter checkpoint does not fit this model: {name} is {tuple(value.shape)} "
-                f"in it and {tuple(place.shape)} here; load it with the width, rank and nodes "
-                "it was made with"
+                f"the adapter checkpoint does not fit this model: {name} must be {shape}, got "
+                f"{tuple(value.shape)}; load it with the width, rank and nodes it was made with"
             )
         if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
             raise InvalidInputError(
-                f"the adapter checkpoint is damaged: {name} holds values that are no finite "
-                "numbers; take another copy"
+                f"the adapter checkpoint is damaged: {name} must hold finite numbers; get an "
+                "undamaged copy"
             )
-    if sha256 is not None and digest(found) != sha256:
+
+
+def check_digest(stored: Mapping[str, Tensor], sha256: str) -> None:
+    """Refuse tensors that are not those that were saved.
+
+    Raises:
+        InvalidInputError: their digest is another.
+    """
+    if digest(stored) != sha256:
         raise InvalidInputError(
             "the adapter checkpoint was changed after it was saved: its tensors do not have the "
-            "digest in adapter_config.json; take another copy, or remove weights_sha256 there if "
-            "the change was yours"
+            "digest in adapter_config.json; get an undamaged copy, or remove weights_sha256 there "
+            "if the change was yours"
         )
 
 
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:2]) + (", ..." if len(listed) > 2 else "")
+def _counted(names: Sequence[str]) -> str:
+    listed = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({listed})"

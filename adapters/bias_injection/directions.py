@@ -1,20 +1,19 @@
 """A steering direction as a bias-injection adapter, and back, where nothing is lost.
 
 Adding a vector to the residual stream at every token is a bias of the layer that writes the stream
-there: the MLP's output projection for ``resid_post`` (and the next block's ``resid_pre``) and
-``mlp_out``, attention's for ``attn_out`` and ``resid_mid``. It is not where a norm stands between
-that layer and the stream (Gemma 2 and 3) or where no linear layer writes (the embedding): those
-sites are refused. Whether a layer is the right one is not taken from a table alone: the vector is
-added to its output in one short forward pass and must arrive in the stream unchanged.
+at that site: the MLP's output projection for ``resid_post`` (and the next block's ``resid_pre``)
+and ``mlp_out``, attention's for ``attn_out`` and ``resid_mid``. Sites are refused where a norm
+follows that layer (Gemma 2 and 3) or where no linear layer writes (the embedding). A table of names
+only proposes layers: the vector is added to a layer's output in one short forward pass and must
+arrive in the stream unchanged.
 
-What comes back from an adapter is a direction at ``resid_post`` and ``attn_out``, which name the
-same places. COST: two forward passes of four tokens per site; going back copies the model once.
+An adapter becomes a direction at ``resid_post`` and ``attn_out``, which name the same places.
+COST: two forward passes of four tokens per site; going back copies the model once.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,8 +28,8 @@ from ed_interp.errors import CaptureError, InvalidInputError
 from ed_interp.models.families import module_of
 from ed_interp.models.load import load
 from ed_interp.models.runners import TransformersRunner
-from ed_interp.streams.direction import Direction
 from ed_interp.models.sites import Site
+from ed_interp.streams.direction import Direction
 
 _MLP = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "fc_out", "w2", "wo")
 _ATTENTION = ("o_proj", "c_proj", "out_proj", "dense", "wo")
@@ -47,7 +46,7 @@ def adapter_from_direction(
         direction: At ``resid_post``, ``resid_pre`` (not of block 0), ``resid_mid``, ``attn_out`` or
             ``mlp_out``.
         strength: Factor.
-        adapter_name: Name of the adapter.
+        adapter_name: Name of the adapter to make.
 
     Returns:
         The model with the adapter: save it with ``save_pretrained``.
@@ -60,12 +59,13 @@ def adapter_from_direction(
     direction.check(hooked)
     if not isinstance(hooked.runner, TransformersRunner) or hooked.runner.base is not hooked.model:
         raise InvalidInputError(
-            "adapter_from_direction takes a plain transformers model; unwrap the adapters or the "
-            "TransformerLens model first"
+            "model must be a plain transformers model, got one that is wrapped; unwrap its "
+            "adapters, or the TransformerLens model, first"
         )
     runner = hooked.runner
     biases: dict[str, Tensor] = {}
     for name, vector in direction.vectors.items():
+        # Two sites may have one writer: resid_post and the next block's resid_pre.
         key = _writer(runner, Site.parse(name), vector)
         biases[key] = biases.get(key, torch.zeros_like(vector)) + strength * vector
     config = BiasInjectionConfig(
@@ -82,7 +82,7 @@ def direction_from_adapter(model: Any, *, adapter_name: str | None = None) -> Di
 
     Args:
         model: A ``PeftModel`` with a bias-injection adapter.
-        adapter_name: Which one; by default the active one.
+        adapter_name: Which adapter; the active one by default.
 
     Raises:
         InvalidInputError: no such adapter, or one that does anything else than add a constant to
@@ -90,7 +90,7 @@ def direction_from_adapter(model: Any, *, adapter_name: str | None = None) -> Di
     """
     name, layers = adapter_of(model, adapter_name)
     if not hasattr(model, "unload"):
-        raise InvalidInputError("direction_from_adapter takes a PeftModel")
+        raise InvalidInputError(f"model must be a PeftModel, got {type(model).__name__}")
     if model.peft_config[name].modules_to_save:
         raise _more(name, "modules_to_save")
     biases: dict[str, Tensor] = {}
@@ -120,21 +120,23 @@ def direction_from_adapter(model: Any, *, adapter_name: str | None = None) -> Di
 
 def _more(name: str, what: str) -> InvalidInputError:
     return InvalidInputError(
-        f"adapter {name!r} is no direction: it has {what}; only constant biases of layers that "
-        "write the stream are"
+        f"adapter {name!r} must be constant biases of layers that write the stream, to be a "
+        f"direction; it has {what}"
     )
 
 
 def _writer(runner: TransformersRunner, site: Site, vector: Float[Tensor, " d_model"]) -> str:
     """Name of the layer whose bias is the same as adding ``vector`` at ``site``."""
+    # What enters a block is what the block before it leaves.
     if site.kind == "resid_pre" and site.layer > 0:
         site = Site.parse(f"blocks.{site.layer - 1}.hook_resid_post")
     for key in _candidates(runner, site):
         if _arrives(runner, site, key, vector):
             return key
     raise InvalidInputError(
-        f"{site.name} of this {type(runner.base).__name__}: no linear layer writes there without a "
-        "norm behind it, so a constant bias would not be the same; inject the direction instead"
+        f"{site.name} of this {type(runner.base).__name__} must be written by a linear layer "
+        "without a norm behind it, so that a constant bias is the same; inject the direction "
+        "instead"
     )
 
 
@@ -144,14 +146,15 @@ def _candidates(runner: TransformersRunner, site: Site) -> list[str]:
     attention = site.kind in ("attn_out", "resid_mid")
     block = runner.blocks[site.layer]
     name = next(n for n, module in runner.base.named_modules() if module is block)
-    found = []
+    keys = []
     for inner, module in block.named_modules():
         path, _, leaf = inner.rpartition(".")
+        # GPT-2 calls both projections c_proj, so the path decides: attn, self_attn, attention.
         if not isinstance(module, (nn.Linear, Conv1D)) or ("att" in path) is not attention:
             continue
         if leaf in (_ATTENTION if attention else _MLP):
-            found.append(f"{name}.{inner}")
-    return found
+            keys.append(f"{name}.{inner}")
+    return keys
 
 
 @torch.no_grad()
@@ -166,30 +169,23 @@ def _arrives(runner: TransformersRunner, site: Site, key: str, vector: Tensor) -
         module, _ = module_of(runner.base, runner.blocks, site)
     except CaptureError:
         return False
-    # Large beside rounding, whatever the direction's own scale.
+    # Scaled to 1, so that rounding is small against it whatever the direction's own scale.
     probe = vector.to(runner.device, runner.dtype)
     probe = probe / probe.float().abs().max().clamp(min=1e-30).to(probe.dtype)
-    plain = _read(runner, module, writer, None)
-    moved = _read(runner, module, writer, lambda output: output + probe)
+    plain, moved = (_read(runner, module, writer, added) for added in (0.0, probe))
     off = (moved.float() - plain.float() - probe.float()).abs().max()
     return bool(off < _TOLERANCE.get(runner.dtype, 1e-2) * (1 + plain.float().abs().max()))
 
 
 def _read(
-    runner: TransformersRunner,
-    module: nn.Module,
-    writer: nn.Module,
-    change: Callable[[Tensor], Tensor] | None,
+    runner: TransformersRunner, module: nn.Module, writer: nn.Module, added: Tensor | float
 ) -> Tensor:
-    held: list[Tensor] = []
-
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
-        held.append(output[0] if isinstance(output, tuple) else output)
-
-    def move(_: nn.Module, __: Any, output: Any) -> Any:
-        return output if change is None else change(output)
-
-    handles = [module.register_forward_hook(keep), writer.register_forward_hook(move)]
+    """Output of ``module`` over four tokens, with ``added`` to the output of ``writer``."""
+    outputs: list[Any] = []
+    handles = [
+        module.register_forward_hook(lambda _module, _args, output: outputs.append(output)),
+        writer.register_forward_hook(lambda _module, _args, output: output + added),
+    ]
     training = runner.base.training
     try:
         runner.base.eval()
@@ -199,4 +195,5 @@ def _read(
         runner.base.train(training)
         for handle in handles:
             handle.remove()
-    return held[0]
+    read: Tensor = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
+    return read

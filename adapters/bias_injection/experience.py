@@ -1,9 +1,9 @@
-"""Experience: node states that outlive a call, when and only when they are asked to.
+"""Experience: node states that outlive a call, only inside ``with experience(...)``.
 
 One ``with`` block is one interaction of each session in the batch::
 
     with experience(model, session="alice"):
-        model.generate(**first)            # starts from nothing
+        model.generate(**first)            # starts from zero states
     with experience(model, session="alice"):
         model.generate(**second)           # starts from where the first one ended, decayed
 
@@ -37,11 +37,12 @@ from ed_interp.adapters.bias_injection.checkpoint import digest
 from ed_interp.adapters.bias_injection.experience_file import (
     UNITS,
     Session,
+    Stored,
     read_sessions,
     write_sessions,
 )
 from ed_interp.adapters.bias_injection.hooks import hooked_modules
-from ed_interp.adapters.bias_injection.layer import BiasInjectionLayer
+from ed_interp.adapters.bias_injection.layer import layers_in
 from ed_interp.adapters.bias_injection.state import MEMORY
 from ed_interp.errors import InvalidInputError, unknown
 
@@ -61,24 +62,25 @@ class Experience:
 
         Args:
             model: A model with a bias-injection adapter that has feedback nodes.
-            tau: Time constant of forgetting between interactions, in ``unit``; ``math.inf`` keeps
-                everything.
+            tau: Time constant of forgetting between interactions, in ``unit``; ``math.inf``
+                forgets nothing.
             unit: ``turns`` or ``seconds``.
-            clock: Seconds since any fixed moment.
+            clock: Returns seconds since any fixed moment.
 
         Raises:
             InvalidInputError: no feedback nodes, or a time constant that is not positive.
         """
         if unit not in UNITS:
-            raise InvalidInputError(f"unit must be one of {', '.join(UNITS)}, not {unit!r}")
+            raise InvalidInputError(f"unit must be one of {', '.join(UNITS)}, got {unit!r}")
         if not (isinstance(tau, (int, float)) and tau > 0):
-            raise InvalidInputError(f"tau must be a positive number of {unit}, not {tau!r}")
+            raise InvalidInputError(f"tau must be a positive number of {unit}, got {tau!r}")
         base = _base_of(model)
-        if not any(s.has_feedback for layer in _layers(base) for s in layer.settings.values()):
+        if not any(s.has_feedback for layer in layers_in(base) for s in layer.settings.values()):
             raise InvalidInputError(
-                f"{type(base).__name__} has no feedback nodes, so there is nothing to remember; "
-                "add a BiasInjectionConfig with n_nodes above 0 and feedback 'input' or 'output'"
+                f"{type(base).__name__} has no feedback nodes and cannot remember; add a "
+                "BiasInjectionConfig with n_nodes above 0 and feedback 'input' or 'output'"
             )
+        # Weak: the default store of a model must not keep the model alive.
         self._base = weakref.ref(base)
         self.tau, self.unit, self._clock = float(tau), unit, clock
         self._sessions: dict[str, Session] = {}
@@ -87,7 +89,7 @@ class Experience:
 
     @classmethod
     def of(cls, model: Any) -> Experience:
-        """The experience that ``experience(model, ...)`` uses when no store is named."""
+        """The experience that ``experience(model, ...)`` uses without ``store``."""
         base = _base_of(model)
         with _DEFAULTS_LOCK:
             if base not in _DEFAULTS:
@@ -115,7 +117,7 @@ class Experience:
         """What a session left behind.
 
         Raises:
-            UnknownNameError: there is no such session.
+            UnknownNameError: no session has that name.
         """
         with self._lock:
             return self._known(name)
@@ -124,7 +126,7 @@ class Experience:
         """Forget a session, or all of them.
 
         Raises:
-            UnknownNameError: there is no such session.
+            UnknownNameError: no session has that name.
             InvalidInputError: it is in an interaction.
         """
         with self._lock:
@@ -140,12 +142,12 @@ class Experience:
 
         Raises:
             InvalidInputError: a negative number, or the experience counts seconds.
-            UnknownNameError: there is no such session.
+            UnknownNameError: no session has that name.
         """
         if self.unit != "turns":
             raise InvalidInputError("this experience counts seconds, which pass by themselves")
         if not (isinstance(turns, (int, float)) and math.isfinite(turns) and turns >= 0):
-            raise InvalidInputError(f"turns must be a number of at least 0, not {turns!r}")
+            raise InvalidInputError(f"turns must be a number, 0 or greater, got {turns!r}")
         with self._lock:
             for name in list(self._sessions) if session is None else [session]:
                 known = self._known(name)
@@ -162,9 +164,10 @@ class Experience:
         with self._lock:
             self._refuse_busy(list(self._sessions))
             kept = dict(self._sessions)
+        # States go by "layer/adapter".
         adapters = {key.rpartition("/")[2] for one in kept.values() for key in one.states}
         prints = {name: fingerprint(self.model, name) for name in sorted(adapters)}
-        return write_sessions(Path(path), kept, tau=self.tau, unit=self.unit, fingerprints=prints)
+        return write_sessions(Path(path), Stored(kept, self.tau, self.unit, prints))
 
     @classmethod
     def load(
@@ -177,18 +180,18 @@ class Experience:
                 adapter or with weights that were changed since.
         """
         stored = read_sessions(Path(path))
-        found = cls(model, tau=stored.tau, unit=stored.unit, clock=clock)
-        base = found.model
+        restored = cls(model, tau=stored.tau, unit=stored.unit, clock=clock)
+        adapters = {name for layer in layers_in(restored.model) for name in layer.settings}
+        here = {name: fingerprint(restored.model, name) for name in sorted(adapters)}
         for adapter, expected in stored.fingerprints.items():
-            here = {name: fingerprint(base, name) for name in _adapters(base)}
             if here.get(adapter) != expected:
                 listed = ", ".join(f"{name!r} ({value[:12]})" for name, value in here.items())
                 raise InvalidInputError(
                     f"{path} belongs to another adapter: it was made with {adapter!r} of "
-                    f"fingerprint {expected[:12]}, and this model has {listed}"
+                    f"fingerprint {expected[:12]}, and this model has {listed}; load that adapter"
                 )
-        found._sessions = dict(stored.sessions)
-        return found
+        restored._sessions = dict(stored.sessions)
+        return restored
 
     def _known(self, name: str) -> Session:
         if name not in self._sessions:
@@ -213,6 +216,7 @@ class Experience:
     def _decayed(self, session: Session | None, now: float) -> Session:
         if session is None:
             return Session({}, 0, 0.0, now)
+        # This interaction is itself a turn, after those that passed without one.
         turns = 1.0 + session.pending_turns
         elapsed = turns if self.unit == "turns" else max(0.0, now - session.ended)
         factor = math.exp(-elapsed / self.tau)
@@ -225,6 +229,7 @@ class Experience:
             if not finals:
                 return
             for row, (name, session) in enumerate(zip(names, begun, strict=True)):
+                # Layers that this pass did not run keep what they had, decayed.
                 states = {**session.states, **{k: value[row] for k, value in finals.items()}}
                 count = session.interactions + 1
                 self._sessions[name] = Session(states, count, 0.0, self._clock())
@@ -261,7 +266,7 @@ class _Interaction:
         if rows != len(self.names):
             raise InvalidInputError(
                 f"this experience has {len(self.names)} sessions ({', '.join(self.names)}) and the "
-                f"batch has {rows} rows; give one session name per row, and one beam per row"
+                f"batch has {rows} rows; name one session per row, and use one beam per row"
             )
 
 
@@ -274,8 +279,8 @@ def experience(
     Args:
         model: A model with a bias-injection adapter.
         session: A name, or one for each row of the batch.
-        store: Where sessions are kept; by default one that lives as long as the model, with the
-            default time constant of eight turns.
+        store: Keeps the sessions; by default one that lives as long as the model, with a time
+            constant of eight turns.
 
     Yields:
         The store.
@@ -291,14 +296,16 @@ def experience(
     names = [session] if isinstance(session, str) else list(session)
     if not names or not all(names) or len(set(names)) != len(names):
         raise InvalidInputError(
-            f"session names must be different, non-empty strings, not {names!r}"
+            f"session names must be different, non-empty strings, got {names!r}"
         )
     begun = store._begin(names)
+    # The hooked modules by identity: another model inside the block is left alone.
     interaction = _Interaction(names, begun, {id(module) for _, module in hooked_modules(base)})
     token = MEMORY.set(interaction)
     finals: dict[str, Tensor] = {}
     try:
         yield store
+        # Not reached after an exception, which leaves the old states.
         finals = interaction.finals
     finally:
         MEMORY.reset(token)
@@ -309,7 +316,7 @@ def fingerprint(model: Any, adapter_name: str) -> str:
     """SHA-256 of an adapter's weights in ``model``."""
     weights = {
         f"{layer.key}.bias_injection_{name}": value
-        for layer in _layers(_base_of(model))
+        for layer in layers_in(_base_of(model))
         for name, value in layer.weights_of(adapter_name).items()
         if adapter_name in layer.settings
     }
@@ -320,18 +327,10 @@ def _base_of(model: Any) -> nn.Module:
     """The transformers model inside, however it is wrapped."""
     held: Any = model if isinstance(model, nn.Module) else getattr(model, "model", None)
     if not isinstance(held, nn.Module):
-        raise InvalidInputError(f"expected a model, not a {type(model).__name__}")
+        raise InvalidInputError(f"model must be a torch module, got {type(model).__name__}")
     unwrap: Any = getattr(held, "get_base_model", None)
     base: nn.Module = unwrap() if unwrap is not None else held
     return base
-
-
-def _layers(base: nn.Module) -> list[BiasInjectionLayer]:
-    return [module for module in base.modules() if isinstance(module, BiasInjectionLayer)]
-
-
-def _adapters(base: nn.Module) -> list[str]:
-    return sorted({name for layer in _layers(base) for name in layer.settings})
 
 
 _DEFAULTS: weakref.WeakKeyDictionary[nn.Module, Experience] = weakref.WeakKeyDictionary()

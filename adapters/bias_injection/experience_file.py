@@ -1,27 +1,21 @@
-"""Sessions of an experience as one safetensors file.
+"""Sessions of an experience as one file: states by session and layer, and what they belong to.
 
-States by session and layer; times, units and the fingerprints of the adapters in the metadata.
-Whatever is read is checked before it is used. COST: one pass over the file.
+The file is one of :mod:`ed_interp.records.tensors`: its SHA-256 covers states, times, units and the
+fingerprints of the adapters, so a single flipped bit is refused. Files of version 1 had no digest;
+they are refused, as damage to them cannot be seen. COST: two passes over the file.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.records import write_bytes
+from ed_interp.records import tensors as files
 
-FORMAT = "1"
-KIND = "bias-injection experience"
+KIND, VERSION = "experience", 2
 UNITS = ("turns", "seconds")
 
 
@@ -34,7 +28,7 @@ class Session:
     interactions: int
     """Interactions so far."""
     pending_turns: float
-    """Turns that passed since the last interaction without one."""
+    """Turns that passed without an interaction since the last one."""
     ended: float
     """When the last one ended, in seconds of the clock."""
 
@@ -47,79 +41,43 @@ class Stored:
     tau: float
     unit: str
     fingerprints: dict[str, str]
-    """Of each adapter that left states, by its name."""
+    """Fingerprint of each adapter that left states, by its name."""
 
 
-def write_sessions(
-    path: Path,
-    sessions: Mapping[str, Session],
-    *,
-    tau: float,
-    unit: str,
-    fingerprints: Mapping[str, str],
-) -> Path:
+def write_sessions(path: Path, stored: Stored) -> Path:
     """Write sessions to ``path``, whole or not at all."""
-    tensors, listed = {}, []
-    for number, (name, session) in enumerate(sessions.items()):
-        listed.append(
-            {
-                "name": name,
-                "interactions": session.interactions,
-                "pending_turns": session.pending_turns,
-                "ended": session.ended,
-            }
-        )
-        for key, value in session.states.items():
-            tensors[f"{number}|{key}"] = value.detach().contiguous()
-    metadata = {
-        "format": FORMAT,
-        "kind": KIND,
-        "tau": repr(tau),
-        "unit": unit,
-        "sessions": json.dumps(listed),
-        "fingerprints": json.dumps(dict(fingerprints)),
-    }
-    return write_bytes(path, save(tensors, metadata))
+    states, listed = {}, []
+    for number, (name, session) in enumerate(stored.sessions.items()):
+        # By number, since a session's name may hold any character.
+        states |= {f"{number}|{key}": value for key, value in session.states.items()}
+        listed.append({"name": name, **vars(session), "states": sorted(session.states)})
+    # tau as text: it may be infinite, which JSON cannot say.
+    meta = {**vars(stored), "tau": repr(stored.tau), "sessions": listed}
+    return files.write(path, states, kind=KIND, version=VERSION, meta=meta)
 
 
 def read_sessions(path: Path) -> Stored:
     """Read what :func:`write_sessions` wrote.
 
     Raises:
-        InvalidInputError: no such file, or a damaged or different one; the line says which.
+        InvalidInputError: no such file, or a damaged, altered or different one; the line says
+            which.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        reason = str(error) if path.is_file() else "there is no such file"
-        raise InvalidInputError(f"cannot read the experience {path}: {reason}") from error
-    if metadata.get("kind") != KIND:
-        raise InvalidInputError(f"{path} is no saved experience; give a file that save() wrote")
-    if metadata.get("format") != FORMAT:
+    if files.read_unchecked(path)[1].get("kind") == "bias-injection experience":
         raise InvalidInputError(
-            f"{path} has format {metadata.get('format')}, and this version reads {FORMAT}; "
-            "upgrade ed-interp"
+            f"{path} must have a digest, which experiences of version 1 lack, so that damage shows; "
+            "hold the interactions again and save them with this version"
         )
-    if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
-        raise InvalidInputError(f"{path} is damaged: it holds NaN or infinite values")
+    tensors, meta = files.read(path, kind=KIND, version=VERSION, finite=True)
     try:
-        tau, unit = float(metadata["tau"]), metadata["unit"]
-        prints = {str(k): str(v) for k, v in json.loads(metadata["fingerprints"]).items()}
-        listed = json.loads(metadata["sessions"])
-        names = [str(entry["name"]) for entry in listed]
-        sessions = [
-            Session({}, int(e["interactions"]), float(e["pending_turns"]), float(e["ended"]))
-            for e in listed
-        ]
+        sessions = {}
+        for number, entry in enumerate(meta["sessions"]):
+            states = {key: tensors.pop(f"{number}|{key}") for key in entry["states"]}
+            times = int(entry["interactions"]), float(entry["pending_turns"]), float(entry["ended"])
+            sessions[str(entry["name"])] = Session(states, *times)
+        if tensors or len(sessions) != len(meta["sessions"]):
+            raise ValueError("its states and sessions do not match")
+        prints = {str(name): str(value) for name, value in meta["fingerprints"].items()}
+        return Stored(sessions, float(meta["tau"]), str(meta["unit"]), prints)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidInputError(f"{path} is damaged: {error!r}; take another copy") from error
-    if unit not in UNITS or not tau > 0 or math.isnan(tau) or len(set(names)) != len(names):
-        raise InvalidInputError(f"{path} is damaged: its settings make no sense; take another copy")
-    for name, value in tensors.items():
-        number, _, key = name.partition("|")
-        if not number.isdecimal() or int(number) >= len(sessions) or "/" not in key:
-            raise InvalidInputError(f"{path} is damaged: {name!r} belongs to no session")
-        sessions[int(number)].states[key] = value
-    return Stored(dict(zip(names, sessions, strict=True)), tau, unit, prints)
+        raise InvalidInputError(f"{path} is damaged: {error!r}; get an undamaged copy") from error

@@ -1,7 +1,7 @@
 """The static part of an adapter as a plain LoRA checkpoint, which PEFT loads by itself.
 
 The low-rank part is LoRA as it is; bias and constant nodes become the bias that LoRA's ``B`` can
-carry. Feedback has no place there: it is refused unless it is said that it may be left out.
+carry. Live feedback is refused unless the caller allows to leave it out.
 COST: one copy of the adapter's weights.
 """
 
@@ -14,12 +14,12 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
-from ed_interp.adapters.bias_injection.layer import BiasInjectionLayer
+from ed_interp.adapters.bias_injection.layer import BiasInjectionLayer, layers_in
 from ed_interp.adapters.bias_injection.register import PREFIX
 from ed_interp.errors import InvalidInputError, RunFolderError
-from ed_interp.records import write_bytes
+from ed_interp.records.files import explained, write_bytes
 
 
 def export_lora(
@@ -30,7 +30,7 @@ def export_lora(
     Args:
         model: A ``PeftModel``, or a transformers model with the adapter in it.
         folder: Where to; made if missing, refused if it holds an adapter already.
-        adapter_name: Which one; by default the active one.
+        adapter_name: Which adapter; the active one by default.
         drop_feedback: Leave out feedback nodes that are not zero. The LoRA then does what the
             adapter does with all states at zero.
 
@@ -46,8 +46,8 @@ def export_lora(
     if live and not drop_feedback:
         raise InvalidInputError(
             f"adapter {name!r} has live feedback nodes in {len(live)} layers ({live[0]}, ...), "
-            "which LoRA has no place for; pass drop_feedback=True "
-            "(--drop-feedback) to export the rest without them"
+            "which LoRA cannot express; pass drop_feedback=True (--drop-feedback) to export the "
+            "rest without them"
         )
     target = Path(folder)
     if (target / "adapter_config.json").exists():
@@ -76,9 +76,7 @@ def export_lora(
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunFolderError(
-            f"cannot make {target} ({error.strerror}); pass another one"
-        ) from error
+        raise explained(error, target) from error
     write_bytes(target / SAFETENSORS_WEIGHTS_NAME, save(tensors, {"format": "pt"}))
     # Last, so that a folder with a configuration has its weights.
     lora.save_pretrained(str(target))
@@ -89,26 +87,22 @@ def adapter_of(model: Any, adapter_name: str | None) -> tuple[str, list[BiasInje
     """The name of a bias-injection adapter in ``model`` and the layers that have it.
 
     Raises:
-        InvalidInputError: there is none of that name, or several are active.
+        InvalidInputError: the model has none of that name, or several are active.
     """
-    layers = [
-        layer
-        for layer in (model.modules() if isinstance(model, nn.Module) else ())
-        if isinstance(layer, BiasInjectionLayer)
-    ]
+    layers = layers_in(model)
     names = sorted({name for layer in layers for name in layer.settings})
     if adapter_name is None:
         active = layers[0].active_adapters if layers else []
         if len(active) != 1:
             raise InvalidInputError(
-                f"{len(active)} bias-injection adapters are active; name one of: "
-                f"{', '.join(names) or '(there is none)'}"
+                f"one bias-injection adapter must be active, got {len(active)}; name one of: "
+                f"{', '.join(names) or '(none)'}"
             )
         adapter_name = active[0]
     if adapter_name not in names:
         raise InvalidInputError(
-            f"no bias-injection adapter {adapter_name!r} in this model; there are: "
-            f"{', '.join(names) or '(none)'}"
+            f"adapter_name must be a bias-injection adapter of this model "
+            f"({', '.join(names) or 'it has none'}), got {adapter_name!r}"
         )
     return adapter_name, [layer for layer in layers if adapter_name in layer.settings]
 
@@ -117,19 +111,20 @@ def adapter_of(model: Any, adapter_name: str | None) -> tuple[str, list[BiasInje
 def _tensors(layers: list[BiasInjectionLayer], name: str) -> tuple[dict[str, Tensor], bool]:
     biases = [layer.static_bias(name) for layer in layers]
     biased = any(bias is not None and bool(bias.count_nonzero()) for bias in biases)
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for layer, bias in zip(layers, biases, strict=True):
         prefix = f"base_model.model.{layer.key}.lora_"
         weights = layer.weights_of(name)
         like = next(iter(weights.values()))
         settings = layer.settings[name]
+        # LoRA has no rank 0: without a low-rank part, one of rank 1 that adds nothing.
         low = weights["A"] if settings.r else like.new_zeros(1, layer.in_features)
         high = weights["B"] if settings.r else like.new_zeros(layer.out_features, 1)
-        found[f"{prefix}A.weight"] = low.detach().contiguous()
-        found[f"{prefix}B.weight"] = high.detach().contiguous()
+        tensors[f"{prefix}A.weight"] = low.detach().contiguous()
+        tensors[f"{prefix}B.weight"] = high.detach().contiguous()
         if biased:
             # LoRA scales its bias with the rest.
             scaling = settings.scaling if settings.r else 1.0
             added = like.new_zeros(layer.out_features) if bias is None else bias / scaling
-            found[f"{prefix}B.bias"] = added.detach().contiguous()
-    return found, biased
+            tensors[f"{prefix}B.bias"] = added.detach().contiguous()
+    return tensors, biased

@@ -22,29 +22,26 @@ def install(model: nn.Module) -> None:
     for stack, module in hooked_modules(model):
         if any(_is_ours(hook, enter) for hook in module._forward_pre_hooks.values()):
             continue
+        # Positional arguments reach a hook without their names; [1:] leaves out self.
         names = tuple(inspect.signature(type(module).forward).parameters)[1:]
         opened = functools.partial(enter, stack=stack, names=names)
         module.register_forward_pre_hook(opened, with_kwargs=True)
+        # Also after an exception: a frame left open would be taken for the next pass's outer one.
         module.register_forward_hook(leave, always_call=True)
 
 
 def remove(model: nn.Module) -> None:
     """Take the hooks off, and the wrapping of the checkpointing functions."""
     for module in model.modules():
-        for hooks, ours in (
-            (module._forward_pre_hooks, enter),
-            (module._forward_hooks, leave),
+        # Handles are not kept, as they would not survive a copy of the model; so torch's own
+        # bookkeeping beside the hooks is cleared here as RemovableHandle.remove would do it.
+        for hooks, ours, extra in (
+            (module._forward_pre_hooks, enter, module._forward_pre_hooks_with_kwargs),
+            (module._forward_hooks, leave, module._forward_hooks_always_called),
         ):
             for number in [n for n, hook in hooks.items() if _is_ours(hook, ours)]:
                 del hooks[number]
-        module._forward_pre_hooks_with_kwargs = type(module._forward_pre_hooks_with_kwargs)(
-            (n, v)
-            for n, v in module._forward_pre_hooks_with_kwargs.items()
-            if n in module._forward_pre_hooks
-        )
-        always = module._forward_hooks_always_called
-        for number in [n for n in always if n not in module._forward_hooks]:
-            del always[number]
+                extra.pop(number, None)
         function = module.__dict__.get("_gradient_checkpointing_func")
         if isinstance(function, Carrying):
             module._gradient_checkpointing_func = function.function
@@ -63,6 +60,7 @@ def enter(
     if stack == "inner":
         if outer is not None and getattr(outer.module, "base_model", None) is module:
             return
+        # Called by itself, without the language-model head: it is the whole pass.
         stack = "main"
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     FRAME.set(open_frame(module, stack, given, _keeps(module, given, stack)))
@@ -97,6 +95,7 @@ class Carrying:
 
 def carry_through_checkpointing(module: nn.Module) -> None:
     """Wrap the checkpointing functions of ``module``'s layers that are not wrapped yet."""
+    # At every forward pass, since gradient_checkpointing_enable may be called at any time.
     layer: Any
     for layer in module.modules():
         if getattr(layer, "gradient_checkpointing", False):
@@ -114,6 +113,7 @@ def _run_inside(frame: Frame | None, run: Any, *args: Any, **kwargs: Any) -> Any
 
 
 def _keeps(module: nn.Module, given: dict[str, Any], stack: str) -> bool:
+    """Whether anything will read the states after the pass: a cache or an experience."""
     if stack == "encoder":
         return False
     if memory_for(module) is not None or given.get("past_key_values") is not None:
@@ -126,10 +126,11 @@ def _keeps(module: nn.Module, given: dict[str, Any], stack: str) -> bool:
 
 def hooked_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The modules whose forward pass opens a frame, with the name of their stack."""
-    asked: Any = model
+    whole: Any = model
     two = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
     if two and hasattr(model, "get_encoder") and hasattr(model, "get_decoder"):
-        encoder, decoder = asked.get_encoder(), asked.get_decoder()
+        # Each has masks and a length of its own; the model around them is the stack of the head.
+        encoder, decoder = whole.get_encoder(), whole.get_decoder()
         if isinstance(encoder, nn.Module) and encoder is not model:
             yield "encoder", encoder
         if isinstance(decoder, nn.Module) and decoder is not model:
@@ -143,4 +144,5 @@ def hooked_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _is_ours(hook: Any, function: Any) -> bool:
+    # Pre-hooks are partials of our function; a deep copy of a partial keeps its function.
     return getattr(hook, "func", hook) is function

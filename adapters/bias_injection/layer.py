@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ed_interp.adapters.bias_injection.config import BiasInjectionConfig
 from ed_interp.adapters.bias_injection.nodes import reads_encoder, run, shape_of
+from ed_interp.adapters.bias_injection.register import PREFIX
 from ed_interp.errors import InvalidInputError
 
 
@@ -33,7 +34,7 @@ class Settings:
     neutral: bool
     use_bias: bool
     names: tuple[str, ...]
-    """Of its parameters, without prefix."""
+    """Names of its parameters, without prefix."""
 
     @property
     def has_feedback(self) -> bool:
@@ -44,14 +45,8 @@ class Settings:
 class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
     """A linear layer with extra nodes; see :class:`BiasInjectionConfig` for the equations."""
 
-    adapter_layer_names = (
-        "bias_injection_A",
-        "bias_injection_B",
-        "bias_injection_bias",
-        "bias_injection_read",
-        "bias_injection_write",
-        "bias_injection_value",
-        "bias_injection_log_tau",
+    adapter_layer_names = tuple(
+        f"{PREFIX}{name}" for name in ("A", "B", "bias", "read", "write", "value", "log_tau")
     )
     other_param_names = ("bias_injection_dropout", "settings")
 
@@ -69,11 +64,10 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
         self.cast_input_dtype_enabled = True
         self.reads_encoder = reads_encoder(key)
         target: Any = self.get_base_layer()
+        # GPT-2's Conv1D keeps its weight as (in, out), nn.Linear as (out, in).
         self.fan_in_fan_out = isinstance(target, Conv1D)
-        if self.fan_in_fan_out:
-            self.in_features, self.out_features = target.weight.shape
-        else:
-            self.in_features, self.out_features = target.in_features, target.out_features
+        shape = target.weight.shape if self.fan_in_fan_out else None
+        self.in_features, self.out_features = shape or (target.in_features, target.out_features)
 
     def update_layer(self, adapter_name: str, config: BiasInjectionConfig) -> None:
         """Add an adapter."""
@@ -85,6 +79,7 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
         sizes: dict[str, tuple[int, ...]] = {}
         if r:
             sizes |= {"A": (r, self.in_features), "B": (self.out_features, r)}
+        # A neutral adapter's bias follows from its node weights and is no parameter.
         if config.use_bias and not config.neutral:
             sizes["bias"] = (self.out_features,)
         if nodes:
@@ -120,16 +115,17 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
         if "A" in weights:
             nn.init.kaiming_uniform_(weights["A"], a=math.sqrt(5))
         for name, width in (("B", settings.r), ("bias", 1), ("write", settings.n_nodes)):
-            if name in weights:
-                bound = 1 / math.sqrt(width) if random else 0.0
-                nn.init.uniform_(weights[name], -bound, bound) if random else nn.init.zeros_(
-                    weights[name]
-                )
+            if name in weights and random:
+                bound = 1 / math.sqrt(width)
+                nn.init.uniform_(weights[name], -bound, bound)
+            elif name in weights:
+                nn.init.zeros_(weights[name])
         if "read" in weights:
             nn.init.normal_(weights["read"], std=1 / math.sqrt(weights["read"].shape[1]))
             if settings.feedback == "output":
                 # Nodes feed each other through R V; smaller, so that states do not grow at once.
                 weights["read"].mul_(0.1)
+            # As logarithms, so that no step of the optimizer makes a time constant negative.
             weights["log_tau"].copy_(torch.tensor(config.taus()).log())
         if "value" in weights:
             # Nodes of value zero write nothing, so their weights may be random, and must be unless
@@ -144,7 +140,7 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
         """The adapter's parameters, by name without prefix."""
         if adapter_name not in self.settings:
             return {}
-        # Asked for at every token generated, so no search through what other adapters have.
+        # Called for every generated token, so nothing is searched through other adapters' names.
         names = self.settings[adapter_name].names
         return {name: getattr(self, f"bias_injection_{name}")[adapter_name] for name in names}
 
@@ -167,7 +163,7 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
 
     @property
     def carries_states(self) -> bool:
-        """Whether what it gives depends on the order of the tokens before."""
+        """Whether its output depends on the order of the tokens before."""
         return not self.disable_adapters and any(
             self.settings[name].has_feedback for name in self.names_in_force
         )
@@ -183,6 +179,7 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
         base: Tensor = plain.weight
         if not settings.r:
             return torch.zeros_like(base)
+        # In float32 and rounded once: B A in half precision would be rounded at every sum.
         delta = (weights["B"].float() @ weights["A"].float()) * settings.scaling
         return (delta.T if self.fan_in_fan_out else delta).to(base.dtype)
 
@@ -201,11 +198,8 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
             if name not in self.settings or name in self.merged_adapters:
                 continue
             bias = self.static_bias(name)
-            if (
-                bias is not None
-                and self.get_base_layer().bias is None
-                and bool(bias.count_nonzero())
-            ):
+            added = bias is not None and bool(bias.count_nonzero())
+            if added and self.get_base_layer().bias is None:
                 raise InvalidInputError(
                     f"cannot merge adapter {name!r}: {self.key} has no bias to merge the adapter's "
                     "into; train with use_bias=False and without constant nodes, or leave it "
@@ -216,7 +210,7 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
                 if not all(bool(torch.isfinite(value).all()) for value in values):
                     raise InvalidInputError(
                         f"NaNs detected in the merged weights. The adapter {name} seems to be "
-                        f"broken at {self.key}; load a sound copy"
+                        f"broken at {self.key}; load an undamaged copy"
                     )
 
     @torch.no_grad()
@@ -235,6 +229,7 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
     @torch.no_grad()
     def unmerge(self) -> None:
         """Take merged static parts out of the base weights again."""
+        # Last in, first out: the sums are undone in the reverse of their order.
         while self.merged_adapters:
             self._shift(self.merged_adapters.pop(), -1)
 
@@ -265,12 +260,11 @@ class Linear(nn.Module, BiasInjectionLayer):
                 "bias injection has no mixed batches (adapter_names): node states belong to one "
                 "adapter; run one batch per adapter with set_adapter"
             )
-        if self.disable_adapters:
-            if self.merged:
-                self.unmerge()
-            return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
+        # What is merged is in the base weights and must leave them before the base layer runs.
+        if self.disable_adapters and self.merged:
+            self.unmerge()
         result: Tensor = self.base_layer(x, *args, **kwargs)
-        for name in self.names_in_force:
+        for name in [] if self.disable_adapters else self.names_in_force:
             result = self._injected(name, x, result)
         return result
 
@@ -295,8 +289,10 @@ class Linear(nn.Module, BiasInjectionLayer):
         bias = _static_bias(settings, weights) if static else None
         if settings.has_feedback:
             if reading is None:
-                given = _add(result, inner, write, bias)
-                reading = F.linear(given.to(weights["read"].dtype), weights["read"])
+                # The output without feedback; what the nodes add themselves reaches their reading
+                # through the dense transition, which has R V in it.
+                output = _add(result, inner, write, bias)
+                reading = F.linear(output.to(weights["read"].dtype), weights["read"])
             values = self._node_values(name, weights, reading)
             inner.append(values.to(weights["write"].dtype))
             write.append(weights["write"])
@@ -304,6 +300,7 @@ class Linear(nn.Module, BiasInjectionLayer):
 
     def _node_values(self, name: str, weights: dict[str, nn.Parameter], reading: Tensor) -> Tensor:
         shape = shape_of(reading.shape, self.key)
+        # The recurrence is float32 under autocast and in half-precision models too: see scan.
         u = reading.reshape(shape.rows, shape.time, -1).float()
         decay = _decays(weights["log_tau"])
         if self.settings[name].feedback == "output":
@@ -319,6 +316,7 @@ class Linear(nn.Module, BiasInjectionLayer):
 def _static_bias(settings: Settings, weights: dict[str, nn.Parameter]) -> Tensor | None:
     bias: Tensor | None = weights.get("bias")
     if settings.neutral:
+        # b = -sum_i V_i: nodes at value 1 cancel the bias.
         bias = -weights["write"].sum(1)
     if "value" in weights:
         constant = weights["write"] @ weights["value"]
@@ -327,7 +325,14 @@ def _static_bias(settings: Settings, weights: dict[str, nn.Parameter]) -> Tensor
 
 
 def _decays(log_tau: Tensor) -> Tensor:
+    # exp(-1 / tau), with 1 / tau as exp(-log tau): no division, and the gradient is smooth.
     return torch.exp(-torch.exp(-log_tau.float()))
+
+
+def layers_in(model: Any) -> list[BiasInjectionLayer]:
+    """The adapted layers of a model, however it is wrapped; none of what is not a module."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    return [module for module in modules if isinstance(module, BiasInjectionLayer)]
 
 
 def _read(x: Tensor, a: Tensor | None, read: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -335,6 +340,7 @@ def _read(x: Tensor, a: Tensor | None, read: Tensor | None) -> tuple[Tensor | No
         return None, None if read is None else F.linear(x, read)
     if read is None:
         return F.linear(x, a), None
+    # Rows of the joint weight: first the rank's, then the nodes'.
     both = F.linear(x, torch.cat([a, read]))
     return both[..., : a.shape[0]], both[..., a.shape[0] :]
 

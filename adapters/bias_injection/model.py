@@ -15,11 +15,14 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ed_interp.adapters.bias_injection import hooks
-from ed_interp.adapters.bias_injection.checkpoint import check
-from ed_interp.adapters.bias_injection.layer import BiasInjectionLayer, Linear
+from ed_interp.adapters.bias_injection.checkpoint import check_digest, check_fit
+from ed_interp.adapters.bias_injection.hooks import install, remove
+from ed_interp.adapters.bias_injection.layer import BiasInjectionLayer, Linear, layers_in
 from ed_interp.adapters.bias_injection.register import PREFIX
 from ed_interp.errors import InvalidInputError
+
+# Attributes that layers of GPTQ, AWQ, HQQ, bitsandbytes and AQLM have and plain ones do not.
+_QUANTISED = ("qweight", "W_q", "quant_state", "codebooks", "infeatures", "compute_dtype")
 
 
 class BiasInjectionModel(BaseTuner):  # type: ignore[misc]
@@ -43,6 +46,7 @@ class BiasInjectionModel(BaseTuner):  # type: ignore[misc]
         if isinstance(target, BiasInjectionLayer):
             target.update_layer(adapter_name, peft_config)
             return
+        # A layer of another PEFT method may be adapted on top; what it wraps must be dense.
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
         check_supported(base, current_key)
         layer = Linear(target, adapter_name, peft_config, current_key)
@@ -51,7 +55,7 @@ class BiasInjectionModel(BaseTuner):  # type: ignore[misc]
         self._replace_module(parent, target_name, layer, target)
 
     def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
-        hooks.install(model)
+        install(model)
 
     def merge_adapter(
         self, adapter_names: list[str] | None = None, safe_merge: bool = False
@@ -72,10 +76,8 @@ class BiasInjectionModel(BaseTuner):  # type: ignore[misc]
         adapter_names: list[str] | None = None,
     ) -> Any:
         if merge:
-            self._check_layers(adapter_names, finite=safe_merge)
-            names = self._names(adapter_names)
-            for layer in self._layers():
-                for name in names:
+            for name in self._check_layers(adapter_names, finite=safe_merge):
+                for layer in layers_in(self.model):
                     if layer.feedback_is_live(name):
                         raise InvalidInputError(
                             f"cannot merge adapter {name!r} and unload it: its feedback nodes "
@@ -86,20 +88,17 @@ class BiasInjectionModel(BaseTuner):  # type: ignore[misc]
         model: Any = super()._unload_and_optionally_merge(
             merge=merge, progressbar=progressbar, safe_merge=safe_merge, adapter_names=adapter_names
         )
-        hooks.remove(model)
+        remove(model)
         return model
 
-    def _layers(self) -> list[BiasInjectionLayer]:
-        return [layer for layer in self.model.modules() if isinstance(layer, BiasInjectionLayer)]
-
-    def _names(self, adapter_names: list[str] | None) -> list[str]:
-        return list(self.active_adapters if adapter_names is None else adapter_names)
-
-    def _check_layers(self, adapter_names: list[str] | None, *, finite: bool) -> None:
-        names = self._names(adapter_names)
+    def _check_layers(self, adapter_names: list[str] | None, *, finite: bool) -> list[str]:
+        """Refuse adapters that cannot be merged, in every layer; returns their names."""
+        # All layers first: PEFT merges one after the other and would stop half-way.
+        names = list(self.active_adapters if adapter_names is None else adapter_names)
         with torch.no_grad():
-            for layer in self._layers():
+            for layer in layers_in(self.model):
                 layer.check_mergeable(names, finite=finite)
+        return names
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
@@ -114,7 +113,8 @@ class BiasInjectionModel(BaseTuner):  # type: ignore[misc]
             if PREFIX in name and name.endswith(f".{adapter_name}")
         }
         try:
-            check({k: v for k, v in remapped.items() if PREFIX in k}, ours, sha256=None)
+            check_fit({k: v for k, v in remapped.items() if PREFIX in k}, ours)
+            # The digest is over the names in the file, without the adapter's name in them.
             if config.weights_sha256 is not None:
                 check_digest(state_dict, config.weights_sha256)
         except InvalidInputError:
@@ -126,19 +126,18 @@ class BiasInjectionModel(BaseTuner):  # type: ignore[misc]
 
 
 def check_supported(base: nn.Module, key: str) -> None:
-    """Refuse layers that are no plain dense layer.
+    """Refuse layers that are not plain dense layers.
 
     Raises:
         InvalidInputError: not linear, or quantised.
     """
     weight = getattr(base, "weight", None)
-    marks = ("qweight", "W_q", "quant_state", "codebooks", "infeatures", "compute_dtype")
-    quantised = any(hasattr(base, mark) for mark in marks) or (
+    quantised = any(hasattr(base, mark) for mark in _QUANTISED) or (
         isinstance(weight, Tensor)
         and (
             hasattr(weight, "quant_state")
             or not weight.is_floating_point()
-            or weight.element_size() < 2
+            or weight.element_size() < 2  # float8
         )
     )
     if quantised:
@@ -153,14 +152,9 @@ def check_supported(base: nn.Module, key: str) -> None:
         )
 
 
-def check_digest(state_dict: dict[str, Tensor], sha256: str) -> None:
-    """Compare the tensors with the digest that was saved with them."""
-    ours = {name: value for name, value in state_dict.items() if PREFIX in name}
-    check(ours, ours, sha256=sha256)
-
-
 def _take_out(model: Any, adapter_name: str) -> None:
     """Undo the injection of an adapter whose weights were refused."""
+    # The refusal is what the user must read, whatever goes wrong while tidying up.
     with contextlib.suppress(Exception):
         if len(model.peft_config) > 1:
             model.delete_adapter(adapter_name)

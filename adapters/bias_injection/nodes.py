@@ -10,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.adapters.bias_injection.masks import Plan
-from ed_interp.adapters.bias_injection.scan import dense_states, states
+from ed_interp.adapters.bias_injection.scan import states
 from ed_interp.adapters.bias_injection.state import FRAME, Frame
 from ed_interp.errors import InvalidInputError
 
@@ -25,6 +24,7 @@ _CROSS = re.compile(
     r"(^|\.)(EncDecAttention|encoder_attn|crossattention|cross_attn|cross_attention)\."
     r"(.*\.)?(k|v|kv|key|value|k_proj|v_proj|kv_proj|c_attn)$"
 )
+# A head may be given the last tokens only (logits_to_keep), too few for feedback to follow.
 _HEADS = re.compile(r"(^|\.)(lm_head|embed_out|output_projection)$")
 
 
@@ -35,7 +35,7 @@ class Shape:
     rows: int
     time: int
     frame: Frame | None
-    """The pass whose masks and states apply; None if the input is no sequence of it."""
+    """The pass whose masks and states apply; None if the input is not a sequence of it."""
 
 
 def reads_encoder(key: str) -> bool:
@@ -52,6 +52,8 @@ def shape_of(size: torch.Size, key: str) -> Shape:
         InvalidInputError: a flat list of tokens that cannot be put back into sequences.
     """
     frame = FRAME.get()
+    # -1 outside a backward pass. Checkpointing that we could not wrap runs layers again there,
+    # and without masks the gradients would be wrong.
     if frame is None and torch._C._current_graph_task_id() != -1:
         raise InvalidInputError(
             f"{key!r} runs again during the backward pass without the masks of its forward pass; "
@@ -59,6 +61,7 @@ def shape_of(size: torch.Size, key: str) -> Shape:
             "which carries them along"
         )
     if len(size) >= 3:
+        # Heads or experts between row and time are rows of their own.
         rows, time = math.prod(size[:-2]), size[-2]
         fits = frame is not None and frame.fits(rows, time)
         if frame is not None and not fits and rows == frame.rows and _HEADS.search(key):
@@ -68,6 +71,7 @@ def shape_of(size: torch.Size, key: str) -> Shape:
             )
         return Shape(rows, time, frame if fits else None)
     rows = size[0] if len(size) == 2 else 1
+    # Two dimensions: some models flatten the batch before their feed-forward layers.
     if frame is not None and frame.rows is not None and frame.time is not None:
         if rows == frame.rows * frame.time:
             return Shape(frame.rows, frame.time, frame)
@@ -93,7 +97,7 @@ def run(
     Args:
         u: What each token adds, float32.
         decay: Factor per token for each node, or the full transition matrix.
-        shape: Of the input; its frame gives and takes the states.
+        shape: Shape of the input; its frame provides and keeps the states.
         key: Name of the layer and adapter.
         cross: Whether the tokens are those of the encoder.
     """
@@ -105,13 +109,14 @@ def run(
     if cross:
         outer = FRAME.get()
         layout = None if outer is None else outer.encoder_plan(rows, time)
+    # Decoding, one token at a time: the value is the state, and one step follows.
     if time == 1 and layout is None and not torch.is_grad_enabled():
         values = first[:, None]
         final = (
             torch.addcmul(u[:, 0], first, decay) if decay.ndim == 1 else first @ decay.T + u[:, 0]
         )
     else:
-        values, final = arranged(u, _scan(decay), first, layout)
+        values, final = arranged(u, decay, first, layout)
     if frame is not None and frame.keeps:
         frame.keep(key, final, values)
     return values
@@ -119,33 +124,30 @@ def run(
 
 def arranged(
     u: Float[Tensor, "row time node"],
-    scan: Callable[[Tensor, Tensor], Tensor],
+    decay: Float[Tensor, "..."],
     start: Float[Tensor, "row node"],
     layout: Plan | None,
 ) -> tuple[Float[Tensor, "row time node"], Float[Tensor, "row node"]]:
     """Values at each token and after the last, over tokens laid out by a plan.
 
-    Tokens that do not count get zero: nothing that counts reads what they give.
+    Tokens that do not count get zero: nothing that counts reads their values.
     """
     if layout is None:
-        all_values = scan(u, start)
+        all_values = states(u, decay, start)
         return all_values[:, :-1], all_values[:, -1]
     rows, time, nodes = u.shape
+    # A last row of zeros in each: indices one past the end read nothing from it, and what they
+    # write to it is cut off below.
     nothing = u.new_zeros(1, nodes)
     flat = torch.cat([u.reshape(rows * time, nodes), nothing])
     starts = torch.cat([start, nothing])
     values, finals = torch.zeros_like(flat), starts
-    for group in layout.groups:
-        found = scan(flat[group.source.to(u.device)], starts[group.starts.to(u.device)])
-        place = group.source.to(u.device).flatten()
-        values = values.index_copy(0, place, found[:, :-1].reshape(-1, nodes))
-        row = torch.arange(found.shape[0], device=u.device)
-        last = found[row, group.lengths.to(u.device)]
+    for group in layout:
+        source = group.source.to(u.device)
+        scanned = states(flat[source], decay, starts[group.starts.to(u.device)])
+        values = values.index_copy(0, source.flatten(), scanned[:, :-1].reshape(-1, nodes))
+        # scanned[r, t] is the state before token t, so the final one is at the row's length.
+        row = torch.arange(scanned.shape[0], device=u.device)
+        last = scanned[row, group.lengths.to(u.device)]
         finals = finals.index_copy(0, group.ends.to(u.device), last)
     return values[:-1].view(rows, time, nodes), finals[:-1]
-
-
-def _scan(decay: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    if decay.ndim == 1:
-        return lambda u, start: states(u, decay, start)
-    return lambda u, start: dense_states(u, decay, start)

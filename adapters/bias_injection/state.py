@@ -30,12 +30,12 @@ from ed_interp.adapters.bias_injection.masks import Plan, plan, read_mask, resta
 from ed_interp.errors import InvalidInputError
 
 CROP_REACH = 64
-"""Tokens by which a cache can be cropped if past recording was not asked for."""
+"""Tokens by which a cache can be cropped, unless past recording is on."""
 
 
 @runtime_checkable
 class Memory(Protocol):
-    """What an experience offers a forward pass; see :mod:`.experience`."""
+    """What an experience provides to a forward pass; see :mod:`.experience`."""
 
     def owns(self, module: nn.Module) -> bool: ...
 
@@ -65,7 +65,9 @@ class NodeStates(CacheLayerMixin):  # type: ignore[misc]
         self.counts: Tensor | None = None
         """Tokens that count, per row."""
         self.states: dict[str, Tensor] = {}
+        """States after the last token, by layer and adapter."""
         self.before: dict[str, deque[Tensor]] = {}
+        """States before each of the last tokens, newest last: what crop goes back to."""
         self.record_past = False
 
     def activate_past_recording(self) -> None:
@@ -81,6 +83,7 @@ class NodeStates(CacheLayerMixin):  # type: ignore[misc]
         if past.shape[1] == 1:
             self.before[key].append(past[:, 0])
         else:
+            # A clone, since a view of the last 64 would keep the states of a whole prompt alive.
             reach = past if self.record_past else past[:, -CROP_REACH:].detach().clone()
             self.before[key].extend(reach.unbind(1))
 
@@ -127,6 +130,7 @@ class NodeStates(CacheLayerMixin):  # type: ignore[misc]
                 f"{short}, and none after beam search; run the shorter sequence again"
             )
         for key, past in self.before.items():
+            # past[-1] is the state before the last token, so past[-n] the one without the last n.
             self.states[key] = past[-remove]
             for _ in range(remove):
                 past.pop()
@@ -164,11 +168,13 @@ class Frame:
     past: int
     memory: Memory | None
     keeps: bool
-    """Whether final states are asked for."""
+    """Whether anything reads the states after the pass."""
     outer: Frame | None
-    found: NodeStates | None = None
+    stored: NodeStates | None = None
+    """The states in the cache that came with the call."""
     finals: dict[str, tuple[Tensor, Tensor]] = dataclasses.field(default_factory=dict)
     closed: bool = False
+    # None until it is made; in a tuple, as the plan may itself be None.
     _plan: tuple[Plan | None] | None = None
     _encoder_plan: tuple[Plan | None] | None = None
     _counts: Tensor | None = None
@@ -185,8 +191,9 @@ class Frame:
                 the batch is not the one it was filled with.
         """
         if self.past:
-            state = None if self.found is None else self.found.states.get(key)
-            if state is None or self.found is None or self.found.tokens != self.past:
+            state = None if self.stored is None else self.stored.states.get(key)
+            # A cache longer than the states: tokens were added while the adapter was off.
+            if state is None or self.stored is None or self.stored.tokens != self.past:
                 raise InvalidInputError(
                     f"the cache holds {self.past} tokens without the node states of {key!r}: it "
                     "was filled while this adapter was off; start from an empty cache"
@@ -205,17 +212,19 @@ class Frame:
     def plan(self, rows: int, time: int) -> Plan | None:
         """The layout of this stack's tokens, made once per pass."""
         if self._plan is None:
-            reading = read_mask(self.mask, rows=rows, time=time, past=self.past)
-            real, restarts = reading.real, reading.restarts
+            real, restarts = read_mask(self.mask, rows=rows, time=time, past=self.past)
             if real is not None and real.shape != (rows, time):
                 real = None
-            seen = None
-            if self.found is not None and self.found.counts is not None and self.past:
-                seen = self.found.counts > 0
-                self._check_past(self.found.counts)
+            counts = self.stored.counts if self.stored is not None and self.past else None
+            if counts is not None:
+                self._check_past(counts)
             if restarts is None:
+                # Position 0 begins a sequence only where the row has tokens before it, here or in
+                # the cache.
+                seen = None if counts is None else counts > 0
                 restarts = restarts_of(self.position_ids, real, seen)
                 if restarts is not None and restarts.shape != (rows, time):
+                    # One row of positions serves the whole batch.
                     restarts = restarts.expand(rows, time) if restarts.shape[0] == 1 else None
             self._counts = None
             if self.keeps:
@@ -223,8 +232,7 @@ class Frame:
                 added = (
                     real.sum(1) if real is not None else torch.full((rows,), time, device=device)
                 )
-                old = self.found.counts if self.found is not None and self.past else None
-                self._counts = added if old is None else old.to(added.device) + added
+                self._counts = added if counts is None else counts.to(added.device) + added
             self._plan = (plan(real, restarts, final=self.keeps),)
         return self._plan[0]
 
@@ -241,13 +249,14 @@ class Frame:
         """Masks that hide cached tokens would need states from before them, which are gone."""
         if not isinstance(self.mask, Tensor) or self.mask.ndim != 2:
             return
+        # Comparing values would break the graph; a mask of the present tokens only hides nothing.
         if torch.compiler.is_compiling() or self.mask.shape[1] < self.past:
             return
         visible = self.mask[:, : self.past].sum(1)
         if visible.shape == counts.shape and not bool((visible == counts.to(visible.device)).all()):
             raise InvalidInputError(
                 "the attention mask hides cached tokens that were visible when the cache was "
-                "filled; node states cannot be taken back: run those sequences from the start"
+                "filled, and node states cannot forget them; run those sequences from the start"
             )
 
     def keep(self, key: str, final: Tensor, past: Tensor) -> None:
@@ -262,8 +271,9 @@ class Frame:
             return
         cache = self.cache if self.cache is not None else _cache_in(output)
         if cache is not None and self.time is not None:
-            states = self.found
+            states = self.stored
             if states is None:
+                # Behind the layers of keys and values: those are addressed by their index.
                 states = NodeStates(self.stack)
                 _layers(cache).append(states)
             for key, (final, past) in self.finals.items():
@@ -285,29 +295,22 @@ def open_frame(module: nn.Module, stack: str, given: dict[str, Any], keeps: bool
     """Read the arguments of a forward pass."""
     cache = given.get("past_key_values")
     if cache is None:
-        cache = given.get("cache_params")
+        cache = given.get("cache_params")  # the name in Mamba and its like
     if not isinstance(cache, Cache):
         cache = None
-    decodes = stack == "head"
-    prefix = "decoder_" if decodes else ""
+    # Around an encoder and a decoder, what the head reads is the decoder's sequence.
+    prefix = "decoder_" if stack == "head" else ""
     tokens = given.get(f"{prefix}input_ids")
     if tokens is None:
         tokens = given.get(f"{prefix}inputs_embeds")
     rows, time = None, None
     if isinstance(tokens, Tensor) and tokens.ndim >= 2:
         rows, time = tokens.shape[0], tokens.shape[1]
-    found = None
-    past = 0
+    stored, past = None, 0
     if cache is not None:
-        found = next(
-            (
-                layer
-                for layer in _layers(cache)
-                if isinstance(layer, NodeStates) and layer.stack == stack
-            ),
-            None,
-        )
-        past = _past(cache, found)
+        ours = (layer for layer in _layers(cache) if isinstance(layer, NodeStates))
+        stored = next((layer for layer in ours if layer.stack == stack), None)
+        past = _past(cache, stored)
     return Frame(
         module=module,
         stack=stack,
@@ -321,19 +324,19 @@ def open_frame(module: nn.Module, stack: str, given: dict[str, Any], keeps: bool
         memory=memory_for(module) if stack != "encoder" else None,
         keeps=keeps,
         outer=FRAME.get(),
-        found=found,
+        stored=stored,
     )
 
 
-def _past(cache: Cache, found: NodeStates | None) -> int:
+def _past(cache: Cache, stored: NodeStates | None) -> int:
     if torch.compiler.is_compiling():
         # Reading the length would break the graph; the node states know it.
-        return found.tokens if found is not None else 0
+        return stored.tokens if stored is not None else 0
     try:
         return int(cache.get_seq_length())
     except ValueError:
         # Caches without any attention layer do not know their length.
-        return found.tokens if found is not None else int(bool(cache.has_previous_state()))
+        return stored.tokens if stored is not None else int(bool(cache.has_previous_state()))
 
 
 def _layers(cache: Cache) -> list[Any]:
@@ -343,13 +346,9 @@ def _layers(cache: Cache) -> list[Any]:
 
 
 def _cache_in(output: Any) -> Cache | None:
-    for name in ("past_key_values", "cache_params"):
-        found = getattr(output, name, None)
-        if isinstance(found, Cache):
-            return found
-    if isinstance(output, tuple):
-        return next((item for item in output if isinstance(item, Cache)), None)
-    return None
+    named = [getattr(output, name, None) for name in ("past_key_values", "cache_params")]
+    parts = [*named, *(output if isinstance(output, tuple) else ())]
+    return next((part for part in parts if isinstance(part, Cache)), None)
 
 
 def _device(*values: Any) -> torch.device | None:

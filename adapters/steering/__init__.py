@@ -1,4 +1,4 @@
-"""Steering: a direction applied, kept, and handed to other tools.
+"""Steering: a direction applied, kept, and passed to other tools.
 
 ::
 
@@ -7,7 +7,7 @@
     to_gguf(direction, "mood.gguf")                          # repeng, llama.cpp
     lm_eval.simple_evaluate(model=harness_model(treated), tasks=[...])
 
-A direction itself is kept with ``Direction.save`` (safetensors). Cost: that of
+A direction itself is saved with ``Direction.save`` (safetensors). Cost: that of
 :mod:`ed_interp.streams.injection`; the libraries for other formats are imported where used and are
 an extra: ``pip install 'ed-interp[steering]'``.
 
@@ -15,8 +15,8 @@ Conventions of the peers that differ from ours:
 
 - repeng reads the last block's state after the final norm and writes before it; here every site is
   before it. It leaves padding out only when position ids are passed (and with transformers 5 fails
-  on a plain forward pass over several rows); here always. It acts on the prompt and on what is
-  generated alike; here too, unless ``where`` says otherwise. Its coefficient is one for the batch.
+  on a plain forward pass over several rows); here always. It acts on the prompt and on generated
+  tokens alike; here too, unless ``where`` says otherwise. Its coefficient is one for the batch.
 - llama.cpp takes files of the same form, without a vector for block 0.
 - steering-vectors counts ``min_token_index`` and ``token_indices`` in each chunk that is fed, so
   under the key-value cache they miss what is generated; here positions are those of the sequence.
@@ -25,11 +25,14 @@ Conventions of the peers that differ from ours:
   pass, as we do; its ``generate`` was not compared.
 """
 
-from ed_interp.adapters.steering.adapter import save_adapter
-from ed_interp.adapters.steering.gguf import from_gguf, to_gguf
+from ed_interp.adapters.steering.formats import (
+    from_gguf,
+    from_steering_vectors,
+    save_adapter,
+    to_gguf,
+)
 from ed_interp.adapters.steering.harness import harness_model
 from ed_interp.adapters.steering.steered import SteeredModel, steer
-from ed_interp.adapters.steering.vectors import from_steering_vectors
 
 __all__ = [
     "SteeredModel",

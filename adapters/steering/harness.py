@@ -3,26 +3,24 @@
     import lm_eval
     lm_eval.simple_evaluate(model=harness_model(steered, batch_size=8), tasks=["..."])
 
-The harness scores continuations in batches padded on the right without a mask, and does not say
-where a context ends. Both matter to an intervention that acts at the end of the prompt or on
+The harness scores continuations in batches padded on the right without a mask, and does not pass
+on where a context ends. Both matter to an intervention that acts at the end of the prompt or on
 generated tokens only. So continuations are scored here with a mask, and the continuation counts as
 generated: the score is that of the same tokens coming out of ``generate``. Requests for text run
-through the steered model's ``generate``. Cost: that of the harness's own Hugging Face model, minus
-its reuse of logits between answers of one token.
+through the steered model's ``generate``. Cost: that of the harness's own Hugging Face model, except
+that logits are not reused between answers of one token.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from ed_interp.adapters.steering.steered import SteeredModel
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.runners import TransformersRunner
-
-if TYPE_CHECKING:
-    from ed_interp.adapters.steering.steered import SteeredModel
 
 Request = tuple[Any, list[int], list[int]]
 
@@ -31,9 +29,9 @@ def harness_model(steered: SteeredModel, *, batch_size: Any = 1, **options: Any)
     """The steered model as an ``HFLM`` of lm-evaluation-harness.
 
     Args:
-        steered: From :func:`~ed_interp.adapters.steering.steer`; a ``transformers`` or PEFT model
-            with a tokenizer.
-        batch_size: Sequences a batch; a number. Coefficients must be one for all rows.
+        steered: From :func:`~ed_interp.adapters.steering.steered.steer`; a ``transformers`` or PEFT
+            model with a tokenizer. Its coefficients must be one for all rows.
+        batch_size: Sequences per batch; a number.
         **options: Further keywords of ``HFLM``, such as ``max_length`` or ``add_bos_token``.
 
     Raises:
@@ -42,18 +40,15 @@ def harness_model(steered: SteeredModel, *, batch_size: Any = 1, **options: Any)
     try:
         HFLM: Any = importlib.import_module("lm_eval.models.huggingface").HFLM
     except ImportError as error:
-        raise InvalidInputError(
-            "evaluation needs lm-evaluation-harness: pip install 'ed-interp[lm-eval]'"
-        ) from error
+        install = "pip install 'ed-interp[lm-eval]'"
+        raise InvalidInputError(f"evaluation needs lm-evaluation-harness: {install}") from error
     if not isinstance(steered.hooked.runner, TransformersRunner):
-        raise InvalidInputError(
-            f"the harness runs transformers models, not a {type(steered.model).__name__}; steer "
-            "the transformers model itself"
-        )
+        kind = type(steered.model).__name__
+        raise InvalidInputError(f"the harness needs a transformers model, got a {kind}")
     if steered.tokenizer is None:
         raise InvalidInputError(f"{steered.hooked.name} has no tokenizer; load(model, tokenizer=)")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InvalidInputError(f"batch_size={batch_size!r}: a number of at least 1 is expected")
+        raise InvalidInputError(f"batch_size must be a number of 1 or more, got {batch_size!r}")
 
     class SteeredHFLM(HFLM):  # type: ignore[misc]
         """See the module's docstring."""
@@ -61,21 +56,20 @@ def harness_model(steered: SteeredModel, *, batch_size: Any = 1, **options: Any)
         def _loglikelihood_tokens(
             self, requests: list[Request], disable_tqdm: bool = False, override_bs: Any = None
         ) -> list[tuple[float, bool]]:
-            order = sorted(
-                range(len(requests)), key=lambda i: -len(requests[i][1]) - len(requests[i][2])
-            )
+            lengths = [len(context) + len(answer) for _, context, answer in requests]
+            # Longest first: batches of similar length, and too large a batch fails at once.
+            order = sorted(range(len(requests)), key=lambda index: -lengths[index])
             answers: dict[int, tuple[float, bool]] = {}
             for start in range(0, len(order), batch_size):
                 part = order[start : start + batch_size]
-                batch = [requests[index] for index in part]
-                for index, answer in zip(
-                    part, _score(steered, batch, self.max_length), strict=True
-                ):
-                    answers[index] = answer
+                scores = _score(steered, [requests[index] for index in part], self.max_length)
+                for index, score in zip(part, scores, strict=True):
+                    answers[index] = score
                     if requests[index][0] is not None:
-                        self.cache_hook.add_partial("loglikelihood", requests[index][0], answer)
+                        self.cache_hook.add_partial("loglikelihood", requests[index][0], score)
             return [answers[index] for index in range(len(requests))]
 
+        # Text, and whatever else the harness runs, comes from the steered model too.
         def _model_generate(self, *args: Any, **kwargs: Any) -> Any:
             with steered.applied():
                 return super()._model_generate(*args, **kwargs)
@@ -94,7 +88,7 @@ def _score(
     steered: SteeredModel, batch: list[Request], max_length: int
 ) -> list[tuple[float, bool]]:
     """Log-probability (nats) of each continuation, and whether it is the greedy one."""
-    # The last token is only predicted; what is too long loses its beginning.
+    # The last token is only predicted, so it is not fed; what is too long loses its beginning.
     fed = [(context + answer)[-(max_length + 1) :][:-1] for _, context, answer in batch]
     width = max(len(tokens) for tokens in fed)
     ids = torch.tensor([[*tokens, *[0] * (width - len(tokens))] for tokens in fed])
@@ -107,6 +101,8 @@ def _score(
     )
     answers = []
     for row, (_, _, answer) in enumerate(batch):
+        # Logits at position t predict token t + 1: the answer's first token is predicted by the
+        # last of the context.
         end = int(lengths[row])
         scores = output.logits[row, end - len(answer) : end].float().log_softmax(-1).cpu()
         tokens = torch.tensor(answer)

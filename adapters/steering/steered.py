@@ -1,4 +1,4 @@
-"""`SteeredModel`: a model and what is written to its stream, to be used like a model.
+"""`SteeredModel`: a model with interventions, to be used like a model.
 
 Nothing is changed in the user's model: it runs with the interventions during each call, and inside
 ``with steered:`` also when it is called itself. Cost: that of
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,6 +23,9 @@ from ed_interp.streams.injection import Add, Injection, Intervention, Where, inj
 from ed_interp.streams.injection.interventions import PerRow
 from ed_interp.streams.injection.where import Selector
 
+Lengths = int | Int[Tensor, " batch"] | None
+"""Tokens of the prompt: one number for all rows, or one for each."""
+
 
 @dataclasses.dataclass(eq=False)
 class SteeredModel:
@@ -34,8 +36,9 @@ class SteeredModel:
     _stack: contextlib.ExitStack | None = dataclasses.field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        with inject(self.hooked, *self.interventions, strict=False):
-            pass  # every refusal comes now, not at the first call
+        # Entered once, so that whatever does not fit is refused now and not at the first call.
+        with self.applied():
+            pass
 
     @property
     def model(self) -> Any:
@@ -57,57 +60,45 @@ class SteeredModel:
         """Where token ids go."""
         return self.hooked.device
 
-    @contextlib.contextmanager
     def applied(
-        self, *, prompt_length: int | Int[Tensor, " batch"] | None = None, strict: bool = False
-    ) -> Iterator[Injection]:
+        self, *, prompt_length: Lengths = None, strict: bool = False
+    ) -> contextlib.AbstractContextManager[Injection]:
         """The user's own model steered inside the context, for instance for ``capture``.
 
         Args:
             prompt_length: As for :func:`~ed_interp.streams.injection.inject`.
             strict: Raise if an intervention touched no token.
         """
-        with inject(
-            self.hooked, *self.interventions, prompt_length=prompt_length, strict=strict
-        ) as injection:
-            yield injection
+        length, added = prompt_length, self.interventions
+        return inject(self.hooked, *added, prompt_length=length, strict=strict)
 
-    def forward(
-        self,
-        *args: Any,
-        prompt_length: int | Int[Tensor, " batch"] | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    def forward(self, *args: Any, prompt_length: Lengths = None, **kwargs: Any) -> Any:
         """The model's own forward pass, steered."""
-        if self._stack is not None and prompt_length is None:
-            return self.model(*args, **kwargs)
-        if self._stack is not None:
+        if self._stack is None:
+            with self.applied(prompt_length=prompt_length):
+                return self.model(*args, **kwargs)
+        # The block around this call steers already; entering again would add everything twice.
+        if prompt_length is not None:
             raise InvalidInputError(
                 "prompt_length= cannot be given while the model is steered by a with-block; leave "
                 "the block, or use steered.applied(prompt_length=...)"
             )
-        with self.applied(prompt_length=prompt_length):
-            return self.model(*args, **kwargs)
+        return self.model(*args, **kwargs)
 
     __call__ = forward
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own ``generate``, steered."""
-        if self._stack is not None:
-            return self.model.generate(*args, **kwargs)
-        with self.applied():
+        with self.applied() if self._stack is None else contextlib.nullcontext():
             return self.model.generate(*args, **kwargs)
 
     def __enter__(self) -> SteeredModel:
-        """Steer the user's model itself, until the block ends or :meth:`undo`.
-
-        Raises:
-            InvalidInputError: it is steered by this object already.
-        """
+        """Steer the user's model itself, until the block ends or :meth:`undo`."""
         if self._stack is not None:
             raise InvalidInputError("this SteeredModel is in use already; call undo() first")
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.applied())
+            # Only once all is entered: an error on the way undoes what was done.
             self._stack = stack.pop_all()
         return self
 
@@ -115,7 +106,8 @@ class SteeredModel:
         self.undo()
 
     def undo(self) -> None:
-        """Leave the user's model as it was; without effect if it is."""
+        """Leave the user's model as it was; no effect if it is already."""
+        # Cleared first: if closing fails, the object is not left in use for ever.
         stack, self._stack = self._stack, None
         if stack is not None:
             stack.close()
@@ -135,8 +127,8 @@ def steer(
     Args:
         model: Anything :func:`ed_interp.load` takes.
         direction: Added at all of its sites.
-        coefficient: One number, or one per row of the batches it will get.
-        where: Which tokens; default all.
+        coefficient: One number, or one per row of the batches.
+        where: Which tokens; by default all.
         gate: Per row, multiplies the coefficient.
         decay: In generated tokens; see :class:`~ed_interp.streams.injection.Add`.
 
@@ -145,14 +137,8 @@ def steer(
         yourself: ``SteeredModel(load(model), (Ablate(direction),))``.
 
     Raises:
-        InvalidInputError: the direction does not belong to the model, or what is written is more
-            than its precision holds.
+        InvalidInputError: another model, or a vector beyond what the model's precision can hold.
     """
-    what = Add(
-        direction,
-        coefficient=coefficient,
-        where=Where() if where is None else where,
-        gate=gate,
-        decay=decay,
-    )
-    return SteeredModel(load(model), (what,))
+    where = Where() if where is None else where
+    added = Add(direction, coefficient=coefficient, where=where, gate=gate, decay=decay)
+    return SteeredModel(load(model), (added,))

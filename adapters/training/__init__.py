@@ -1,33 +1,9 @@
 """Training adapters on examples, with the base model checked to stay as it is.
 
-:func:`train` does everything; the parts serve a Trainer of one's own.
+:func:`train` does everything; the parts serve a Trainer of one's own. The names stand in
+``__init__.pyi`` and are imported on first use, so that the options of the command line stay light.
 """
 
-from ed_interp.adapters.training.card import CardFields
-from ed_interp.adapters.training.data import Example, examples_of_pairs, read_examples
-from ed_interp.adapters.training.frozen import (
-    FrozenWeights,
-    FrozenWeightsError,
-    check_only_adapter_trains,
-)
-from ed_interp.adapters.training.groups import parameter_groups
-from ed_interp.adapters.training.methods import METHODS, AdapterOptions
-from ed_interp.adapters.training.options import TrainingOptions
-from ed_interp.adapters.training.result import TrainedAdapter
-from ed_interp.adapters.training.train import train
+import lazy_loader
 
-__all__ = [
-    "METHODS",
-    "AdapterOptions",
-    "CardFields",
-    "Example",
-    "FrozenWeights",
-    "FrozenWeightsError",
-    "TrainedAdapter",
-    "TrainingOptions",
-    "check_only_adapter_trains",
-    "examples_of_pairs",
-    "parameter_groups",
-    "read_examples",
-    "train",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

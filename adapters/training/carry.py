@@ -1,4 +1,4 @@
-"""Node states that go on from call to call while training, with gradients through them.
+"""Node states carried from call to call while training, with gradients through them.
 
 Use::
 
@@ -7,7 +7,7 @@ Use::
         second = model(**turn_2)  # starts from the states in which the first call ended
 
 An experience (``ed_interp.adapters.bias_injection.experience``) does the same for a finished
-adapter, by session name and for good, without gradients; with equal ``tau`` the states are equal.
+adapter, by session name and without gradients; with equal ``tau`` the states are equal.
 Cost: the graph of all calls is kept until the backward pass.
 """
 
@@ -37,12 +37,13 @@ class _Carried:
         state = self._states.get(key)
         if state is not None and state.shape != (rows, nodes):
             raise InvalidInputError(
-                f"states of {state.shape[0]} sessions were carried and {rows} rows came; every "
-                "call inside carried_states() must have the same rows"
+                f"every call inside carried_states() must have the same rows, got {rows} after "
+                f"{state.shape[0]} sessions"
             )
         return None if state is None else state * self._factor
 
     def finish(self, finals: dict[str, Tensor], rows: int) -> None:
+        # Not detached, unlike an experience's: the loss of a later call reaches back through them.
         self._states = dict(finals)
 
 
@@ -52,14 +53,14 @@ def carried_states(*, tau: float = 8.0) -> Iterator[None]:
 
     Args:
         tau: between two calls states decay by ``exp(-1 / tau)``, as between the turns of an
-            experience of this time constant; ``math.inf`` keeps all.
+            experience of this time constant; ``math.inf`` forgets nothing.
 
     Raises:
         InvalidInputError: tau is not positive; or, from a call, that its batch differs from the
             last one's.
     """
     if not tau > 0:
-        raise InvalidInputError(f"tau must be a positive number of turns, not {tau!r}")
+        raise InvalidInputError(f"tau must be a positive number of turns, got {tau!r}")
     token = MEMORY.set(_Carried(math.exp(-1 / tau)))
     try:
         yield

@@ -12,9 +12,9 @@ A file's rows say what it holds:
   template puts behind it, so that the model learns where an answer ends;
 - the same with ``session``: the rows of one session, in the order of the file, are turns of one
   example;
-- ``messages``, a list of objects with ``role`` and ``content``: a chat, a turn up to each message
-  of the assistant, on which the loss is;
-- ``text``, or a ``.txt`` file (documents apart by an empty line): the loss is on everything.
+- ``messages``, a list of objects with ``role`` and ``content``: a chat, whose turns end with each
+  message of the assistant; the loss is on those messages;
+- ``text``, or a ``.txt`` file (documents separated by an empty line): the loss is on everything.
 
 Cost: the file is held in memory, as text and then as tokens.
 """
@@ -67,19 +67,19 @@ class Encoded:
 def read_examples(
     path: str | Path,
     *,
-    input: str = "input",
-    output: str = "output",
+    input_column: str = "input",
+    output_column: str = "output",
     template: str | None = None,
-    answers_only: bool = True,
+    all_tokens: bool = False,
 ) -> list[Example]:
     """The examples of a file; the module's text says which rows make what.
 
     Args:
         path: ``.jsonl``, ``.json``, ``.csv``, ``.parquet`` or ``.txt``, in UTF-8.
-        input: name of the input column.
-        output: name of the output column.
-        template: of pairs; see :class:`~ed_interp.prompts.template.Template`.
-        answers_only: loss on the answers only; False puts it on every token.
+        input_column: name of the input column.
+        output_column: name of the output column.
+        template: text of a pair; see :class:`~ed_interp.prompts.template.Template`.
+        all_tokens: put loss on every token, not only on answers.
 
     Raises:
         InvalidInputError: no such file, damaged, empty, or rows of another shape; the row is named.
@@ -89,11 +89,12 @@ def read_examples(
         task = text_from_file(file)
         examples = [Example(((Part(text, True),),)) for text in task.texts if text.strip()]
     else:
-        rows = read_rows(file)
-        examples = _examples(rows, file, input, output, Template(template) if template else None)
-    if not answers_only:
-        examples = [Example(tuple(_all_trained(turn) for turn in each.turns)) for each in examples]
-    return examples
+        shape = Template(template) if template else Template()
+        examples = _examples(read_rows(file), file, (input_column, output_column), shape)
+    if not all_tokens:
+        return examples
+    texts = [[[part.text for part in turn] for turn in each.turns] for each in examples]
+    return [Example(tuple(tuple(Part(t, True) for t in turn) for turn in each)) for each in texts]
 
 
 def examples_of_pairs(
@@ -115,12 +116,13 @@ def split(
         InvalidInputError: a share outside 0 to 1, or too few examples to hold one out.
     """
     if not 0 <= share < 1:
-        raise InvalidInputError(f"the held-out share must be at least 0 and below 1, found {share}")
+        raise InvalidInputError(f"the held-out share must be from 0 to below 1, got {share}")
     if share == 0:
         return list(examples), []
     if len(examples) < 2:
         raise InvalidInputError(
-            f"{len(examples)} example(s): nothing can be held out; pass more, or a share of 0"
+            f"examples must be 2 or more to hold one out, got {len(examples)}; pass more, or an "
+            "eval_share of 0"
         )
     count = min(len(examples) - 1, max(1, round(share * len(examples))))
     held = set(random.Random(seed).sample(range(len(examples)), count))
@@ -137,80 +139,81 @@ def fingerprint(examples: Sequence[Example]) -> str:
 
 
 def encode_all(
-    examples: Sequence[Example], tokenizer: Any, *, apart: bool = False, longest: int | None = None
+    examples: Sequence[Example],
+    tokenizer: Any,
+    *,
+    separate: bool = False,
+    max_tokens: int | None = None,
 ) -> list[list[Encoded]]:
-    """:func:`encode` for every example.
+    """Token ids and labels of each example: one sequence, or with ``separate`` one for every turn.
+
+    Special tokens that the tokenizer puts first by itself come first in each sequence.
 
     Raises:
-        InvalidInputError: no tokenizer, or an example that cannot be used.
+        InvalidInputError: no tokenizer, an example of which no token carries loss, or a sequence
+            longer than ``max_tokens``.
     """
     if tokenizer is None:
-        raise InvalidInputError("the data is text and this model has no tokenizer; pass tokenizer=")
+        raise InvalidInputError(
+            "the model must have a tokenizer, as the data is text; pass tokenizer=, or wrap a live "
+            "model with ed_interp.load(model, tokenizer=...)"
+        )
     encoder = _Encoder(tokenizer)
-    return [encode(example, encoder, apart=apart, longest=longest) for example in examples]
+    return [
+        _encode(
+            [(turn,) for turn in example.turns] if separate else [example.turns],
+            encoder,
+            max_tokens,
+        )
+        for example in examples
+    ]
 
 
-def encode(
-    example: Example, encoder: _Encoder, *, apart: bool = False, longest: int | None = None
+def _encode(
+    sequences: Sequence[Sequence[Turn]], encoder: _Encoder, max_tokens: int | None
 ) -> list[Encoded]:
-    """Token ids and labels: one sequence, or with ``apart`` one for every turn.
-
-    Every part is tokenised on its own, so that no token straddles the border of loss and no loss.
-    Special tokens that the tokenizer puts first by itself come first.
-
-    Raises:
-        InvalidInputError: a sequence without any token that carries loss, or one longer than
-            ``longest``.
-    """
-    turns = [(turn,) for turn in example.turns] if apart else [example.turns]
-    found = []
-    for turn in turns:
+    encoded = []
+    for turns in sequences:
         ids, labels = list(encoder.prefix), [IGNORED] * len(encoder.prefix)
-        for part in (part for parts in turn for part in parts):
+        for part in (part for turn in turns for part in turn):
+            # Each part on its own, so that no token lies across the border of loss and no loss.
             new = encoder(part.text)
             ids += new
             labels += new if part.trained else [IGNORED] * len(new)
-        if longest is not None and len(ids) > longest:
-            start = "".join(part.text for parts in turn for part in parts)[:40]
+        if max_tokens is not None and len(ids) > max_tokens:
             raise InvalidInputError(
-                f"the example {start!r}... has {len(ids)} tokens and the model takes {longest}; "
-                "cut it"
+                f"examples must have {max_tokens} tokens or less for this model, got {len(ids)} in "
+                f"{turns[0][0].text[:40]!r}...; shorten it"
             )
-        found.append(Encoded(tuple(ids), tuple(labels)))
-    if all(label == IGNORED for each in found for label in each.labels[1:]):
-        start = example.turns[0][0].text[:40]
-        raise InvalidInputError(f"the example {start!r}... has no token with loss")
-    return found
+        encoded.append(Encoded(tuple(ids), tuple(labels)))
+    # The first label of a sequence is never predicted: no token comes before it.
+    if all(label == IGNORED for each in encoded for label in each.labels[1:]):
+        start = sequences[0][0][0].text[:40]
+        raise InvalidInputError(f"the example {start!r}... must have a token with loss, got none")
+    return encoded
 
 
 def _examples(
-    rows: Sequence[Mapping[str, Any]], file: Path, input: str, output: str, shape: Template | None
+    rows: Sequence[Mapping[str, Any]], file: Path, columns: tuple[str, str], shape: Template
 ) -> list[Example]:
-    shape = shape or Template()
+    named = [(row, f"{file}, row {number}") for number, row in enumerate(rows, 1)]
     first = rows[0]
     if "messages" in first:
-        return [_chat(row, f"{file}, row {n}") for n, row in enumerate(rows, 1)]
-    if "text" in first and input not in first:
-        texts = [_column(row, "text", f"{file}, row {n}") for n, row in enumerate(rows, 1)]
+        return [_chat(row, where) for row, where in named]
+    if "text" in first and columns[0] not in first:
+        texts = [_column(row, "text", where) for row, where in named]
         return [Example(((Part(text, True),),)) for text in texts]
-    if "session" not in first:
-        return [
-            Example((_pair_of(row, input, output, shape, f"{file}, row {n}"),))
-            for n, row in enumerate(rows, 1)
-        ]
     sessions: dict[str, list[Turn]] = {}
-    for n, row in enumerate(rows, 1):
-        name = _column(row, "session", f"{file}, row {n}")
-        turn = _pair_of(row, input, output, shape, f"{file}, row {n}")
-        sessions.setdefault(name, []).append(turn)
+    for number, (row, where) in enumerate(named):
+        # Without a session a row is a session of its own.
+        name = _column(row, "session", where) if "session" in first else str(number)
+        input, output = (_column(row, column, where) for column in columns)
+        sessions.setdefault(name, []).append(_pair(input, output, shape))
     return [Example(tuple(turns)) for turns in sessions.values()]
 
 
-def _pair_of(row: Mapping[str, Any], input: str, output: str, shape: Template, where: str) -> Turn:
-    return _pair(_column(row, input, where), _column(row, output, where), shape)
-
-
 def _pair(input: str, output: str, shape: Template) -> Turn:
+    # The query ends before the spaces that lead to the answer; they belong to its first token.
     question = shape.query(input)
     whole = shape.demonstration(input, output)
     return Part(question, False), Part(whole[len(question) :], True)
@@ -219,9 +222,9 @@ def _pair(input: str, output: str, shape: Template) -> Turn:
 def _column(row: Mapping[str, Any], name: str, where: str) -> str:
     if name not in row:
         raise InvalidInputError(
-            f"{where}: no {name!r}; found columns {', '.join(map(repr, row)) or 'none'}; pairs "
-            "(input and output), chats (messages) or texts (text) are expected; name the columns "
-            "of pairs with input= and output= (--input-column, --output-column)"
+            f"{where} must have a column {name!r}, got {', '.join(map(repr, row)) or 'none'}; give "
+            "pairs (input and output), chats (messages) or texts (text), and name the columns of "
+            "pairs with input_column and output_column (--input-column, --output-column)"
         )
     return cell(row[name], name, where)
 
@@ -234,8 +237,9 @@ def _chat(row: Mapping[str, Any], where: str) -> Example:
     parts: list[Part] = []
     for message in messages:
         if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-            raise InvalidInputError(f"{where}: a message needs 'role' and 'content'")
+            raise InvalidInputError(f"{where}: a message must have 'role' and 'content'")
         role, content = cell(message["role"], "role", where), str(message["content"] or "").strip()
+        # Everything up to a message of the assistant leads to it, without loss.
         if role != "assistant":
             parts.append(Part(f"{role}: {content}\n", False))
             continue
@@ -243,9 +247,5 @@ def _chat(row: Mapping[str, Any], where: str) -> Example:
         turns.append(tuple(parts))
         parts = []
     if not turns:
-        raise InvalidInputError(f"{where}: no message of the assistant, so nothing to learn from")
+        raise InvalidInputError(f"{where} must have a message of the assistant to learn from")
     return Example(tuple(turns))
-
-
-def _all_trained(turn: Turn) -> Turn:
-    return tuple(Part(part.text, True) for part in turn)

@@ -5,9 +5,9 @@ Cost: one pass over the adapter's file.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,69 +17,116 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ed_interp.adapters.training.groups import group_of
+from ed_interp.adapters.training.rows import Group, Taus, pairs_table
 from ed_interp.errors import ModelLoadError
+from ed_interp.results import Result
+from ed_interp.tables import Table
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
-def describe(folder: str | Path) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class AdapterDescription(Result):
+    """Configuration, parameters, time constants and norms of an adapter."""
+
+    KIND = "adapter"
+
+    folder: str
+    method: str
+    base_model: str | None
+    fingerprint: str
+    """SHA-256 of the file of weights."""
+    parameters: int
+    dtype: str
+    groups: dict[str, Group]
+    layers: dict[str, float]
+    """Euclidean norm of every tensor."""
+    taus: Taus | None
+    """Time constants; None without feedback nodes."""
+    config: dict[str, Any]
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def title(self) -> str:
+        return f"{self.method} adapter of {self.base_model or 'an unnamed base model'}"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "folder": self.folder,
+            "fingerprint": self.fingerprint,
+            "parameters": f"{self.parameters:,} ({self.dtype}) in {len(self.layers)} tensors",
+        }
+
+    def tables(self) -> list[Table]:
+        groups = {
+            name: f"{group.parameters:,} parameters, norm {group.norm:.4g}"
+            for name, group in self.groups.items()
+        }
+        if self.taus is not None:
+            taus = self.taus
+            spread = f"{taus.least:.4g}, {taus.median:.4g}, {taus.greatest:.4g}"
+            groups["time constants"] = f"{taus.count}: least, median, greatest {spread} tokens"
+        config = {name: json.dumps(value) for name, value in self.config.items()}
+        return [
+            pairs_table("adapter", "", self.facts()),
+            pairs_table("groups", "Weights", groups),
+            pairs_table("config", "Configuration", config),
+        ]
+
+
+def describe(folder: str | Path) -> AdapterDescription:
     """Method, base model, parameters and norms by group, time constants, fingerprint.
 
-    Returns:
-        Plain data. ``groups`` has the number and the Euclidean norm of the parameters of each
-        group, ``layers`` the norm of every tensor, ``taus`` the time constants in tokens (None
-        without any), ``fingerprint`` the SHA-256 of the weights' file.
-
     Raises:
-        ModelLoadError: no adapter there, or a file that is damaged.
+        ModelLoadError: the folder holds no adapter, or a file is damaged.
     """
     path = Path(folder)
     config, weights = read_config(path), _weights(path)
     members: dict[str, list[Tensor]] = {}
     for name, tensor in weights.items():
         members.setdefault(group_of(name), []).append(tensor)
-    return {
-        "folder": str(path),
-        "method": str(config.get("peft_type", "?")).lower().replace("_", "-"),
-        "base_model": config.get("base_model_name_or_path"),
-        "fingerprint": hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest(),
-        "parameters": sum(tensor.numel() for tensor in weights.values()),
-        "dtype": ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in weights.values()})),
-        "groups": {
-            name: {"parameters": sum(t.numel() for t in tensors), "norm": _norm(tensors)}
+    return AdapterDescription(
+        folder=str(path),
+        method=str(config.get("peft_type", "?")).lower().replace("_", "-"),
+        base_model=config.get("base_model_name_or_path"),
+        fingerprint=hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest(),
+        parameters=sum(tensor.numel() for tensor in weights.values()),
+        dtype=", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in weights.values()})),
+        groups={
+            name: Group(sum(tensor.numel() for tensor in tensors), _norm(tensors))
             for name, tensors in sorted(members.items())
         },
-        "layers": {name: _norm([tensor]) for name, tensor in sorted(weights.items())},
-        "taus": _taus(config, weights),
-        "config": {name: value for name, value in config.items() if value not in (None, {}, [])},
-    }
+        layers={name: _norm([tensor]) for name, tensor in sorted(weights.items())},
+        taus=_taus(weights),
+        config={name: value for name, value in config.items() if value not in (None, {}, [])},
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The adapter's configuration as plain data.
 
     Raises:
-        ModelLoadError: it is not there or no JSON object.
+        ModelLoadError: it does not exist or is not a JSON object.
     """
+    file = folder / CONFIG
     try:
-        found = json.loads((folder / CONFIG).read_text("utf-8"))
+        config = json.loads(file.read_text("utf-8"))
     except OSError:
         raise ModelLoadError(
-            f"{folder} has no {CONFIG}; a folder of a PEFT adapter is expected"
+            f"{folder} must be the folder of a PEFT adapter, got one without {CONFIG}"
         ) from None
     except ValueError as error:
-        raise ModelLoadError(f"{folder / CONFIG} is damaged: {error}") from error
-    if not isinstance(found, dict):
-        raise ModelLoadError(f"{folder / CONFIG} is damaged: an object is expected")
-    return found
+        raise ModelLoadError(f"{file} is damaged: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelLoadError(f"{file} must hold a JSON object, got {type(config).__name__}")
+    return config
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
     file = folder / WEIGHTS
     if not file.is_file():
         raise ModelLoadError(
-            f"{folder} has no {WEIGHTS}; only safetensors are read: save the adapter again with "
-            "save_pretrained"
+            f"{folder} must hold {WEIGHTS}, as only safetensors are read; save the adapter again "
+            "with save_pretrained"
         )
     try:
         return load_file(file)
@@ -88,24 +135,20 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _norm(tensors: list[Tensor]) -> float:
+    # In float64: a sum of millions of squares in half precision would overflow.
     return float(sum(float(tensor.double().square().sum()) for tensor in tensors) ** 0.5)
 
 
-def _taus(config: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Any] | None:
-    found = dict(_named_taus(weights))
-    if not found:
+def _taus(weights: dict[str, Tensor]) -> Taus | None:
+    # They are stored as logarithms.
+    named = {name: t.double().exp() for name, t in weights.items() if group_of(name) == "taus"}
+    if not named:
         return None
-    values = torch.cat([value.reshape(-1) for value in found.values()])
-    return {
-        "count": values.numel(),
-        "least": float(values.min()),
-        "median": float(values.median()),
-        "greatest": float(values.max()),
-        "by_layer": {name: value.tolist() for name, value in found.items()},
-    }
-
-
-def _named_taus(weights: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in weights.items():
-        if group_of(name) == "taus":
-            yield name, tensor.double().exp()
+    values = torch.cat([value.reshape(-1) for value in named.values()])
+    return Taus(
+        values.numel(),
+        float(values.min()),
+        float(values.median()),
+        float(values.max()),
+        {name: tuple(value.reshape(-1).tolist()) for name, value in named.items()},
+    )

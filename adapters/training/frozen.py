@@ -56,8 +56,8 @@ class FrozenWeights:
         if changed:
             raise FrozenWeightsError(
                 f"{len(changed)} of {len(self.hashes)} frozen tensors changed during training, "
-                f"first {changed[0]}; the adapter was not saved: leave the base model alone while "
-                "it trains (optimizer, callbacks, hooks)"
+                f"first {changed[0]}; the adapter was not saved: keep optimizers, callbacks and "
+                "hooks from changing the base model"
             )
 
 
@@ -65,7 +65,7 @@ def check_only_adapter_trains(model: Any) -> None:
     """Raise unless exactly the weights that a checkpoint would hold train.
 
     Raises:
-        FrozenWeightsError: a weight of the base model has a gradient, or nothing has.
+        FrozenWeightsError: a weight of the base model trains, or nothing does.
     """
     from peft import get_peft_model_state_dict
 
@@ -73,7 +73,7 @@ def check_only_adapter_trains(model: Any) -> None:
     if not trained:
         raise FrozenWeightsError("nothing would train: no parameter of the adapter has a gradient")
     # Saved names lack the adapter's name, which is a part of the parameter's.
-    # Embeddings count where the adapter names them; "auto" would ask the hub about them.
+    # Embeddings count only if the adapter names them; "auto" would look them up on the hub.
     saved = set(get_peft_model_state_dict(model, save_embedding_layers=False))
     active = set(model.active_adapters)
     loose = sorted(name for name in trained if _saved_name(name, active) not in saved)
@@ -97,6 +97,7 @@ def _frozen(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _hash(tensor: Tensor) -> str:
+    # As bytes: NumPy has no bfloat16, and -0.0 and NaNs must count as what they are.
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
     digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")

@@ -18,9 +18,9 @@ _LOW_RANK = ("A", "B")
 def group_of(name: str) -> Group:
     """The group of a trained parameter, by its name.
 
-    Bias injection names its weights ``bias_injection_A`` and ``_B`` (the low-rank update), one with
-    ``tau`` (the time constants) and others (the nodes and the bias). Any other method's weights
-    are one group, ``lora``.
+    Bias injection has ``bias_injection_A`` and ``_B`` (the low-rank update), a name with ``tau``
+    (the time constants) and others (the nodes and the bias). Any other method's weights are one
+    group, ``lora``.
     """
     part = next((part for part in name.split(".") if part.startswith(_PREFIX)), None)
     if part is None:
@@ -38,6 +38,8 @@ def parameter_groups(
 
     Weight decay is for matrices only: pulling a bias or a time constant to 0 has no meaning.
     """
+    # An AdamW step is about one learning rate long whatever the gradient: weights of about 0.1 and
+    # logarithms of time constants of about 3 need different ones.
     rates = {"lora": options.lr_lora, "nodes": options.lr_nodes, "taus": options.lr_tau}
     members: dict[tuple[Group, bool], list[Tensor]] = {}
     for name, parameter in named:

@@ -1,124 +1,128 @@
-"""The adapters that can be trained by name, and their PEFT configurations."""
+"""The adapters that can be trained by name, and their PEFT configurations.
+
+A further method is one call, in any module that is imported first or that the entry-point group
+``ed_interp.adapter_methods`` names::
+
+    register("rslora", "peft:LoraConfig", {**RANK, "dropout": "lora_dropout"}, use_rslora=True)
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
+from ed_interp.adapters.training.options import AdapterOptions
 from ed_interp.errors import InvalidInputError, unknown
 
-METHODS = ("bias-injection", "lora", "dora", "vera", "ia3", "loha", "lokr")
-"""Bias injection of ed-interp, and tuners that come with PEFT."""
+PLACES = {"targets": "target_modules", "layers": "layers_to_transform"}
+RANK = {"r": "r", "alpha": "lora_alpha", **PLACES}
 
-IMPORTS = {"bias-injection": "ed_interp.adapters.bias_injection"}
-"""What must be imported before PEFT can load a checkpoint of a method; nothing for PEFT's own."""
-
-_NODES = ("nodes", "tau", "fixed_tau", "feedback", "bias", "neutral")
+IMPORTS: dict[str, str] = {}
+"""What must be imported before PEFT can load a checkpoint, by method; nothing for PEFT's own."""
 
 
 @dataclasses.dataclass(frozen=True)
-class AdapterOptions:
-    """What the adapter is; None leaves a choice to the method."""
-
-    r: int = 8
-    """Rank of the low-rank update."""
-    alpha: float | None = None
-    """Its scale is alpha / r; default twice the rank."""
-    dropout: float = 0.0
-    """On the input of the low-rank update, in training."""
-    targets: tuple[str, ...] | None = None
-    """Names of the layers to adapt; default the method's own choice for the architecture."""
-    layers: tuple[int, ...] | None = None
-    """Blocks to adapt; default all."""
-    nodes: int | None = None
-    """Feedback nodes of every layer (bias injection only, as all that follow)."""
-    tau: float | None = None
-    """Initial time constant in tokens."""
-    fixed_tau: bool = False
-    """The time constants do not train."""
-    feedback: str | None = None
-    """What the nodes read: ``input`` or ``output`` of the layer, or ``none``."""
-    bias: bool | None = None
-    """Whether a bias of the adapter's own trains."""
-    neutral: bool = False
-    """Keep the neutral relation of the paper in training."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for records."""
-        return dataclasses.asdict(self)
+class _Method:
+    config: str
+    takes: Mapping[str, str]
+    min_rank: int
+    fixed: Mapping[str, Any]
 
 
-def make_config(method: str, options: AdapterOptions) -> Any:
+_METHODS: dict[str, _Method] = {}
+
+
+def register(
+    name: str, config: str, takes: Mapping[str, str], *, min_rank: int = 1, **fixed: Any
+) -> None:
+    """Add a method.
+
+    Args:
+        name: as ``method=`` and ``--method`` take it.
+        config: its PEFT configuration, as ``module:class``. A module other than ``peft`` is what
+            must be imported before PEFT can load a checkpoint of the method.
+        takes: fields of :class:`AdapterOptions` that the configuration has, and their names there,
+            with ``!`` where it says the opposite; any other option that is set is refused.
+        min_rank: smallest ``r``.
+        **fixed: further settings of the configuration.
+    """
+    _METHODS[name] = _Method(config, takes, min_rank, fixed)
+    module = config.partition(":")[0]
+    if module != "peft":
+        IMPORTS[name] = module
+
+
+def available_methods() -> tuple[str, ...]:
+    """Names of all methods, those of other packages too."""
+    _load_entry_points()
+    return tuple(_METHODS)
+
+
+def make_config(name: str, options: AdapterOptions) -> Any:
     """The PEFT configuration of a method.
 
     Raises:
-        UnknownNameError: no such method; the nearest are listed.
-        InvalidInputError: an option that the method has not, or a value that it refuses.
+        UnknownNameError: no method has the name; the nearest are listed.
+        InvalidInputError: an option that the method does not take, or a value that it refuses.
     """
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
-    if method != "bias-injection":
-        defaults = AdapterOptions()
-        given = [name for name in _NODES if getattr(options, name) != getattr(defaults, name)]
-        if given:
-            raise InvalidInputError(
-                f"{', '.join(given)}: only method 'bias-injection' has nodes, found {method!r}"
-            )
-    least = 0 if method == "bias-injection" else 1
-    if options.r < least:
+    if name not in available_methods():
+        raise unknown("method", name, available_methods())
+    method = _METHODS[name]
+    # An option without effect is most often a mistake about what is being trained.
+    if surplus := [option for option in options.changed() if option not in method.takes]:
         raise InvalidInputError(
-            f"r={options.r}: a rank of at least {least} is expected for {method}"
+            f"method {name!r} must be given {', '.join(method.takes)} only, got "
+            f"{', '.join(surplus)}; drop them, or use method 'bias-injection'"
         )
-    if not 0 <= options.dropout < 1:
-        raise InvalidInputError(f"dropout={options.dropout}: at least 0 and below 1 is expected")
+    if options.r < method.min_rank:
+        raise InvalidInputError(
+            f"r must be {method.min_rank} or greater for method {name!r}, got {options.r}"
+        )
+    values = options.to_dict()
+    if values["alpha"] is None:
+        values["alpha"] = 2 * options.r
+    given: dict[str, Any] = {"task_type": "CAUSAL_LM", **method.fixed}
+    for own, field in method.takes.items():
+        # None leaves a choice to the configuration's own default.
+        if values[own] is not None:
+            given[field.removeprefix("!")] = (not values[own]) if "!" in field else values[own]
+    module, _, kind = method.config.partition(":")
     try:
-        return _config(method, options)
+        return getattr(import_module(module), kind)(**given)
     except (TypeError, ValueError) as error:
         if isinstance(error, InvalidInputError):
             raise
-        raise InvalidInputError(f"{method}: {' '.join(str(error).split())}") from error
+        raise InvalidInputError(f"{name}: {' '.join(str(error).split())}") from error
 
 
-def _config(method: str, options: AdapterOptions) -> Any:
-    import peft
-
-    # PEFT declares whole numbers and divides: fractions are as good.
-    alpha: Any = 2 * options.r if options.alpha is None else options.alpha
-    shared: dict[str, Any] = {"task_type": "CAUSAL_LM", "target_modules": _list(options.targets)}
-    if options.layers is not None:
-        shared["layers_to_transform"] = list(options.layers)
-    if method == "bias-injection":
-        from ed_interp.adapters.bias_injection import BiasInjectionConfig
-
-        own: dict[str, Any] = {
-            "n_nodes": options.nodes,
-            "tau": options.tau,
-            "feedback": options.feedback,
-        }
-        own |= {"use_bias": options.bias, "neutral": options.neutral or None}
-        own |= {"learn_tau": False if options.fixed_tau else None}
-        own |= {"dropout": options.dropout or None}
-        given = {name: value for name, value in own.items() if value is not None}
-        return BiasInjectionConfig(r=options.r, lora_alpha=alpha, **given, **shared)
-    if method in ("lora", "dora"):
-        return peft.LoraConfig(
-            r=options.r,
-            lora_alpha=alpha,
-            lora_dropout=options.dropout,
-            use_dora=method == "dora",
-            **shared,
-        )
-    if method == "vera":
-        return peft.VeraConfig(r=options.r, vera_dropout=options.dropout, **shared)
-    if method == "loha":
-        return peft.LoHaConfig(r=options.r, alpha=alpha, rank_dropout=options.dropout, **shared)
-    if method == "lokr":
-        return peft.LoKrConfig(r=options.r, alpha=alpha, rank_dropout=options.dropout, **shared)
-    if options.layers is not None:
-        raise InvalidInputError("ia3 adapts all blocks; drop layers=, or name them in targets=")
-    return peft.IA3Config(**shared)
+@functools.cache
+def _load_entry_points() -> None:
+    for point in entry_points(group="ed_interp.adapter_methods"):
+        point.load()
 
 
-def _list(names: Sequence[str] | None) -> list[str] | None:
-    return None if names is None else list(names)
+register(
+    "bias-injection",
+    "ed_interp.adapters.bias_injection:BiasInjectionConfig",
+    {
+        **RANK,
+        "dropout": "dropout",
+        "nodes": "n_nodes",
+        "tau": "tau",
+        "fixed_tau": "!learn_tau",
+        "feedback": "feedback",
+        "bias": "use_bias",
+        "neutral": "neutral",
+    },
+    min_rank=0,
+)
+register("lora", "peft:LoraConfig", {**RANK, "dropout": "lora_dropout"})
+register("dora", "peft:LoraConfig", {**RANK, "dropout": "lora_dropout"}, use_dora=True)
+register("vera", "peft:VeraConfig", {"r": "r", "dropout": "vera_dropout", **PLACES})
+register("ia3", "peft:IA3Config", {"targets": "target_modules"})
+for _name, _config in (("loha", "peft:LoHaConfig"), ("lokr", "peft:LoKrConfig")):
+    register(_name, _config, {"r": "r", "alpha": "alpha", "dropout": "rank_dropout", **PLACES})

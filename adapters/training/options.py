@@ -1,95 +1,198 @@
-"""What a training run is asked for: plain values, checked before anything is loaded."""
+"""Settings of a training run, shared by :func:`train`, ``adapter train`` and the record.
+
+Nothing heavy is imported here, so that ``--help`` stays fast.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
+from pathlib import Path
 from typing import Any, Literal
 
-from ed_interp.errors import InvalidInputError, unknown
+from ed_interp.models.options import ModelOptions
+from ed_interp.options import MODEL, RUNNING, OptionError, Options, Seeded, option
 
-Precision = Literal["float32", "bfloat16"]
-Checkpointing = Literal["off", "reentrant", "non-reentrant"]
+EXAMPLES = "Examples"
+
+_examples = functools.partial(option, panel=EXAMPLES)
+_adapter = functools.partial(option, panel="Adapter")
+_steps = functools.partial(option, panel="Optimisation")
+_running = functools.partial(option, panel=RUNNING)
+_card = functools.partial(option, panel="Model card")
+
+# transformers seeds NumPy's old generator too, which takes no greater number.
+_LARGEST_SEED = 2**32 - 1
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingOptions:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExampleOptions(Options):
+    """A file of examples."""
+
+    data: Path | None = option(
+        None, help="File: .jsonl, .json, .csv, .parquet or .txt.", panel=EXAMPLES, shown="required"
+    )
+    input_column: str = _examples("input", help="Column of inputs.")
+    output_column: str = _examples("output", help="Column of outputs.")
+    template: str | None = _examples(
+        None,
+        help=r"Text of a pair, with {input} and {output}; \n is a line break.",
+        shown=r"'{input} -> {output}\n'",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodOptions(Options):
+    """The kind of adapter."""
+
+    method: str = _adapter(
+        "bias-injection", help="Method: bias-injection, lora, dora, vera, ia3, loha or lokr."
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdapterOptions(Options):
+    """What the adapter is; None leaves a choice to the method."""
+
+    r: int = _adapter(8, help="Rank of the low-rank update.", min=0)
+    alpha: float | None = _adapter(
+        None, help="The low-rank update is scaled by alpha / r.", shown="2 r"
+    )
+    dropout: float = _adapter(
+        0.0, help="Dropout on the input of the low-rank update, while training.", min=0, below=1
+    )
+    targets: tuple[str, ...] | None = _adapter(
+        None, help="Layers to adapt by name, such as c_attn,c_proj.", shown="by architecture"
+    )
+    layers: tuple[int, ...] | None = _adapter(
+        None, help="Blocks to adapt, such as 0-3 or 2,5.", shown="all", min=0
+    )
+    nodes: int | None = _adapter(
+        None, help="Feedback nodes per adapted layer.", shown="by method", min=0
+    )
+    tau: float | None = _adapter(
+        None, help="Initial time constant of the nodes, in tokens.", shown="by method", above=0
+    )
+    fixed_tau: bool = _adapter(False, help="Keep the time constants at their initial values.")
+    feedback: Literal["input", "output", "none"] | None = _adapter(
+        None, help="What the nodes read of their layer.", shown="by method"
+    )
+    bias: bool | None = _adapter(
+        None, help="Train a bias in every adapted layer.", shown="by method"
+    )
+    neutral: bool = _adapter(False, help="Keep the bias at minus the sum of the node weights.")
+
+    def changed(self) -> list[str]:
+        """Names of the adapter's settings that are not at their default."""
+        fields = dataclasses.fields(AdapterOptions)  # not those of a subclass
+        return [field.name for field in fields if getattr(self, field.name) != field.default]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingOptions(Seeded):
     """How to train. Equal options, data, model and seed give equal weights on the same machine."""
 
-    epochs: float = 3.0
-    """Passes over the training examples, unless ``max_steps`` is given."""
-    max_steps: int | None = None
-    """Optimizer steps."""
-    batch_size: int = 8
-    """Examples a step, on each process."""
-    accumulate: int = 1
-    """Batches of which the gradients are summed for one step."""
-    lr_lora: float = 1e-3
-    """Peak learning rate of the low-rank matrices (and of any other method's weights)."""
-    lr_nodes: float = 1e-3
-    """Of the nodes: what they read, what they write, and the bias."""
-    lr_tau: float = 1e-2
-    """Of the time constants."""
-    weight_decay: float = 0.0
-    """Of matrices; biases and time constants never decay."""
-    warmup: float = 0.05
-    """Share of the steps over which the learning rates rise."""
-    schedule: Literal["linear", "cosine", "constant"] = "cosine"
-    clip: float = 1.0
-    """Largest norm of the gradient."""
-    eval_share: float = 0.1
-    """Of the examples, held out; 0 holds none out."""
-    eval_steps: int | None = None
-    """Steps between two evaluations; None is about ten times a run."""
-    patience: int | None = None
-    """Evaluations without improvement before training stops; None never stops early."""
-    save_steps: int | None = None
-    """Steps between two checkpoints to resume from; with an evaluation they coincide with it."""
-    answers_only: bool = True
-    """Loss on answers only."""
-    carry: bool = False
-    """Turns are separate calls between which the nodes' state is carried; else one sequence."""
-    carry_tau: float = 8.0
-    """Time constant of forgetting between the turns, in turns; that of an ``Experience``."""
-    precision: Precision = "float32"
-    """``bfloat16`` runs the forward pass in mixed precision."""
-    checkpointing: Checkpointing = "off"
-    """Gradient checkpointing: less memory, more time."""
-    seed: int = 0
-    """Of the adapter's weights, the split, the order of the examples and dropout."""
+    epochs: float = _steps(3.0, help="Passes over the training examples.", above=0)
+    max_steps: int | None = _steps(
+        None, help="Optimizer steps, in place of --epochs.", min=1, shown="by epochs"
+    )
+    batch_size: int = _running(8, help="Examples per step (per batch, with --accumulate).", min=1)
+    accumulate: int = _steps(1, help="Batches whose gradients are summed for one step.", min=1)
+    lr_lora: float = _steps(
+        1e-3, help="Learning rate of low-rank matrices and of other methods.", min=0
+    )
+    lr_nodes: float = _steps(1e-3, help="Learning rate of feedback nodes and bias.", min=0)
+    lr_tau: float = _steps(1e-2, help="Learning rate of the time constants.", min=0)
+    weight_decay: float = _steps(
+        0.0, help="Weight decay of matrices; biases and time constants have none.", min=0
+    )
+    warmup: float = _steps(
+        0.05, help="Share of the steps over which learning rates rise.", min=0, below=1
+    )
+    schedule: Literal["linear", "cosine", "constant"] = _steps(
+        "cosine", help="Course of the learning rates after warm-up."
+    )
+    clip: float = _steps(1.0, help="Largest norm of the gradient.", above=0)
+    eval_share: float = _steps(
+        0.1, help="Share of the examples held out; 0 holds out none.", min=0, below=1
+    )
+    eval_steps: int | None = _steps(
+        None, help="Steps between evaluations.", min=1, shown="a tenth of the run"
+    )
+    patience: int | None = _steps(
+        None, help="Stop after this many evaluations without improvement.", min=1, shown="never"
+    )
+    save_steps: int | None = _steps(
+        None,
+        help="Steps between checkpoints to resume from, where nothing is held out.",
+        min=1,
+        shown="as --eval-steps",
+    )
+    all_tokens: bool = _examples(False, help="Put loss on every token, not only on answers.")
+    carry: bool = _steps(False, help="Run turns as separate calls that carry the nodes' states.")
+    carry_tau: float = _steps(
+        8.0, help="Time constant of forgetting between turns, in turns.", above=0
+    )
+    precision: Literal["float32", "bfloat16"] = _running(
+        "float32", help="Precision of the forward pass; bfloat16 is mixed."
+    )
+    checkpointing: Literal["off", "reentrant", "non-reentrant"] = _running(
+        "off", help="Gradient checkpointing: less memory, more time."
+    )
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "accumulate", "clip", "carry_tau")
-        rates = ("lr_lora", "lr_nodes", "lr_tau", "weight_decay")
-        counts = ("max_steps", "eval_steps", "patience", "save_steps")
-        for name in positive:
-            self._refuse(name, getattr(self, name) > 0, "above 0")
-        for name in rates:
-            self._refuse(name, getattr(self, name) >= 0, "at least 0")
-        for name in counts:
-            value = getattr(self, name)
-            self._refuse(name, value is None or value >= 1, "at least 1")
-        self._refuse("warmup", 0 <= self.warmup < 1, "at least 0 and below 1")
-        self._refuse("eval_share", 0 <= self.eval_share < 1, "at least 0 and below 1")
-        self._refuse("seed", 0 <= self.seed < 2**32, "from 0 up to 2**32 - 1")
-        for name, known in (
-            ("schedule", ("linear", "cosine", "constant")),
-            ("precision", ("float32", "bfloat16")),
-            ("checkpointing", ("off", "reentrant", "non-reentrant")),
-        ):
-            if getattr(self, name) not in known:
-                raise unknown(name, str(getattr(self, name)), known)
+        super().__post_init__()
+        if self.seed > _LARGEST_SEED:
+            raise OptionError("seed", f"must be {_LARGEST_SEED} or less, got {self.seed}")
         if self.patience is not None and self.eval_share == 0:
-            raise InvalidInputError(
-                f"patience={self.patience} needs held-out examples; pass eval_share above 0"
+            raise OptionError(
+                "patience", "must come with held-out examples, got eval_share 0; give a share"
             )
 
-    def _refuse(self, name: str, fits: bool, expected: str) -> None:
-        value = getattr(self, name)
-        finite = value is None or math.isfinite(value)
-        if not (fits and finite):
-            raise InvalidInputError(f"{name}={value}: a finite number {expected} is expected")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for records."""
-        return dataclasses.asdict(self)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CardFields(Options):
+    """What only the person who trains can say; the card prints None as not stated."""
+
+    licence: str | None = _card(None, help="Licence of the adapter, such as mit.")
+    data_licence: str | None = _card(None, help="Licence of the data.")
+    base_licence: str | None = _card(None, help="Licence of the base model.")
+    description: str | None = _card(None, help="What the adapter is for.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions(
+    CardFields, TrainingOptions, AdapterOptions, MethodOptions, ExampleOptions, ModelOptions
+):
+    """All that :func:`~ed_interp.adapters.training.train` takes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data is None:
+            raise OptionError("data", "must be a file of examples, got nothing")
+
+    def part(self, kind: type[Options]) -> dict[str, Any]:
+        """The settings of one of the classes above, as plain data."""
+        whole = self.to_dict()
+        return {field.name: whole[field.name] for field in dataclasses.fields(kind)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FolderOptions(Options):
+    """An adapter that has been trained."""
+
+    folder: Path = option(help="Folder of an adapter.", argument=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MergeOptions(ModelOptions, FolderOptions):
+    """An adapter, and the base model to load it on."""
+
+    model: str = option("", help="Base model.", panel=MODEL, shown="the adapter's")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions(MergeOptions):
+    """All that ``adapter export`` takes."""
+
+    drop_feedback: bool = _adapter(False, help="Leave out feedback nodes that are not zero.")

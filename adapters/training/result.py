@@ -1,135 +1,144 @@
-"""What a training run gives: a folder with the adapter, and how training went."""
+"""What a training run returns: the record of how it went, in the folder with the adapter."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
-from ed_interp.errors import RunFolderError
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
-
-FORMAT = "ed-interp/adapter-training"
-RECORD = "training.json"
+from ed_interp.adapters.training.card import model_card
+from ed_interp.adapters.training.charts import losses
+from ed_interp.adapters.training.rows import LossRow, by_step, pairs_table
+from ed_interp.charts.spec import Chart
+from ed_interp.records.environment import environment
+from ed_interp.records.files import write_json, write_text
+from ed_interp.results import Result
+from ed_interp.tables import Table
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainedAdapter:
-    """An adapter in a folder, with the record of its training."""
+class TrainedAdapter(Result):
+    """The record of a training, and the folder that holds it beside the adapter.
 
-    folder: Path
-    """Holds the adapter as PEFT saves it, :data:`RECORD` and the model card."""
-    record: dict[str, Any]
-    """Plain data: method, settings, data, counts, losses, fingerprints, versions."""
+    The folder is a checkpoint as PEFT saves it, to be published as it is: the model card is its
+    page, and there is no other.
+    """
 
-    @property
-    def method(self) -> str:
-        """The method by name."""
-        return str(self.record["method"])
+    KIND = "adapter-training"
+    FILE = "training.json"
+    # Beside the JSON and not in it: a folder may be moved, and its path is nobody else's business.
+    SIDE: ClassVar[tuple[str, ...]] = ("folder",)
 
-    @property
-    def steps(self) -> int:
-        """Optimizer steps taken."""
-        return int(self.record["steps"])
+    name: str
+    model: dict[str, Any]
+    """The base model: name, fingerprint, sizes."""
+    method: str
+    adapter: dict[str, Any]
+    """The PEFT configuration, as it was resolved against the architecture."""
+    training: dict[str, Any]
+    """The settings of training."""
+    data: dict[str, Any]
+    """Name, SHA-256 and counts of the examples."""
+    card: dict[str, Any]
+    """Licences and description."""
+    steps: int
+    """Optimizer steps taken."""
+    stopped: str
+    """``completed`` or ``stopped early``."""
+    loss: float
+    """Last training loss, in nats per token."""
+    eval_loss: float | None
+    """Least loss on the held-out examples, that of the saved weights; None without any."""
+    history: tuple[LossRow, ...]
+    parameters: dict[str, int]
+    """``trained`` and ``all``."""
+    base_sha256: str
+    """Hash of everything frozen, equal before and after."""
+    adapter_sha256: str
+    """Hash of ``adapter_model.safetensors``."""
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    folder: Path | None = dataclasses.field(default=None, compare=False)
+    """Where it was read from."""
 
-    @property
-    def eval_loss(self) -> float | None:
-        """Loss in nats a token on the held-out examples; None if nothing was held out."""
-        value = self.record["eval_loss"]
-        return None if value is None else float(value)
+    def title(self) -> str:
+        return f"{self.method} on {self.model.get('name', '?')}"
 
-    def to_frame(self) -> pd.DataFrame:
-        """A row per logged step: ``step``, ``loss``, ``eval_loss`` (NaN where not measured)."""
-        import pandas as pd
-
-        rows = [
-            {name: row.get(name) for name in ("step", "epoch", "loss", "eval_loss", "grad_norm")}
-            for row in self.record["history"]
-        ]
-        columns = ["step", "epoch", "loss", "eval_loss", "grad_norm"]
-        frame = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns, "float64"))
-        return frame.groupby("step", as_index=False).first()
-
-    def plot(self) -> go.Figure:
-        """Training and held-out loss over steps, as a Plotly figure."""
-        import plotly.graph_objects as go
-
-        from ed_interp.figures.style import FONT, THEMES
-
-        colours, frame, figure = THEMES["light"], self.to_frame(), go.Figure()
-        for column, name, colour in (
-            ("loss", "training", colours.muted),
-            ("eval_loss", "held out", colours.accuracy),
-        ):
-            shown = frame.dropna(subset=[column])
-            figure.add_scatter(x=shown["step"], y=shown[column], name=name, line={"color": colour})
-        figure.update_layout(
-            title=f"{self.method} on {self.record['model']['name']}",
-            font={"family": FONT, "color": colours.text},
-            plot_bgcolor=colours.background,
+    def headline(self) -> str:
+        held = [row.eval_loss for row in self.history if row.eval_loss is not None]
+        took = f"{self.steps} step{'s' if self.steps != 1 else ''} ({self.stopped})"
+        if self.eval_loss is None or not held:
+            return f"The training loss is {self.loss:.4f} nats per token after {took}."
+        return (
+            f"The held-out loss is {self.eval_loss:.4f} nats per token, {held[0]:.4f} at the first "
+            f"evaluation, after {took}."
         )
-        figure.update_xaxes(title_text="step", gridcolor=colours.grid)
-        figure.update_yaxes(title_text="loss (nats a token)", gridcolor=colours.grid)
-        return figure
 
-    def save(self, folder: str | Path) -> Path:
-        """Copy the adapter and its record to ``folder``, which must not exist.
+    def cautions(self) -> str:
+        if self.eval_loss is None:
+            return "No examples were held out: nothing shows whether the adapter generalises."
+        return ""
 
-        Raises:
-            RunFolderError: it exists or cannot be written.
-        """
-        target = Path(folder)
-        if target.exists():
-            raise RunFolderError(f"{target} exists; pass another folder")
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            shutil.copytree(self.folder, partial)
-            partial.rename(target)
-        except OSError as error:
-            raise RunFolderError(f"cannot write {target} ({error.strerror})") from error
-        return target
+    def facts(self) -> dict[str, str]:
+        return {
+            "method": self.method,
+            "base model": str(self.model.get("name", "?")),
+            "trained parameters": f"{self.parameters.get('trained', 0):,}",
+            "examples": str(self.data.get("name", "?")),
+            "base weights": "bit for bit as before",
+        }
+
+    def how(self) -> str:
+        return (
+            "Only the adapter trained; every weight of the base model had the same SHA-256 before "
+            "and after. With held-out examples, the weights of their least loss are kept."
+        )
+
+    def tables(self) -> list[Table]:
+        held = "-" if self.eval_loss is None else f"{self.eval_loss:.4f} nats per token"
+        summary = {
+            **self.facts(),
+            "steps": f"{self.steps}, {self.stopped}",
+            "training loss": f"{self.loss:.4f} nats per token",
+            "held-out loss": held,
+        }
+        columns = [field.name for field in dataclasses.fields(LossRow)]
+        cells = [[_cell(getattr(row, name)) for name in columns] for row in self.history]
+        heads = [name.replace("_", " ") for name in columns]
+        return [
+            pairs_table("training", "", summary),
+            Table(name="history", caption="Logged steps", heads=heads, rows=cells, folded=True,
+                  terminal=False),
+        ]  # fmt: skip
+
+    def charts(self) -> list[Chart]:
+        return losses(self.history, self.title())
+
+    def write(self, folder: Path) -> None:
+        """Write the record and the model card beside the adapter, or copy the whole folder."""
+        if self.folder is not None:
+            # The copy has a settings.json already, which says that it is a run of ours.
+            ignored = shutil.ignore_patterns("settings.json")
+            shutil.copytree(self.folder, folder, ignore=ignored, dirs_exist_ok=True)
+            return
+        ran_on = self.settings.get("environment") or environment()
+        record = {"format": f"ed-interp/{self.KIND}", "version": self.VERSION, **self.to_dict()}
+        write_json(folder / self.FILE, {**record, "environment": ran_on})
+        # PEFT has left a card of its own.
+        write_text(folder / "README.md", model_card(record, ran_on["versions"]))
 
     @classmethod
-    def load(cls, folder: str | Path) -> TrainedAdapter:
-        """Read the record of a folder that :func:`~ed_interp.adapters.training.train` made.
+    def upgrade(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
+        """Older files log losses and evaluations of a step in rows of their own."""
+        history = data.get("history")
+        if isinstance(history, list) and all(isinstance(r, dict) and "step" in r for r in history):
+            data = {**data, "history": by_step(history)}
+        return data
 
-        Raises:
-            RunFolderError: no such folder, or no readable record in it.
-        """
-        path = Path(folder)
-        try:
-            record = json.loads((path / RECORD).read_text("utf-8"))
-        except FileNotFoundError:
-            raise RunFolderError(
-                f"{path} has no {RECORD}; a folder that ed_interp trained is expected"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"{path / RECORD} cannot be read: {error}") from error
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise RunFolderError(f"{path / RECORD} is no record of {FORMAT}")
-        return cls(path, record)
+    @classmethod
+    def _from_file(cls, file: Path, data: Any) -> TrainedAdapter:
+        return dataclasses.replace(super()._from_file(file, data), folder=file.parent)
 
-    def _repr_html_(self) -> str:
-        import html
 
-        record = self.record
-        rows = {
-            "method": self.method,
-            "base model": record["model"]["name"],
-            "trained parameters": f"{record['parameters']['trained']:,}",
-            "steps": self.steps,
-            "loss": record["loss"],
-            "held-out loss": self.eval_loss,
-            "folder": self.folder,
-        }
-        cells = "".join(
-            f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>"
-            for name, value in rows.items()
-        )
-        return f"<table>{cells}</table>"
+def _cell(value: float | int | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -1,13 +1,15 @@
 """The Trainer of ``transformers`` with an adapter's learning rates and resumable without pickles.
 
-``AdapterTrainer(model=..., args=..., options=TrainingOptions())`` is a ``Trainer`` in everything
-else. What differs: parameter groups for low-rank matrices, nodes and time constants; checkpoints of
-safetensors and JSON, marked when whole; with ``options.carry`` the turns of an example are separate
-calls between which the state of the nodes is carried, and back-propagation goes through it.
+``AdapterTrainer(model=..., args=..., options=TrainingOptions())`` differs from a ``Trainer`` in
+three things: parameter groups for low-rank matrices, nodes and time constants; checkpoints of
+safetensors, marked when whole; with ``options.carry`` the turns of an example are separate calls
+between which the state of the nodes is carried, and back-propagation goes through it.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from ed_interp.adapters.training import checkpoints
 from ed_interp.adapters.training.carry import carried_states
+from ed_interp.adapters.training.checkpoints import (
+    load_optimizer,
+    load_random,
+    mark_complete,
+    save_optimizer,
+    save_random,
+)
 from ed_interp.adapters.training.data import IGNORED, Encoded
 from ed_interp.adapters.training.groups import parameter_groups
 from ed_interp.adapters.training.options import TrainingOptions
@@ -27,9 +35,9 @@ from ed_interp.adapters.training.options import TrainingOptions
 class Collator:
     """Batches of encoded examples, padded on the right.
 
-    One turn an example gives ``input_ids``, ``attention_mask`` and ``labels``, each ``row pos``.
-    Several give ``turns``, a list of such batches; rows that have fewer turns than the longest
-    have empty ones (no attention, no loss), which leave the state as it is.
+    With one turn per example: ``input_ids``, ``attention_mask`` and ``labels``, each ``row pos``.
+    With several: ``turns``, a list of such batches; rows with fewer turns than the longest have
+    empty ones (no attention, no loss), which leave the state as it is.
     """
 
     def __init__(self, padding: int) -> None:
@@ -45,8 +53,8 @@ class Collator:
         ]
         if count == 1:
             return batches[0]
-        # The Trainer counts by this name what is learnt from. The first token of a turn is not:
-        # nothing in its call comes before it.
+        # The Trainer counts the tokens with loss in what has this name. The first token of a turn
+        # has none: nothing in its call comes before it.
         labels = torch.cat(
             [F.pad(each["labels"][:, 1:], (1, 0), value=IGNORED) for each in batches], 1
         )
@@ -86,7 +94,7 @@ class MarkCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        checkpoints.mark_complete(folder, state.global_step)
+        mark_complete(folder, state.global_step)
 
 
 class AdapterTrainer(Trainer):  # type: ignore[misc]
@@ -100,6 +108,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
     optimizer: Any
 
     def create_optimizer(self, model: Any = None) -> Any:
+        # As the Trainer's own, but by our groups: its groups are by weight decay alone.
         if self.optimizer is None:
             trained: Any = model or self.model
             groups = parameter_groups(trained.named_parameters(), self.options)
@@ -120,20 +129,22 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         losses, counts, outputs = [], [], None
         with carried_states(tau=self.options.carry_tau):
             for turn in inputs["turns"]:
-                # A turn without loss (what was only announced) still leaves its trace.
+                # A turn without loss (an announcement) still changes the states. Without labels it
+                # needs no logits of a loss that would be 0 / 0.
                 count = int((turn["labels"][:, 1:] != IGNORED).sum())
                 outputs = model(**turn) if count else model(**{**turn, "labels": None})
                 if count:
                     losses.append(outputs.loss * count)
                     counts.append(count)
+        # Mean over all tokens with loss, not over turns: also across accumulated batches.
         loss = torch.stack(losses).sum() / (num_items_in_batch or sum(counts))
         return (loss, outputs) if return_outputs else loss
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self.is_fsdp_enabled:  # a sharded optimizer is the library's own business
+        if self.is_fsdp_enabled:  # the library writes a sharded optimizer in its own format
             super()._save_optimizer_and_scheduler(output_dir)
         elif self.args.should_save:
-            checkpoints.save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
+            save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -141,11 +152,64 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         if self.is_fsdp_enabled:
             super()._load_optimizer_and_scheduler(checkpoint)
         else:
-            checkpoints.load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
+            load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        checkpoints.save_random(Path(output_dir), self.args.process_index)
+        save_random(Path(output_dir), self.args.process_index)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            checkpoints.load_random(Path(checkpoint), self.args.process_index)
+            load_random(Path(checkpoint), self.args.process_index)
+
+
+def training_arguments(
+    options: TrainingOptions, folder: Path, total: int, *, evaluate: bool, device: str | None = None
+) -> Any:
+    """The ``TrainingArguments`` of a run of ``total`` steps; also for a Trainer of one's own."""
+    every = options.eval_steps or max(1, total // 10)
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_total_limit": 2}
+    if evaluate:
+        # The best weights can be loaded at the end only if each evaluation has a checkpoint.
+        saving |= {"eval_strategy": "steps", "eval_steps": every, "load_best_model_at_end": True}
+        saving |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
+    if options.checkpointing != "off":
+        saving |= checkpointing_arguments(reentrant=options.checkpointing == "reentrant")
+    warm_constant = options.schedule == "constant" and options.warmup > 0
+    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=total,
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.accumulate,
+        learning_rate=options.lr_lora,
+        weight_decay=options.weight_decay,
+        warmup_steps=math.ceil(options.warmup * total),
+        lr_scheduler_type="constant_with_warmup" if warm_constant else options.schedule,
+        max_grad_norm=options.clip,
+        logging_steps=max(1, min(every, total // 10)),
+        logging_first_step=True,
+        save_steps=every if evaluate else options.save_steps or every,
+        seed=options.seed,
+        data_seed=options.seed,
+        bf16=options.precision == "bfloat16",
+        label_names=["labels"],
+        remove_unused_columns=False,
+        restore_callback_states_from_checkpoint=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        report_to=[],
+        disable_tqdm=True,
+        # The Trainer would move the model to a GPU it sees, also where the CPU was chosen.
+        use_cpu=device == "cpu" or not accelerated,
+        **saving,
+    )
+
+
+def checkpointing_arguments(*, reentrant: bool) -> dict[str, Any]:
+    """The keywords of ``TrainingArguments`` for gradient checkpointing, which were renamed."""
+    names = {field.name for field in dataclasses.fields(TrainingArguments)}
+    kind = "activation" if "activation_checkpointing" in names else "gradient"
+    return {
+        f"{kind}_checkpointing": True,
+        f"{kind}_checkpointing_kwargs": {"use_reentrant": reentrant},
+    }

@@ -162,6 +162,8 @@ class _Drawing:
         text: dict[str, Any] = {}
         if mark.name:
             text = {"annotation_text": html.escape(mark.name), "annotation_font_color": colour}
+        if mark.vertical and panel.log_x and text:
+            text["annotation_x"] = math.log10(mark.at)  # Plotly places notes by exponent there
         if mark.vertical:
             self.made.add_vline(x=_places([mark.at], panel)[0], line=line, **text, **at)
         else:

@@ -1,8 +1,8 @@
 """The command line: one thin file per verb.
 
-Results go to stdout, progress and diagnostics to stderr. Exit status: 0 done, 1 failed, 2 the
-command asked for something that there is not (a wrong option, name, file or value), 130 Ctrl-C.
-Every error is one line, unless ``--debug`` asks for the traceback.
+Results go to stdout, progress and diagnostics to stderr. Exit status: 0 done, 1 failed, 2 usage
+error (a wrong option, name, file or value), 130 Ctrl-C. Every error is one line, unless ``--debug``
+asks for the traceback.
 """
 
 from __future__ import annotations
@@ -15,27 +15,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from ed_interp import __version__
-from ed_interp.cli import (
-    adapter,
-    calibrate,
-    compare,
+
+# Each verb adds itself; the order is that of --help.
+from ed_interp.cli import (  # noqa: F401
     emergence,
-    features,  # noqa: F401
-    models,  # noqa: F401 - it adds itself
-    paper,
     steer,
-    tasks,  # noqa: F401
-)
+    features,
+    adapter,
+    compare,
+    calibrate,
+    paper,
+    models,
+    tasks,
+)  # isort: skip
 from ed_interp.cli.app import app
 from ed_interp.errors import EdInterpError, InvalidInputError, ModelLoadError, UnknownNameError
-
-# Verbs that do not add themselves yet.
-app.command("emergence", help=emergence.HELP)(emergence.command)
-app.add_typer(adapter.app, name="adapter")
-app.add_typer(steer.app, name="steer")
-app.command("compare", help=compare.HELP)(compare.command)
-app.command("paper", help=paper.HELP)(paper.command)
-app.command("calibrate", help=calibrate.HELP)(calibrate.command)
 
 
 def _version(wanted: bool) -> bool:
@@ -48,7 +42,7 @@ def _version(wanted: bool) -> bool:
 @app.callback()
 def common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """When and where do abilities emerge in a language model."""

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 O = TypeVar("O", bound=Options)  # noqa: E741 - short for the class of options
 
 RUNS = Path("ed-interp-runs")
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_RANGE = re.compile("([0-9]+)(?:-([0-9]+))?")
 _LARGEST_RANGE = 10_000
 
 
@@ -270,7 +270,8 @@ def _parsed(kind: type[Options], name: str, value: Any) -> Any:
     parts = value if whole else [part.strip() for text in value for part in text.split(",")]
     element = get_args(hint)[0]
     if element is int:
-        return tuple(number for part in parts for number in _range(name, part))
+        text = ",".join(value)
+        return tuple(number for part in parts for number in _range(name, part, text))
     return tuple(dict.fromkeys(_one(part, element) for part in parts if part))
 
 
@@ -283,15 +284,14 @@ def _one(value: Any, kind: Any) -> Any:
     return value
 
 
-def _range(name: str, text: str) -> Sequence[Any]:
-    match = _RANGE.fullmatch(text)
+def _range(name: str, part: str, text: str) -> Sequence[int]:
+    match = _RANGE.fullmatch(part)
     if match is None:
         try:
-            return [int(text)]
+            return [int(part)]  # a negative number, which the bounds of the option judge
         except ValueError:
-            raise OptionError(
-                name, f"must be whole numbers such as 0-8 or 0,1,2,4,8, got {text!r}"
-            ) from None
+            problem = f"must be whole numbers such as 0-8 or 0,1,2,4,8, got {text!r}"
+            raise OptionError(name, problem) from None
     first, last = int(match[1]), int(match[2] or match[1])
     if last < first or last > _LARGEST_RANGE:
         problem = f"must be ascending ranges up to {_LARGEST_RANGE:,}, got {text!r}"

@@ -2,52 +2,53 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from ed_interp.cli.running import calm_libraries, shown
+from ed_interp.cli.app import app
+from ed_interp.cli.command import Out, Output, command, shown
+from ed_interp.options import OUTPUT, Options, option
 
-HELP = r"""Write a paper from the records of runs, and from nothing else.
-
-One HTML page that opens offline and prints as a PDF, and the same as Markdown: implementation,
-results, discussion against baselines, limits, references, and appendices (configuration, code,
-protocols, trials, challenges, ethics). Every number carries its record and key; what no record
-holds is shown as missing, with the command that makes it.
-
-- ed-interp paper STUDY CURVE --out PAPER
-- ed-interp paper RECORDS --out PAPER  (a folder of run folders)
-"""
+PAPER = Out("Folder to make.", "paper")
 
 
-def command(
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Run folders, or folders of run folders.", show_default=False),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder to make.", show_default="paper")] = Path(
-        "paper"
-    ),
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace the paper in --out.", metavar=""),
-    ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print where every number stands, as JSON.", metavar=""),
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", metavar="")] = False,
-) -> None:
-    """Run ``ed-interp paper``; what it does is in :data:`HELP`."""
-    calm_libraries()
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PaperOptions(Options):
+    """What a paper is made from."""
+
+    runs: tuple[Path, ...] = option(
+        (), help="Run folders, or folders of run folders.", argument=True
+    )
+    template: Path | None = option(
+        None,
+        help="Edited copy of the template (ed_interp/templates/paper.md).",
+        panel=OUTPUT,
+        shown="the template of the package",
+    )
+
+
+@command(app, "paper", PaperOptions, out=PAPER)
+def paper(options: PaperOptions, output: Output) -> None:
+    """Write a paper from the records of runs, and from nothing else.
+
+    One HTML page that opens offline and prints as a PDF, and the same as Markdown: implementation,
+    results, discussion against baselines, limits, references, and appendices (configuration, code,
+    protocols, trials, challenges, ethics). Every number carries its record and key. What no record
+    holds is shown as missing, with the command that makes it.
+
+    - ed-interp paper STUDY CURVE --out PAPER
+    - ed-interp paper RECORDS --out PAPER  (a folder of run folders)
+    """
     from ed_interp.eval.paper import write_paper
 
-    path = write_paper(runs or [], out, overwrite=overwrite)
-    found = json.loads((path / "provenance.json").read_text("utf-8"))
-    if as_json:
-        typer.echo(json.dumps({**found, "folder": str(path)}, allow_nan=False))
+    place, overwrite = output.out or Path("paper"), output.overwrite
+    path = write_paper(options.runs, place, template=options.template, overwrite=overwrite)
+    if output.json:
+        provenance = json.loads((path / "provenance.json").read_text("utf-8"))
+        output.print({**provenance, "folder": str(path)})
         return
     typer.echo(shown(path / "paper.html"))
     typer.echo(shown(path / "paper.md"))

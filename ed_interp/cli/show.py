@@ -30,7 +30,7 @@ def print_result(result: Shown) -> None:
     if cautions := result.cautions():
         console.print(f"[yellow]{escape(cautions)}[/]")
     for word, meaning in result.glossary().items():
-        console.print(f"[yellow]{escape(word)}[/] [dim]{escape(meaning)}[/]")
+        console.print(f"[yellow]{escape(word)}[/][dim]: {escape(meaning)}[/]")
 
 
 def print_tables(

@@ -1,10 +1,4 @@
-"""Which module of a ``transformers`` model is which site.
-
-Nearly all decoder-only models are a list of blocks that take and return the stream, so blocks are
-found by structure (the module list as long as the configuration says) and only what stands inside
-a block needs names. ``GPT2Block`` returns a bare tensor in transformers 5 and a tuple in other
-families and versions: both are handled where the hooks are (:mod:`ed_interp.models.runners`).
-"""
+"""Which module of a ``transformers`` model is which site."""
 
 from __future__ import annotations
 
@@ -17,9 +11,9 @@ from ed_interp.models.sites import Site
 
 Side = Literal["input", "output"]
 
-# Inside a block, in order of preference: (kind, child module, side). The first child that exists
-# wins. Gemma 2 and 3 normalise what attention and MLP give before adding it, so there the sum's
-# terms are the outputs of the post-norms, as TransformerLens has it.
+# Inside a block: the first child module that exists is the one, on that side. Names joined by "+"
+# must all exist. Gemma 2 and 3 normalise the outputs of attention and MLP before adding them, so
+# the terms of the sum are the outputs of the post-norms, as in TransformerLens.
 _INSIDE: dict[str, tuple[tuple[str, Side], ...]] = {
     "attn_out": (
         ("post_attention_layernorm+pre_feedforward_layernorm", "output"),
@@ -44,32 +38,25 @@ _INSIDE: dict[str, tuple[tuple[str, Side], ...]] = {
 
 
 def blocks_of(model: nn.Module, n_layers: int) -> nn.ModuleList:
-    """The list of decoder blocks of a ``transformers`` model.
-
-    Raises:
-        CaptureError: no module list, or more than one, has ``n_layers`` equal blocks.
-    """
-    found = [
-        (name, module)
+    """The list of decoder blocks of a ``transformers`` model, or CaptureError."""
+    # Nearly all decoder-only models are a list of blocks that take and return the stream, so the
+    # blocks are identified by structure, and only modules inside a block need names.
+    lists = {
+        name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList)
         and len(module) == n_layers
         and len({type(child) for child in module}) == 1
         and any(True for _ in module[0].children())
-    ]
-    # Lists nested in blocks (experts) share the length only by accident: keep the outermost.
-    outer = [
-        (name, module)
-        for name, module in found
-        if not any(name != other and name.startswith(f"{other}.") for other, _ in found)
-    ]
+    }
+    # Lists nested in blocks (experts) have this length only by accident: keep the outermost.
+    outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
     if len(outer) != 1:
-        names = ", ".join(name for name, _ in outer) or "none"
         raise CaptureError(
-            f"cannot find the blocks of {type(model).__name__}: asked for one list of {n_layers} "
-            f"equal modules, found {names}; only decoder-only models are supported"
+            f"{type(model).__name__} must have one list of {n_layers} equal modules, its blocks, "
+            f"got {', '.join(outer) or 'none'}; only decoder-only models are supported"
         )
-    return outer[0][1]
+    return lists[outer[0]]
 
 
 def module_of(model: nn.Module, blocks: nn.ModuleList, site: Site) -> tuple[nn.Module, Side]:
@@ -88,25 +75,24 @@ def module_of(model: nn.Module, blocks: nn.ModuleList, site: Site) -> tuple[nn.M
         return block, "output"
     if site.kind == "resid_mid" and _is_parallel(model, block):
         raise CaptureError(
-            f"{site.name}: attention and MLP of {type(block).__name__} run in parallel, so the "
-            f"stream has no middle; use blocks.{site.layer}.hook_resid_pre or hook_resid_post"
+            f"{site.name} does not exist: attention and MLP of {type(block).__name__} run in "
+            f"parallel; use blocks.{site.layer}.hook_resid_pre or hook_resid_post"
         )
     for names, side in _INSIDE[site.kind]:
         children = [getattr(block, name, None) for name in names.split("+")]
         if isinstance(children[0], nn.Module) and all(child is not None for child in children):
             return children[0], side
-    there = ", ".join(name for name, _ in block.named_children())
+    children_names = ", ".join(name for name, _ in block.named_children())
     raise CaptureError(
-        f"{site.name}: {type(block).__name__} has no known place for it (its children: {there}); "
+        f"{site.name} has no known place in {type(block).__name__} (children: {children_names}); "
         f"use blocks.{site.layer}.hook_resid_pre or hook_resid_post"
     )
 
 
 def _is_parallel(model: nn.Module, block: nn.Module) -> bool:
     config = getattr(model, "config", None)
-    return bool(
-        getattr(config, "use_parallel_residual", False)
-        or getattr(config, "parallel_attn", False)
-        or type(block).__name__
-        in {"GPTJBlock", "CodeGenBlock", "PhiDecoderLayer", "CohereDecoderLayer"}
-    )
+    if getattr(config, "use_parallel_residual", False) or getattr(config, "parallel_attn", False):
+        return True
+    # Always parallel, so their configurations do not say it.
+    always = {"GPTJBlock", "CodeGenBlock", "PhiDecoderLayer", "CohereDecoderLayer"}
+    return type(block).__name__ in always

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
 
+from ed_interp.errors import CaptureError
 from ed_interp.models.runners import LensRunner, Runner, TransformersRunner
 from ed_interp.models.sites import KINDS, Site
 
@@ -20,12 +20,12 @@ Norm = Literal["layernorm", "rms"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HookedModel:
-    """What :func:`ed_interp.load` returns. The user's object stays reachable and unchanged."""
+    """What :func:`ed_interp.load` returns. The user's object is :attr:`model`, unchanged."""
 
     model: Any
-    """The object that was loaded or handed in."""
+    """The object that was loaded or passed in."""
     tokenizer: Any
-    """Its tokenizer; None if there is none (populations of token ids still work)."""
+    """Its tokenizer, or None (populations of token ids still work)."""
     name: str
     runner: Runner = dataclasses.field(repr=False)
 
@@ -50,12 +50,13 @@ class HookedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go."""
+        """The device for token ids."""
         return self.runner.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights of the first block."""
+        """Precision of the first block's weights."""
+        # Embeddings, heads and adapters may be in another one.
         for name, parameter in self.model.named_parameters():
             if "0" in name.split(".") and parameter.is_floating_point():
                 return parameter.dtype  # type: ignore[no-any-return]
@@ -79,14 +80,14 @@ class HookedModel:
 
     @property
     def norm(self) -> Norm:
-        """Whether the model's norms centre (LayerNorm) or not (RMSNorm)."""
+        """``layernorm`` if the model's norms centre, ``rms`` if not."""
         kind = str(getattr(self.config, "normalization_type", "") or "")
         rms = kind.startswith("RMS") or getattr(self.config, "rms_norm_eps", None) is not None
         return "rms" if rms else "layernorm"
 
     @property
     def processed_weights(self) -> bool:
-        """Whether norms were folded into the weights, so that the stream is not the raw one."""
+        """Whether norms were folded into the weights, which changes the stream's basis."""
         folded = str(getattr(self.config, "normalization_type", "") or "").endswith("Pre")
         return folded or bool(getattr(self.model, "compatibility_mode", False))
 
@@ -103,22 +104,17 @@ class HookedModel:
 
     @property
     def sites(self) -> list[str]:
-        """Hook points that :func:`ed_interp.capture` can read, as names."""
+        """Names of the hook points that :func:`ed_interp.capture` can read."""
         names = ["hook_embed"]
         names += [f"blocks.{layer}.hook_{kind}" for layer in range(self.n_layers) for kind in KINDS]
-        return [name for name in names if self._has(Site.parse(name))]
-
-    def _has(self, site: Site) -> bool:
-        from ed_interp.errors import CaptureError
-
-        try:
-            self.runner.check(site)
-        except CaptureError:
-            return False
-        return True
+        present = []
+        for name in names:
+            with contextlib.suppress(CaptureError):
+                present.append(self.site(name).name)
+        return present
 
     def site(self, name: str | Site) -> Site:
-        """The site called ``name`` on this model.
+        """The site called ``name``.
 
         Raises:
             UnknownNameError: no such hook point, or the block does not exist.
@@ -130,13 +126,11 @@ class HookedModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change with the architecture or any sampled weight.
-
-        Hashes names, shapes and up to 4,096 evenly spaced values of every parameter, in float32,
-        so that it costs well under a second and does not depend on the device.
-        """
+        """Sixteen hexadecimal digits that change with the architecture or any sampled weight."""
+        # Up to 4,096 evenly spaced values of every parameter, which takes well under a second, in
+        # float32, so that the device does not matter.
         digest = hashlib.sha256(self.family.encode())
-        for name, tensor in _named_tensors(self.model):
+        for name, tensor in sorted(self.model.named_parameters(), key=lambda item: item[0]):
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             flat = tensor.detach().reshape(-1)
             step = max(1, flat.numel() // 4096)
@@ -144,7 +138,7 @@ class HookedModel:
         return digest.hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
-        """Plain data for a run's record: what was read, and in which basis."""
+        """The model as plain data, for the record of a run."""
         return {
             "name": self.name,
             "family": self.family,
@@ -159,7 +153,7 @@ class HookedModel:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str | None:
-    """Sixteen hexadecimal digits of a tokenizer's vocabulary; None without one."""
+    """Sixteen hexadecimal digits that identify a vocabulary; None without a tokenizer."""
     if tokenizer is None:
         return None
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
@@ -167,16 +161,10 @@ def tokenizer_fingerprint(tokenizer: Any) -> str | None:
 
 
 def is_transformer_lens(model: Any) -> bool:
-    """Whether ``model`` is a HookedTransformer, TransformerBridge or a subclass of one.
-
-    Goes by class names, so that TransformerLens is not imported for models that are not its own.
-    """
+    """Whether ``model`` is a HookedTransformer, TransformerBridge or a subclass of one."""
+    # By class names, as importing TransformerLens takes seconds.
     names = {kind.__name__ for kind in type(model).__mro__}
     return bool(names & {"HookedTransformer", "TransformerBridge"})
-
-
-def _named_tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    return sorted(model.named_parameters(), key=lambda item: item[0])
 
 
 def _name_of(model: Any) -> str:

@@ -1,7 +1,7 @@
 """`load`: from a name, a folder or a live object to a :class:`HookedModel`.
 
-Reads safetensors only. Nothing of a hub model's own code runs unless ``trust_remote_code=True``.
-Cost: that of ``transformers``' own loading.
+Reads safetensors only. Code from a hub model runs only with ``trust_remote_code=True``. Cost: that
+of loading with ``transformers``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ed_interp.errors import InvalidInputError, ModelLoadError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.registry import BundledModel, bundled, bundled_names
 
-# Adapter methods that PEFT does not know by itself. By name: the spine imports no room.
+# Adapter methods that are not PEFT's own. As strings, as the adapters import this module.
 _OWN_METHODS = {"BIAS_INJECTION": "ed_interp.adapters.bias_injection"}
 
 Place = tuple[torch.device, torch.dtype | str]
-"""Where a model loaded by name goes, and in which precision."""
+"""Device and precision of a model loaded by name."""
 
 
 def load(
@@ -45,23 +45,24 @@ def load(
             400), a hub id, a local folder (of a model or of a PEFT adapter), or a live object: a
             ``transformers`` model, a ``PeftModel``, a ``HookedTransformer``, a
             ``TransformerBridge``, or a :class:`HookedModel`, which is returned as it is.
-        tokenizer: For a live object that does not carry one; a tokenizer or a name or folder.
-        device: For loading by name: ``cpu``, ``cuda``, ``mps``, ...; default the best there is.
+        tokenizer: A tokenizer, its name or folder, instead of the model's; needed for most live
+            objects.
+        device: For loading by name: ``cpu``, ``cuda``, ``mps``, ...; default the best available.
         dtype: For loading by name: ``float32`` (default), ``bfloat16``, ``float16``, or ``auto``
-            for the one the weights were saved in. Spreads of activations are estimated in
-            float32 whatever this is.
+            for the precision of the saved weights. Spreads of activations are estimated in
+            float32 in any case.
         checkpoint: For bundled models: the training step.
         revision: For hub ids: branch, tag or commit.
-        trust_remote_code: Run code that a hub repository ships. Never on its own.
+        trust_remote_code: Run the code that a hub repository ships.
         **options: Further keywords of ``from_pretrained``, such as ``attn_implementation``.
 
     Returns:
         The hooked model. The object it holds (``.model``) is never changed.
 
     Raises:
-        ModelLoadError: nothing there, no network, or weights that are not safetensors.
+        ModelLoadError: no such model, no network, or weights that are not safetensors.
         UnknownNameError: a bundled model has no such checkpoint.
-        InvalidInputError: options that do not apply to what was given.
+        InvalidInputError: options that do not apply to this kind of model.
     """
     if isinstance(model, HookedModel):
         return model
@@ -70,13 +71,14 @@ def load(
         name = os.fspath(model)
         base, _, step = name.partition("@")
         if base in bundled_names():
-            if step:
-                checkpoint = _step(name, step)
+            if step and not step.isdigit():
+                raise InvalidInputError(f"{name!r} must have a training step after @, got {step!r}")
+            checkpoint = int(step) if step else checkpoint
             return _load_bundled(bundled(base), checkpoint, options, place)
         if checkpoint is not None:
             raise InvalidInputError(
-                f"checkpoint={checkpoint} applies to bundled models ({', '.join(bundled_names())}),"
-                f" not to {name!r}; use revision= for a hub id"
+                f"checkpoint must come with a bundled model ({', '.join(bundled_names())}), got "
+                f"{name!r}; use revision= for a hub id"
             )
         options |= {"revision": revision} if revision else {}
         options["trust_remote_code"] = trust_remote_code
@@ -85,12 +87,12 @@ def load(
         return _load_pretrained(name, tokenizer, options, place)
     if not isinstance(model, nn.Module):
         raise InvalidInputError(
-            f"cannot load a {type(model).__name__}: expected a name, a folder, or a live "
-            "transformers, PEFT or TransformerLens model"
+            "the model must be a name, a folder, or a live transformers, PEFT or TransformerLens "
+            f"model, got a {type(model).__name__}"
         )
     if device is not None or dtype is not None or options:
         raise InvalidInputError(
-            "device, dtype and loading options do not apply to a live model, which is never "
+            "device, dtype and loading options must be left out for a live model, which is never "
             "changed; move it yourself, for instance load(model.to('cuda'), tokenizer=tokenizer)"
         )
     if isinstance(tokenizer, str):
@@ -99,10 +101,7 @@ def load(
 
 
 def _load_bundled(
-    entry: BundledModel,
-    checkpoint: int | None,
-    options: dict[str, Any],
-    place: Place,
+    entry: BundledModel, checkpoint: int | None, options: dict[str, Any], place: Place
 ) -> HookedModel:
     loaded = _load_pretrained(str(entry.folder), None, options, place)
     name = entry.name
@@ -110,20 +109,20 @@ def _load_bundled(
         from safetensors.torch import load_file
 
         weights = load_file(entry.checkpoint(checkpoint))
+        # Checkpoints hold tied weights once, so these are missing under their second name.
         missing, unexpected = loaded.model.load_state_dict(weights, strict=False)
         loaded.model.tie_weights()
         tied = set(getattr(loaded.model, "all_tied_weights_keys", {}) or {"lm_head.weight"})
         if unexpected or set(missing) - tied:
-            raise ModelLoadError(f"{entry.checkpoint(checkpoint)} does not fit {entry.name}")
+            raise ModelLoadError(
+                f"{entry.checkpoint(checkpoint)} does not fit {entry.name}; reinstall ed-interp"
+            )
         name = f"{name}@{checkpoint}"
     return HookedModel.wrap(loaded.model, loaded.tokenizer, name=name)
 
 
 def _load_pretrained(
-    name: str,
-    tokenizer: Any,
-    options: dict[str, Any],
-    place: Place,
+    name: str, tokenizer: Any, options: dict[str, Any], place: Place
 ) -> HookedModel:
     from transformers import AutoModelForCausalLM
 
@@ -135,33 +134,31 @@ def _load_pretrained(
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise _explain(name, error) from error
     if tokenizer is None or isinstance(tokenizer, str):
-        passed = ("revision", "trust_remote_code")
-        keep: dict[str, Any] = {key: options[key] for key in passed if key in options}
-        tokenizer = _tokenizer(tokenizer or name, keep)
+        passed = {"revision", "trust_remote_code"} & set(options)
+        tokenizer = _tokenizer(tokenizer or name, {key: options[key] for key in passed})
+    # A device map has placed the model already.
     if "device_map" not in options:
         model = model.to(device)
     return HookedModel.wrap(model.eval(), tokenizer, name=name.rstrip("/").rsplit("/", 1)[-1])
 
 
 def _load_adapter(
-    folder: Path,
-    tokenizer: Any,
-    options: dict[str, Any],
-    place: Place,
+    folder: Path, tokenizer: Any, options: dict[str, Any], place: Place
 ) -> HookedModel:
     from peft import PeftConfig, PeftModel
 
     if not (folder / "adapter_model.safetensors").is_file():
         raise ModelLoadError(
-            f"{folder} holds an adapter without adapter_model.safetensors; only safetensors are "
-            "read: save it again with save_pretrained(..., safe_serialization=True)"
+            f"{folder} must hold adapter_model.safetensors, got an adapter without it; only "
+            "safetensors are read: save it again with save_pretrained(..., "
+            "safe_serialization=True)"
         )
     _register_own_method(folder)
     base_name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     if not base_name:
         raise ModelLoadError(
-            f"{folder}/adapter_config.json names no base model; load it yourself and pass "
-            "PeftModel.from_pretrained(base, folder)"
+            f"{folder}/adapter_config.json must name the base model, got none; load it yourself "
+            "and pass PeftModel.from_pretrained(base, folder)"
         )
     if base_name in bundled_names():
         base = _load_bundled(bundled(base_name), None, {}, place)
@@ -172,13 +169,15 @@ def _load_adapter(
 
 
 def _register_own_method(folder: Path) -> None:
-    """Make PEFT know the adapter's method if it is one of ours, which it learns on import."""
+    """Import the adapter's method if it is one of ours, which registers it with PEFT."""
     try:
-        asked = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("peft_type")
+        method = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("peft_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise ModelLoadError(f"{folder}/adapter_config.json is damaged: {error}") from error
-    if asked in _OWN_METHODS:
-        import_module(_OWN_METHODS[asked])
+        raise ModelLoadError(
+            f"{folder}/adapter_config.json is damaged ({error}); save the adapter again"
+        ) from error
+    if method in _OWN_METHODS:
+        import_module(_OWN_METHODS[method])
 
 
 def _tokenizer(name: str, options: dict[str, Any]) -> Any:
@@ -186,15 +185,15 @@ def _tokenizer(name: str, options: dict[str, Any]) -> Any:
 
     folder = bundled(name).folder if name in bundled_names() else name
     try:
-        found = AutoTokenizer.from_pretrained(str(folder), **options)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
     except (OSError, ValueError, ImportError) as error:
         raise _explain(name, error, what="tokenizer") from error
-    # Where its files are missing, transformers makes one that knows nothing but special tokens.
-    if len(found) <= len(found.all_special_tokens):
+    # If its files are missing, transformers makes one that has special tokens only.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise ModelLoadError(
             f"{name!r} comes without a tokenizer; name one with tokenizer= (--tokenizer)"
         )
-    return found
+    return tokenizer
 
 
 def _explain(name: str, error: Exception, *, what: str = "model") -> ModelLoadError:
@@ -203,33 +202,29 @@ def _explain(name: str, error: Exception, *, what: str = "model") -> ModelLoadEr
     bundle = f"the bundled models ({', '.join(bundled_names())})"
     if Path(name).is_dir():
         if not (Path(name) / "config.json").is_file():
-            return ModelLoadError(
-                f"cannot load the {what} from folder {name}: it has no config.json; a folder that "
-                "save_pretrained wrote is expected"
+            reason = "it has no config.json; give a folder that save_pretrained wrote"
+        elif isinstance(error, SafetensorError):
+            reason = f"its weights are damaged ({text}); get an undamaged copy"
+        elif "safetensors" in text:
+            reason = (
+                "only safetensors weights are read; save it again with save_pretrained(..., "
+                "safe_serialization=True)"
             )
-        if isinstance(error, SafetensorError):
-            return ModelLoadError(
-                f"cannot load the {what} from folder {name}: its weights are damaged ({text})"
-            )
-        if "safetensors" in text:
-            return ModelLoadError(
-                f"cannot load the {what} from folder {name}: only safetensors weights are read; "
-                "save it again with save_pretrained(..., safe_serialization=True)"
-            )
-        return ModelLoadError(f"cannot load the {what} from folder {name}: {text}")
+        else:
+            reason = text
+        return ModelLoadError(f"cannot load the {what} from folder {name}: {reason}")
     if name.startswith(("/", "./", "../", "~")):
-        return ModelLoadError(f"cannot load the {what} from {name}: there is no such folder")
-    if _offline(text):
-        return ModelLoadError(
-            f"cannot load {what} {name!r}: the Hugging Face hub cannot be reached and it is not "
-            f"in the local cache; use {bundle} or the path of a local folder with config.json, "
-            "safetensors and tokenizer"
+        reason = "the folder does not exist; check the path"
+    elif _offline(text):
+        reason = (
+            "the Hugging Face hub cannot be reached and it is not in the local cache; use "
+            f"{bundle} or a local folder with config.json, safetensors and tokenizer"
         )
-    if "safetensors" in text:
-        return ModelLoadError(
-            f"cannot load {what} {name!r}: it has no safetensors weights, and pickles are not read"
-        )
-    return ModelLoadError(f"cannot load {what} {name!r} ({text[:300]}); there are also {bundle}")
+    elif "safetensors" in text:
+        reason = f"it has no safetensors weights, and pickles are not read; use {bundle}"
+    else:
+        reason = f"{text[:300]}; check the name, or use {bundle}"
+    return ModelLoadError(f"cannot load {what} {name!r}: {reason}")
 
 
 def _offline(text: str) -> bool:
@@ -240,20 +235,23 @@ def _offline(text: str) -> bool:
 
 
 def _device(device: str | torch.device | None) -> torch.device:
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device is None or device == "auto":
-        if torch.cuda.is_available():
+        if available["cuda"]:
+            # Under accelerate launch every process has a device of its own.
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("mps" if available["mps"] else "cpu")
     try:
-        found = torch.device(device)
+        chosen = torch.device(device)
     except RuntimeError as error:
         raise InvalidInputError(
-            f"unknown device {device!r}; use cpu, cuda, cuda:0 or mps"
+            f"device must be cpu, cuda, cuda:0 or mps, got {device!r}"
         ) from error
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(found.type, True):
-        raise InvalidInputError(f"device {device!r} asked for, but torch finds none; use cpu")
-    return found
+    if not available.get(chosen.type, True):
+        raise InvalidInputError(
+            f"device must be available to torch, got {str(device)!r} without one; use cpu"
+        )
+    return chosen
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | str:
@@ -263,11 +261,5 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | str:
         return dtype
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in known:
-        raise InvalidInputError(f"unknown dtype {dtype!r}; use {', '.join(known)} or auto")
+        raise InvalidInputError(f"dtype must be {', '.join(known)} or auto, got {dtype!r}")
     return known[dtype]
-
-
-def _step(name: str, step: str) -> int:
-    if not step.isdigit():
-        raise InvalidInputError(f"{name!r}: a training step is expected after @, found {step!r}")
-    return int(step)

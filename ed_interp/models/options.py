@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from ed_interp.options import MODEL, RUNNING, Options, option
@@ -36,8 +37,12 @@ class ModelOptions(Options):
         "float32", help="Precision of the model; auto keeps that of its files.", panel=RUNNING
     )
 
-    def load(self, model: Any = None) -> HookedModel:
+    def load(self, model: Any = None, tokenizer: Any = None) -> HookedModel:
         """The model that the options name, or ``model`` if it is a live object.
+
+        Args:
+            model: A live model; of a name the options hold it, and how it is loaded.
+            tokenizer: A tokenizer object, where the options hold no more than its name.
 
         Raises:
             ModelLoadError: it cannot be loaded.
@@ -45,10 +50,11 @@ class ModelOptions(Options):
         """
         from ed_interp.models.load import load
 
-        if model is None or isinstance(model, str):
+        tokenizer = self.tokenizer if tokenizer is None else tokenizer
+        if model is None or isinstance(model, (str, os.PathLike)):
             return load(
                 self.model,
-                tokenizer=self.tokenizer,
+                tokenizer=tokenizer,
                 device=self.device,
                 dtype=self.dtype,
                 revision=self.revision,
@@ -56,4 +62,4 @@ class ModelOptions(Options):
             )
         # A live object is where and what it is; options that say otherwise are refused by load.
         other = None if self.dtype == "float32" else self.dtype
-        return load(model, tokenizer=self.tokenizer, device=self.device, dtype=other)
+        return load(model, tokenizer=tokenizer, device=self.device, dtype=other)

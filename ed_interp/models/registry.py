@@ -32,22 +32,18 @@ class BundledModel:
 
     @property
     def size_bytes(self) -> int:
-        """Size of weights and tokenizer, without the checkpoints of training."""
+        """Size of weights and tokenizer, without training checkpoints."""
         return sum(file.stat().st_size for file in self.folder.iterdir() if file.is_file())
 
     def checkpoint(self, step: int) -> Path:
-        """The weights at a training step.
-
-        Raises:
-            UnknownNameError: no checkpoint was kept at that step; the kept ones are listed.
-        """
-        try:
-            return self.checkpoints[step]
-        except KeyError:
-            steps = ", ".join(str(known) for known in self.checkpoints)
+        """The weights at a training step; UnknownNameError, with the steps, if it has none."""
+        files = self.checkpoints
+        if step not in files:
             raise UnknownNameError(
-                f"{self.name} has no checkpoint at step {step}; there are: {steps}"
-            ) from None
+                f"{self.name} has no checkpoint at step {step}; choose from: "
+                f"{', '.join(map(str, files))}"
+            )
+        return files[step]
 
 
 def bundled_names() -> list[str]:
@@ -56,11 +52,7 @@ def bundled_names() -> list[str]:
 
 
 def bundled(name: str) -> BundledModel:
-    """A bundled model by name.
-
-    Raises:
-        UnknownNameError: no bundled model is called so.
-    """
+    """A bundled model by name, or UnknownNameError."""
     names = bundled_names()
     if name not in names:
         raise unknown("bundled model", name, names)

@@ -1,13 +1,13 @@
 """One forward pass that reads chosen sites at chosen positions, on any kind of model.
 
 A runner hides whether the model is a ``transformers`` model (or a PEFT wrapper of one), hooked on
-its own modules, or a TransformerLens model, hooked on its hook points. It keeps only the positions
-asked for, stops at the last block needed when no logits are asked for, computes logits only where
-they are asked for, and raises if a hook did not fire. Hooks are removed whatever happens, and the
-model's training mode and parameters are left as they were.
+its own modules, or a TransformerLens model, hooked on its hook points. It keeps the states at the
+requested positions only, stops after the last block needed unless logits are requested, computes
+logits at the requested positions only, and raises if a hook did not fire. Hooks are always removed,
+and the model's training mode and parameters do not change.
 
-Cost: that of the forward pass (see ``tests/benchmarks/bench_capture.py``); memory is one
-``batch read site d_model`` tensor in float32 on top.
+Cost: that of the forward pass (see ``tests/benchmarks/bench_capture.py``), and in memory one
+``batch read site d_model`` tensor in float32.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from ed_interp.models.sites import Site
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What one forward pass gave."""
+    """States and logits of one forward pass."""
 
     states: Float[Tensor, "batch read site d_model"]
     """In float32, on the model's device."""
     logits: Float[Tensor, "batch read_logits d_vocab"] | None
-    """At the positions asked for, in the model's dtype, after its own soft-capping or scaling."""
+    """At the requested positions, in the model's dtype, after its own soft-capping or scaling."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """Token ids with what the model needs to know about them; right-padded."""
+    """Token ids, right-padded, with their positions and masks."""
 
     ids: Int[Tensor, "batch pos"]
     position_ids: Int[Tensor, "batch pos"] | None = None
     visible: Bool[Tensor, "batch pos pos"] | None = None
-    """Which position (last axis) each position attends to; None is plainly causal."""
+    """Which position (last axis) each position attends to; None is causal."""
     valid: Bool[Tensor, "batch keys"] | None = None
-    """Two-dimensional mask over cached and present tokens; None is all."""
+    """Mask over cached and new tokens; None is all of them."""
     cache: Any = None
-    """A ``transformers`` cache that precedes ``ids``."""
+    """A ``transformers`` cache of the tokens before ``ids``."""
 
 
 @runtime_checkable
@@ -57,11 +57,11 @@ class Runner(Protocol):
     n_layers: int
     d_model: int
     takes_masks: bool
-    """Whether arbitrary masks and position ids, and a prefix cache, can be given at all."""
+    """Whether it takes custom masks, position ids and a prefix cache."""
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go."""
+        """The device for token ids."""
         ...
 
     def check(self, site: Site) -> None:
@@ -80,7 +80,7 @@ class Runner(Protocol):
 
 
 class _StopForward(Exception):
-    """Raised in a hook to end a forward pass whose remainder nobody asked for."""
+    """Raised in a hook to end a forward pass whose remainder is not needed."""
 
 
 def gather(
@@ -93,7 +93,8 @@ def gather(
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout and the like switched off, then back on exactly where they were on."""
+    """Evaluation mode for a while."""
+    # Module by module: part of a model may have been in evaluation mode before.
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -105,7 +106,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 class _Collector:
-    """Keeps what the hooks see, at the positions asked for, and knows what is still missing."""
+    """Keeps the states that hooks see, at the requested positions, and lists missing sites."""
 
     def __init__(self, sites: Sequence[Site], reads: Int[Tensor, "batch read"]) -> None:
         self.sites = list(sites)
@@ -113,7 +114,7 @@ class _Collector:
         self.seen: dict[Site, Tensor] = {}
 
     def keep(self, site: Site, hidden: Tensor) -> None:
-        if hidden.ndim == 2:  # OPT flattens its stream inside some blocks.
+        if hidden.ndim == 2:  # OPT flattens its stream inside some blocks
             hidden = hidden.view(self.reads.shape[0], -1, hidden.shape[-1])
         self.seen[site] = gather(hidden, self.reads).float()
 
@@ -125,8 +126,8 @@ class _Collector:
         missing = [site.name for site in self.sites if site not in self.seen]
         if missing:
             raise CaptureError(
-                f"hooks did not fire: asked for {len(self.sites)} sites, nothing seen at "
-                f"{', '.join(missing)}; the model skipped or replaced these modules"
+                f"hooks did not fire at {', '.join(missing)}, {len(missing)} of {len(self.sites)} "
+                "sites; the model skipped or replaced these modules"
             )
         return torch.stack([self.seen[site].to(device) for site in self.sites], dim=2)
 
@@ -140,7 +141,7 @@ class TransformersRunner:
         self.model = model
         wrapped: Any = model
         base = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
-        # torch.compile wraps too.
+        # The model inside torch.compile's wrapper.
         self.base: Any = getattr(base, "_orig_mod", base)
         config = self.base.config
         self.config: Any = (
@@ -149,9 +150,9 @@ class TransformersRunner:
         self.n_layers = int(self.config.num_hidden_layers)
         self.d_model = int(self.config.hidden_size)
         self.blocks = blocks_of(self.base, self.n_layers)
-        # Prompt tuning puts virtual tokens before the input: positions must follow.
-        self.virtual_tokens = _virtual_tokens(model)
-        # Adapters that carry states along the sequence cannot follow branches.
+        # Prompt tuning puts virtual tokens before the input, which shifts all positions.
+        self.virtual_tokens = virtual_tokens(model)
+        # Adapters that carry states along the sequence cannot follow the branches of a packed one.
         carries = any(getattr(module, "carries_states", False) for module in model.modules())
         if self.virtual_tokens or carries:
             self.takes_masks = False
@@ -179,7 +180,7 @@ class TransformersRunner:
     ) -> Reading:
         device = self.device
         collector = _Collector(sites, reads + self.virtual_tokens)
-        # Offloaded models move weights in hooks of their own that an exception would skip.
+        # Offloaded models move weights in their own hooks, which an exception would skip.
         offloaded = len(set(getattr(self.base, "hf_device_map", {}).values())) > 1
         stop = logit_reads is None and not offloaded
         logits: Tensor | None = None
@@ -244,11 +245,9 @@ class TransformersRunner:
         select: Callable[[Tensor], Tensor],
         fired: list[bool],
     ) -> None:
-        """Feed the head only the positions wanted.
-
-        So the model's own head, soft-capping and scaling stay in charge, and no full
-        ``pos d_vocab`` tensor is ever made.
-        """
+        """Feed the head the selected positions only."""
+        # So the model's own head, soft-capping and scaling apply, and a full `pos d_vocab` tensor
+        # is never made.
         head = self.base.get_output_embeddings()
         if head is None:
             return
@@ -274,11 +273,9 @@ class TransformersRunner:
         return arguments
 
     def _masks(self, inputs: Inputs, device: torch.device) -> Any:
-        """The additive masks for each kind of layer; the window counts positions, not indices.
-
-        A boolean mask is silently wrong under eager attention and a bare tensor silently drops
-        the window of Gemma 2 and 3, hence floats and a dictionary.
-        """
+        """The additive masks for each kind of layer."""
+        # A boolean mask is silently wrong under eager attention, and a single tensor silently drops
+        # the window of Gemma 2 and 3; hence floats and a dictionary.
         assert inputs.visible is not None
         visible = inputs.visible.to(device)
         kinds = set(getattr(self.config, "layer_types", None) or [])
@@ -289,6 +286,7 @@ class TransformersRunner:
         if window is None or (kinds and "sliding_attention" not in kinds):
             return full
         assert inputs.position_ids is not None
+        # The window counts positions, not indices: a branch lies further back in the sequence.
         positions = inputs.position_ids.to(device)
         near = positions[:, :, None] - positions[:, None, :] < window
         sliding = self._additive(visible & near)
@@ -302,20 +300,14 @@ class TransformersRunner:
         return mask.masked_fill_(~visible, lowest)[:, None]
 
 
-def _virtual_tokens(model: nn.Module) -> int:
-    """How many tokens a prompt-learning adapter puts before the input (0 for all others)."""
+def virtual_tokens(model: nn.Module, *, cached: bool = False) -> int:
+    """Number of tokens that a prompt-learning adapter puts before the input, or in the cache."""
     config = getattr(model, "active_peft_config", None)
     if config is None or not getattr(config, "is_prompt_learning", False):
         return 0
-    from peft import PeftType
-
-    if config.peft_type in (
-        PeftType.PROMPT_TUNING,
-        PeftType.P_TUNING,
-        PeftType.MULTITASK_PROMPT_TUNING,
-    ):
-        return int(config.num_virtual_tokens)
-    return 0
+    # All other methods of prompt learning (prefix tuning) put keys and values in the cache.
+    embedded = {"PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING"}
+    return int(config.num_virtual_tokens) if cached or config.peft_type in embedded else 0
 
 
 class LensRunner:
@@ -333,22 +325,23 @@ class LensRunner:
         return next(iter(self.model.parameters())).device  # type: ignore[no-any-return]
 
     def check(self, site: Site) -> None:
-        # `hook_dict` of a bridge lists canonical names, under which aliases are reached too.
-        if site.name in self.model.hook_dict or self._alias(site) is not None:
-            return
+        self.point(site)
+
+    def point(self, site: Site) -> nn.Module:
+        """The hook point of a site; CaptureError, with those of the block, if it has none."""
+        point: Any = self.model.hook_dict.get(site.name)
+        if point is None:
+            # A bridge lists canonical names only; its aliases are attributes.
+            point = self.model
+            for part in site.name.split("."):
+                point = point[int(part)] if part.isdigit() else getattr(point, part, None)
+        if isinstance(point, nn.Module):
+            return point
         near = [name for name in self.model.hook_dict if name.startswith(f"blocks.{site.layer}.")]
         raise CaptureError(
-            f"{site.name}: this {type(self.model).__name__} has no such hook point; "
-            f"that block has: {', '.join(near) or 'none'}"
+            f"{site.name} is not a hook point of this {type(self.model).__name__}; its block has: "
+            f"{', '.join(near) or 'none'}"
         )
-
-    def _alias(self, site: Site) -> Any:
-        point: Any = self.model
-        for part in site.name.split("."):
-            point = point[int(part)] if part.isdigit() else getattr(point, part, None)
-            if point is None:
-                return None
-        return point
 
     @torch.no_grad()
     def run(
@@ -360,7 +353,9 @@ class LensRunner:
         logit_reads: Int[Tensor, "batch read_logits"] | None = None,
     ) -> Reading:
         if inputs.visible is not None or inputs.cache is not None or inputs.valid is not None:
-            raise CaptureError("a TransformerLens model takes no custom mask or cache here")
+            raise CaptureError(
+                "masks and caches must be left out for a TransformerLens model; use path='separate'"
+            )
         collector = _Collector(sites, reads)
 
         def hook_for(site: Site) -> Callable[..., None]:
@@ -385,7 +380,7 @@ class LensRunner:
         return Reading(collector.stack(self.device), logits if logit_reads is not None else None)
 
     def _stop_at(self, sites: Sequence[Site], logit_reads: Tensor | None) -> dict[str, int]:
-        # Only HookedTransformer stops cleanly; the bridge warns that it runs on.
+        # The bridge cannot stop early and warns about it.
         if logit_reads is not None or type(self.model).__name__ == "TransformerBridge":
             return {}
         return {"stop_at_layer": max((site.layer for site in sites), default=0) + 1}

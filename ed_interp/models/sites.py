@@ -1,8 +1,7 @@
 """Sites: places in the residual stream, in TransformerLens's names.
 
 A :class:`Site` is a parsed hook-point name, for instance ``blocks.3.hook_resid_post``. The table
-below says what each kind means; which module of a model it is, is the business of
-:mod:`ed_interp.models.families`. Cost: none.
+below defines each kind; :mod:`ed_interp.models.families` knows its module. Cost: none.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class Site:
             n_layers: If given, the block index must be below it; a negative index is refused.
 
         Raises:
-            UnknownNameError: the name is no site (nearest ones listed), or there is no such block.
+            UnknownNameError: no such hook point (the nearest are listed) or block.
         """
         if isinstance(name, Site):
             name = name.name
@@ -54,6 +53,7 @@ class Site:
             return cls(name, -1, "embed")
         match = _BLOCK.fullmatch(name)
         if match is None:
+            # The names of the block that was meant, so that the nearest one can be suggested.
             layer = re.search(r"\d+", name)
             example = min(int(layer.group()) if layer else 0, (n_layers or 10**6) - 1)
             known = ["hook_embed", *(f"blocks.{example}.hook_{kind}" for kind in KINDS)]
@@ -78,5 +78,5 @@ def resid_post(layer: int) -> Site:
 
 
 def stream_sites(n_layers: int) -> list[Site]:
-    """The ``n_layers + 1`` sites between which the blocks stand, in order of depth."""
+    """The ``n_layers + 1`` sites before, between and after the blocks, in order of depth."""
     return [resid_pre(0), *(resid_post(layer) for layer in range(n_layers))]

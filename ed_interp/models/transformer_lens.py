@@ -17,13 +17,11 @@ if TYPE_CHECKING:
 def to_transformer_lens(model: Any, *, tokenizer: Any = None) -> TransformerBridge:
     """A ``TransformerBridge`` of a copy of ``model``, with adapters merged into the weights first.
 
-    A bridge changes the model it wraps in place and drops LoRA on fused weights such as GPT-2's
-    ``c_attn``; the copy and the merge are what keep the user's model whole and the adapter's
-    effect in. Weights stay raw (no folding, no centring). The copy's tokenizer puts a begin token
-    first, as TransformerLens's do; give token ids where that matters.
+    Weights stay raw (no folding, no centring). The copy's tokenizer puts a begin token first, as
+    TransformerLens's do; pass token ids if that matters.
 
     Args:
-        model: Anything :func:`ed_interp.load` takes, but a TransformerLens model.
+        model: Anything :func:`ed_interp.load` takes except a TransformerLens model.
         tokenizer: As for :func:`ed_interp.load`.
 
     Raises:
@@ -32,15 +30,19 @@ def to_transformer_lens(model: Any, *, tokenizer: Any = None) -> TransformerBrid
     Cost: a second copy of the weights, and the import of TransformerLens.
     """
     if is_transformer_lens(model):
-        raise InvalidInputError(f"a {type(model).__name__} is a TransformerLens model already")
+        raise InvalidInputError(
+            f"the model must not be a TransformerLens model already, got a {type(model).__name__}"
+        )
     hooked = load(model, tokenizer=tokenizer)
     if is_transformer_lens(hooked.model):
         return hooked.model
     if hooked.tokenizer is None:
         raise InvalidInputError(
-            f"{hooked.name} has no tokenizer, and a TransformerBridge would look for one on the "
+            f"{hooked.name} has no tokenizer, and a TransformerBridge would load one from the "
             "hub; pass to_transformer_lens(model, tokenizer=...)"
         )
+    # A bridge changes the model it wraps in place, and drops LoRA on fused weights such as GPT-2's
+    # c_attn.
     plain = copy.deepcopy(hooked.model)
     if hasattr(plain, "merge_and_unload"):
         plain = plain.merge_and_unload()
@@ -56,7 +58,7 @@ def to_transformer_lens(model: Any, *, tokenizer: Any = None) -> TransformerBrid
 
 
 def _tokenizer_copy(tokenizer: Any, folder: str) -> Any:
-    """A tokenizer that the bridge may set special tokens on and load once more by its folder."""
+    """A copy, as the bridge sets special tokens on it and loads it again by its folder."""
     from transformers import AutoTokenizer
 
     tokenizer.save_pretrained(folder)

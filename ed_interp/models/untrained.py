@@ -1,4 +1,4 @@
-"""The untrained twin: the same architecture with fresh weights, as a control for what training did.
+"""The untrained twin: the same architecture with fresh weights, a control for effects of training.
 
 Cost: one initialisation of the model, and its memory.
 """
@@ -16,28 +16,28 @@ from ed_interp.models.runners import TransformersRunner
 
 
 def untrained_twin(hooked: HookedModel, *, seed: int = 0) -> HookedModel:
-    """A model of the same configuration, device and dtype, initialised as its own code does.
+    """A model of the same configuration, device and dtype, initialised by its own code.
 
-    Adapters are left out: the twin of an adapted model is the twin of its base.
+    The twin of an adapted model is the twin of its base.
 
     Args:
-        hooked: The model to make a twin of; it is not changed, nor is torch's random state.
-        seed: Of the initialisation, which runs in float32 on the CPU and so does not depend on
-            the device.
+        hooked: The model to make a twin of; neither it nor torch's random state is changed.
+        seed: Random seed of the initialisation.
     """
+    # Initialised in float32 on the CPU, so that the twin does not depend on device and precision.
     runner = hooked.runner
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(runner, TransformersRunner):
             twin = _fresh_transformers(runner.base)
         elif hasattr(hooked.model, "original_model"):
-            # A bridge's wrapped model has replaced modules; a fresh plain model is its twin.
+            # The model in a bridge has replaced modules; its twin is a fresh plain model.
             twin = _fresh_transformers(hooked.model.original_model)
         else:
             config = copy.deepcopy(hooked.model.cfg)
             config.seed, config.init_weights = None, True
             with warnings.catch_warnings():
-                # The user chose this class; that it is deprecated was said when they made theirs.
+                # The user chose this deprecated class and was warned when making the first one.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 twin = type(hooked.model)(config, tokenizer=None, move_to_device=False)
     twin = twin.to(hooked.device).to(hooked.dtype).eval()

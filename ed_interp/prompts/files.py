@@ -1,4 +1,4 @@
-"""Tasks from a user's file or a Hugging Face data set. Reads JSONL, CSV and Parquet; no pickles."""
+"""Tasks from a user's file or a Hugging Face data set; reads JSON, JSONL, CSV and Parquet."""
 
 from __future__ import annotations
 
@@ -27,28 +27,33 @@ def from_file(
     template: str | None = None,
     name: str | None = None,
 ) -> LabelledTask:
-    """A labelled task from a file with one pair a row.
+    """A labelled task from a file with one pair per row.
 
     Args:
-        path: ``.jsonl`` (one object a line), ``.json`` (a list of objects), ``.csv`` (with a
+        path: ``.jsonl`` (one object per line), ``.json`` (a list of objects), ``.csv`` (with a
             header) or ``.parquet``, in UTF-8.
         input: Name of the input column.
         output: Name of the output column.
         template: See :class:`~ed_interp.prompts.template.Template`.
-        name: Of the task; default the file's.
+        name: Name of the task; default that of the file.
 
     Raises:
-        InvalidInputError: no such file, unknown ending, not UTF-8, damaged, a column missing (those
-            found are listed), an empty cell, or fewer than two rows.
+        InvalidInputError: no such file, unknown ending, not UTF-8, damaged, a missing column (the
+            columns are listed), an empty cell, or fewer than two rows.
     """
     file = Path(path)
-    rows = list(_rows(file))
-    if not rows:
-        raise InvalidInputError(f"{file} is empty: at least 2 rows of {input!r}, {output!r} needed")
-    pairs = [_pair(row, input, output, f"{file}, row {n}") for n, row in enumerate(rows, 1)]
-    return LabelledTask(
-        name or file.stem, tuple(pairs), f"{len(pairs)} pairs of {file.name}", _template(template)
-    )
+    pairs = []
+    for number, row in enumerate(read_rows(file, least=2), 1):
+        where = f"{file}, row {number}"
+        if input not in row or output not in row:
+            raise InvalidInputError(
+                f"{where} must have the columns {input!r} and {output!r}, got "
+                f"{', '.join(map(repr, row)) or 'none'}; name them with input= and output= "
+                "(--input-column, --output-column)"
+            )
+        pairs.append((cell(row[input], input, where), cell(row[output], output, where)))
+    about = f"{len(pairs)} pairs of {file.name}"
+    return LabelledTask(name or file.stem, tuple(pairs), about, Template.of(template))
 
 
 def from_dataset(
@@ -64,17 +69,17 @@ def from_dataset(
 ) -> LabelledTask:
     """A labelled task from a Hugging Face data set.
 
-    Integer columns that the data set declares as class labels become their names. Rows without an
-    input or a label are left out.
+    Class labels (integers with names in the data set) become their names. Rows without an input or
+    a label are left out.
 
     Args:
         dataset: Hub id (``stanfordnlp/sst2``) or local folder that ``datasets`` can read.
         split: For instance ``train``.
-        config: Name of the configuration, where there are several.
+        config: Name of the configuration, if the data set has several.
         input: Name of the input column.
         output: Name of the output column.
         template: See :class:`~ed_interp.prompts.template.Template`.
-        limit: At most so many rows, evenly spaced over the data set; None is all.
+        limit: Largest number of rows, evenly spaced over the data set; None is all.
         revision: Branch, tag or commit.
 
     Raises:
@@ -84,7 +89,7 @@ def from_dataset(
 
     try:
         data = datasets.load_dataset(dataset, config, split=split, revision=revision)
-    except Exception as error:  # its own errors, the hub's and the file systems', all alike here
+    except Exception as error:  # its own errors, the hub's and the file systems' alike
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         advice = "" if Path(dataset).exists() else _OFFLINE
         raise InvalidInputError(
@@ -93,16 +98,16 @@ def from_dataset(
     missing = [column for column in (input, output) if column not in data.column_names]
     if missing:
         raise InvalidInputError(
-            f"data set {dataset!r} has no column {', '.join(map(repr, missing))}; "
-            f"found: {', '.join(data.column_names)}"
+            f"data set {dataset!r} must have the column {', '.join(map(repr, missing))}, got: "
+            f"{', '.join(data.column_names)}"
         )
     if limit is not None and len(data) > limit:
-        # Not the first ones: many data sets are sorted by label.
+        # Not the first rows, as many data sets are sorted by label.
         data = data.select([place * len(data) // limit for place in range(limit)])
     texts = [_shown(data, column) for column in (input, output)]
     pairs = tuple(pair for pair in zip(*texts, strict=True) if None not in pair)
     name = dataset.rstrip("/").rsplit("/", 1)[-1]
-    return LabelledTask(name, pairs, f"{len(pairs)} pairs of {dataset}", _template(template))
+    return LabelledTask(name, pairs, f"{len(pairs)} pairs of {dataset}", Template.of(template))
 
 
 def text_from_file(path: str | Path, *, window: int = 16, name: str | None = None) -> TextTask:
@@ -116,26 +121,31 @@ def text_from_file(path: str | Path, *, window: int = 16, name: str | None = Non
     if file.suffix == ".json":
         data = _json(text, file)
         if not isinstance(data, list) or not all(isinstance(item, str) for item in data):
-            raise InvalidInputError(f"{file}: a JSON list of strings is expected")
+            raise InvalidInputError(f"{file} must hold a JSON list of strings, got something else")
         texts = tuple(data)
     else:
         texts = tuple(part for part in text.split("\n\n") if part.strip())
     return TextTask(name or file.stem, texts, window, f"windows of {window} tokens of {file.name}")
 
 
-def read_rows(path: str | Path) -> list[Mapping[str, Any]]:
-    """The rows of a JSONL, JSON, CSV or Parquet file by column, as they stand.
+def read_rows(path: str | Path, *, least: int = 1) -> list[Mapping[str, Any]]:
+    """The rows of a JSONL, JSON, CSV or Parquet file by column, unchanged.
 
     Raises:
-        InvalidInputError: no such file, unknown ending, not UTF-8, damaged, without rows, or with
-            more cells in a row than the header has columns.
+        InvalidInputError: no such file, unknown ending, not UTF-8, damaged, without rows (``least``
+            are needed), or with more cells in a row than the header has columns.
     """
     file = Path(path)
     rows = list(_rows(file))
     if not rows:
-        raise InvalidInputError(f"{file} is empty: at least 1 row is needed")
+        raise InvalidInputError(f"{file} is empty; it must have at least {least} rows")
     for number, row in enumerate(rows, 1):
-        _check_cells(row, f"{file}, row {number}")
+        # The csv module puts cells beyond the header under None.
+        if None in row:
+            raise InvalidInputError(
+                f"{file}, row {number}: more cells than the header has columns; quote text that "
+                "holds commas"
+            )
     return rows
 
 
@@ -147,34 +157,11 @@ def cell(value: Any, column: str, where: str) -> str:
     """
     if isinstance(value, (Mapping, list, tuple, bytes)):
         raise InvalidInputError(
-            f"{where}: {column!r} is a {type(value).__name__}; text or a number is expected"
+            f"{where}: {column!r} must be text or a number, got a {type(value).__name__}"
         )
     if _is_empty(value):
         raise InvalidInputError(f"{where}: {column!r} is empty; remove the row")
     return str(value).strip()
-
-
-def _check_cells(row: Mapping[Any, Any], where: str) -> None:
-    if None in row:
-        raise InvalidInputError(
-            f"{where}: more cells than the header has columns; quote text that holds commas"
-        )
-
-
-def _template(template: str | None) -> Template:
-    return Template(template) if template is not None else Template()
-
-
-def _pair(row: Mapping[str, Any], input: str, output: str, where: str) -> tuple[str, str]:
-    _check_cells(row, where)
-    missing = [column for column in (input, output) if column not in row]
-    if missing:
-        raise InvalidInputError(
-            f"{where}: no {' and no '.join(map(repr, missing))}; found columns "
-            f"{', '.join(map(repr, row)) or 'none'}; name them with input= and output= "
-            "(--input-column, --output-column)"
-        )
-    return cell(row[input], input, where), cell(row[output], output, where)
 
 
 def _is_empty(value: Any) -> bool:
@@ -182,13 +169,13 @@ def _is_empty(value: Any) -> bool:
 
 
 def _shown(data: Any, column: str) -> list[str | None]:
-    """A column of a data set as text, labels by name; None where a row has nothing."""
+    """A column of a data set as text, labels by name; None for an empty cell."""
     import datasets
 
     kind = data.features[column]
     values: list[Any] = list(data[column])
     if isinstance(kind, datasets.ClassLabel):
-        # By convention -1 is a row without its label, as in the test splits of the hub.
+        # By convention -1 is a missing label, as in the test splits of the hub.
         return [None if value in (None, -1) else str(kind.int2str(value)) for value in values]
     return [
         None if _is_empty(value) else cell(value, column, f"row {row}")
@@ -205,14 +192,14 @@ def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
     if suffix == ".json":
         data = _json(_text(file), file)
         if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
-            raise InvalidInputError(f"{file}: a JSON list of objects is expected")
+            raise InvalidInputError(f"{file} must hold a JSON list of objects, got something else")
         return data
     if suffix in {".jsonl", ".ndjson"}:
-        # Not splitlines: JSON strings may hold the other characters that end a line for it.
+        # Not splitlines(), which also splits at characters that JSON strings may contain.
         lines = enumerate(_text(file).split("\n"), 1)
         rows = [_json(line, file, number) for number, line in lines if line.strip()]
         if not all(isinstance(row, dict) for row in rows):
-            raise InvalidInputError(f"{file}: one JSON object a line is expected")
+            raise InvalidInputError(f"{file} must hold one JSON object per line, got others")
         return rows
     raise InvalidInputError(
         f"{file}: cannot tell the format from {suffix or 'no ending'!r}; "
@@ -221,7 +208,7 @@ def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def _csv(file: Path) -> list[Mapping[str, Any]]:
-    # strict: a quote that is never closed would swallow the rest of the file.
+    # strict, as a quote that is never closed would swallow the rest of the file.
     reader = csv.DictReader(io.StringIO(_text(file), newline=""), strict=True)
     try:
         return list(reader)
@@ -235,7 +222,7 @@ def _text(file: Path) -> str:
     try:
         return file.read_text("utf-8-sig")
     except FileNotFoundError:
-        raise InvalidInputError(f"there is no file {file}") from None
+        raise InvalidInputError(f"{file} does not exist; check the path") from None
     except UnicodeDecodeError as error:
         raise InvalidInputError(
             f"{file} is not UTF-8 (byte {error.start}: {error.reason}); convert it first"
@@ -263,7 +250,7 @@ def _parquet(file: Path) -> list[Mapping[str, Any]]:
     try:
         rows: list[Mapping[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
     except FileNotFoundError:
-        raise InvalidInputError(f"there is no file {file}") from None
+        raise InvalidInputError(f"{file} does not exist; check the path") from None
     except (pyarrow.ArrowException, OSError) as error:
         raise InvalidInputError(f"cannot read {file} as Parquet: {error}") from error
     return rows

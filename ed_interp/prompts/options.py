@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import PROMPTS, Options, option
@@ -27,6 +27,8 @@ _APPLIES = {
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptOptions(Options):
     """One source of prompts. Without any it is the default task."""
+
+    default_task: ClassVar[str] = DEFAULT_TASK
 
     task: str | None = option(
         None, help="Built-in task (see `ed-interp tasks`).", panel=PROMPTS, shown=DEFAULT_TASK
@@ -88,7 +90,7 @@ class PromptOptions(Options):
         """A short name of the source, for run folders."""
         if self.data or self.text:
             return (self.data or self.text or Path()).stem
-        return Path(self.dataset).name if self.dataset else self.task or DEFAULT_TASK
+        return Path(self.dataset).name if self.dataset else self.task or self.default_task
 
     def make_task(self, task: Any = None) -> Any:
         """The task that the options name, or ``task`` if it is a live object.
@@ -104,7 +106,8 @@ class PromptOptions(Options):
             return task
         # A shell passes the two characters of \n as they are.
         template = self.template and self.template.replace("\\n", "\n").replace("\\t", "\t")
-        columns = {"input": self.input_column or "input", "output": self.output_column or "output"}
+        given = {"input": self.input_column, "output": self.output_column}
+        columns = {name: name if column is None else column for name, column in given.items()}
         if self.text is not None:
             return text_from_file(self.text, window=self.window or DEFAULT_WINDOW)
         if self.data is not None:
@@ -116,4 +119,4 @@ class PromptOptions(Options):
             return from_dataset(
                 self.dataset, split=split, config=self.config, template=template, **columns
             )
-        return builtin_task(self.task or DEFAULT_TASK, template=template)
+        return builtin_task(self.task or self.default_task, template=template)

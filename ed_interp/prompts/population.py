@@ -1,8 +1,8 @@
-"""Populations: a seeded sample of prompts with their shot structure, still as text.
+"""Populations: a seeded sample of prompts with their shot structure, as text.
 
-A prompt has K demonstrations and, for labelled tasks, one query with its answer. Its k-shot form
-is the first k demonstrations and the query, so the shot counts of one prompt are nested and differ
-in nothing else. Cost: microseconds a prompt.
+A prompt has K demonstrations and, for labelled tasks, one query with its answer. Its k-shot form is
+the first k demonstrations and the query, so the shot counts of a prompt are nested and differ in
+nothing else. Cost: microseconds per prompt.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import random
@@ -32,11 +33,11 @@ class Prompt:
     """Text of one prompt."""
 
     demonstrations: tuple[str, ...]
-    """Texts of the demonstrations (lists: entity and comma), joined without anything between."""
+    """Texts of the demonstrations (lists: entity and comma), joined without a separator."""
     query: str | None = None
     """Text after the demonstrations; None for lists and windows."""
     answer: str | None = None
-    """What should follow, with its leading space; None where there is no right answer."""
+    """The right continuation with its leading space; None for lists and windows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Population:
     shots: tuple[int, ...]
     """Shot counts that will be read, ascending."""
     exact_size: int | None
-    """Number of different prompts there are at the most shots; None where it is not known."""
+    """Number of different prompts at the most shots; None if unknown."""
     chance: float | None
     """Frequency of the most common answer among the sampled queries; None without answers."""
     answers: int | None
@@ -73,46 +74,42 @@ def draw(
 ) -> Population:
     """Draw a population from a list, a labelled or a mixed task.
 
-    Lists: ordered selections without repetition, uniformly; if there are no more than ``prompts``
-    of them at the most shots, every one is taken once. Labelled tasks: queries go round all pairs,
-    in shuffled order; demonstrations are drawn without repetition, never with the input of the
-    query, and balanced over the answers: each round takes every answer once, in random order, as
-    far as answers are left. Mixed tasks: the tasks take turns, one a prompt. Windows of text need
-    a tokenizer and are drawn by :func:`ed_interp.prompts.tokens.draw_windows`.
+    Lists: ordered selections without repetition, uniformly; if at most ``prompts`` of them exist
+    at the most shots, each is taken once. Labelled tasks: queries go round all pairs, in shuffled
+    order; demonstrations are drawn without repetition, never with the input of the query, and
+    balanced over the answers: each round takes every answer that still has pairs once, in random
+    order. Mixed tasks: the tasks take turns, one per prompt. Windows of text need a tokenizer and
+    are drawn by :func:`ed_interp.prompts.tokens.draw_windows`.
 
     Args:
         task: What to draw from.
         prompts: Sample size.
         shots: Numbers of demonstrations to read at.
-        seed: Of Python's random generator.
+        seed: Random seed.
 
     Raises:
-        InvalidInputError: no prompts or shots asked for, negative shots, 0 shots of a list, or more
+        InvalidInputError: fewer than two prompts, no or negative shots, 0 shots of a list, or more
             shots than the task has demonstrations.
     """
     counts = check_shots(shots)
     if prompts < 2:
-        raise InvalidInputError(f"prompts={prompts}: at least 2 are needed to speak of information")
+        raise InvalidInputError(f"prompts must be 2 or greater, got {prompts}")
     rng = random.Random(seed)
     if isinstance(task, TextTask):
-        raise InvalidInputError(f"task {task.name!r} is text: windows are drawn with a tokenizer")
+        raise InvalidInputError(
+            f"the task must be a list or pairs, got the text {task.name!r}; use draw_windows()"
+        )
     if isinstance(task, ListTask):
         return _draw_list(task, prompts, counts, rng, seed)
-    if isinstance(task, MixedTask):
-        return _draw_mixed(task, prompts, counts, rng, seed)
     return _draw_labelled(task, prompts, counts, rng, seed)
 
 
 def check_shots(shots: Iterable[int]) -> tuple[int, ...]:
-    """Ascending distinct shot counts.
-
-    Raises:
-        InvalidInputError: none, or a negative one.
-    """
+    """Ascending distinct shot counts; InvalidInputError for none or a negative one."""
     counts = tuple(sorted({int(count) for count in shots}))
     if not counts or counts[0] < 0:
         raise InvalidInputError(
-            f"shots={list(counts)}: one or more counts of 0 or above are expected, e.g. range(9)"
+            f"shots must be one or more counts, 0 or greater, got {list(counts)}; e.g. range(9)"
         )
     return counts
 
@@ -120,31 +117,32 @@ def check_shots(shots: Iterable[int]) -> tuple[int, ...]:
 def _draw_list(
     task: ListTask, prompts: int, shots: tuple[int, ...], rng: random.Random, seed: int
 ) -> Population:
-    most, there = shots[-1], len(task.entities)
-    if most > there:
+    most, entities = shots[-1], len(task.entities)
+    if most > entities:
         raise InvalidInputError(
-            f"{most} shots of task {task.name!r}: it has {there} entities and none is repeated; "
-            f"ask for at most {there}"
+            f"shots must be at most {entities} for task {task.name!r}, got {most} shots: it has "
+            f"{entities} entities, and none is repeated"
         )
     if shots[0] == 0:
         raise InvalidInputError(
-            f"0 shots of task {task.name!r}: a list without entities is empty; start at 1"
+            f"shots must be 1 or greater for task {task.name!r}, got 0 shots: a list without "
+            "entities is empty; start at 1"
         )
-    size = math.perm(there, most)
+    size = math.perm(entities, most)
     if size <= prompts:
-        chosen = [_selection(there, most, index) for index in range(size)]
+        chosen = [_selection(entities, most, index) for index in range(size)]
         rng.shuffle(chosen)
     else:
-        # Distinct selections: the population has no repetitions, so the sample has none either.
+        # The population has no repetitions, so the sample has none either; a dict keeps the order.
         seen: dict[tuple[int, ...], None] = {}
         while len(seen) < prompts:
-            seen[tuple(rng.sample(range(there), most))] = None
+            seen[tuple(rng.sample(range(entities), most))] = None
         chosen = list(seen)
     items = tuple(
         Prompt(tuple(task.entities[index] + task.separator for index in selection))
         for selection in chosen
     )
-    settings = {"prompts": len(items), "seed": seed, "kind": "list", "entities": there}
+    settings = {"prompts": len(items), "seed": seed, "kind": "list", "entities": entities}
     return Population(task.name, "list", items, shots, size, None, None, settings)
 
 
@@ -152,99 +150,76 @@ def _selection(n: int, k: int, index: int) -> tuple[int, ...]:
     """The ``index``-th ordered selection of ``k`` out of ``n``, in lexicographic order."""
     left, chosen = list(range(n)), []
     for place in range(k):
+        # Each choice at this place begins as many selections as the remaining places allow.
         digit, index = divmod(index, math.perm(n - place - 1, k - place - 1))
         chosen.append(left.pop(digit))
     return tuple(chosen)
 
 
 def _draw_labelled(
-    task: LabelledTask, prompts: int, shots: tuple[int, ...], rng: random.Random, seed: int
+    task: LabelledTask | MixedTask,
+    prompts: int,
+    shots: tuple[int, ...],
+    rng: random.Random,
+    seed: int,
 ) -> Population:
-    most, there, room = shots[-1], len(task.pairs), most_shots(task)
-    if most > room:
-        raise InvalidInputError(
-            f"{most} shots of task {task.name!r}: it has {there} pairs, of which {room} are left "
-            f"to show beside the query; ask for at most {room}"
-        )
-    items = []
-    queries: list[int] = []
-    while len(queries) < prompts:
-        lap = list(range(there))
-        rng.shuffle(lap)
-        queries += lap
-    for query in queries[:prompts]:
-        input, output = task.pairs[query]
-        items.append(
-            Prompt(
-                tuple(
-                    task.template.demonstration(*task.pairs[index])
-                    for index in _demonstrations(task.pairs, input, most, rng)
-                ),
-                task.template.query(input),
-                task.template.answer(output),
+    """Tasks of a mixture take turns; each goes round its own queries."""
+    members = task.tasks if isinstance(task, MixedTask) else (task,)
+    most = shots[-1]
+    drawn: list[list[Prompt]] = []
+    sizes: list[int] = []
+    repeat = False
+    for turn, member in enumerate(members[:prompts]):
+        available, room = len(member.pairs), most_shots(member)
+        if most > room:
+            raise InvalidInputError(
+                f"shots must be at most {room} for task {member.name!r}, got {most} shots: of its "
+                f"{available} pairs, {room} are left to show with a query"
             )
-        )
-    drawn = collections.Counter(prompt.answer for prompt in items)
-    settings = {
-        "prompts": prompts,
-        "seed": seed,
-        "kind": "labelled",
-        "pairs": there,
-        "template": task.template.text,
-        "queries_repeat": prompts > there,
-    }
-    return Population(
-        task.name,
-        "labelled",
-        tuple(items),
-        shots,
-        _labelled_size(task, most) if room == there - 1 else None,
-        max(drawn.values()) / prompts,
-        len(task.answers),
-        settings,
-    )
-
-
-def _draw_mixed(
-    task: MixedTask, prompts: int, shots: tuple[int, ...], rng: random.Random, seed: int
-) -> Population:
-    """The tasks take turns; each goes round its own queries."""
-    members = len(task.tasks)
-    drawn = [
-        _draw_labelled(member, (prompts + members - 1 - turn) // members, shots, rng, seed)
-        for turn, member in enumerate(task.tasks[:prompts])
-    ]
-    items = tuple(
-        part.prompts[turn]
-        for turn in range(len(drawn[0].prompts))
-        for part in drawn
-        if turn < len(part.prompts)
-    )
+        share = (prompts + len(members) - 1 - turn) // len(members)
+        drawn.append(_prompts(member, share, most, rng))
+        repeat = repeat or share > available
+        # Only if no input occurs twice, as then every query leaves the same number of pairs.
+        if room == available - 1:
+            sizes.append(_labelled_size(member, most))
+    turns = itertools.zip_longest(*drawn)
+    items = tuple(prompt for turn in turns for prompt in turn if prompt is not None)
     answers = collections.Counter(prompt.answer for prompt in items)
+    pairs = [pair for member in members for pair in member.pairs]
     # Tasks that share a pair share prompts: then their sizes do not add up.
-    pairs = [pair for member in task.tasks for pair in member.pairs]
-    sizes = [part.exact_size for part in drawn]
-    known = [size for size in sizes if size is not None]
-    exact = len(known) == members and len(set(pairs)) == len(pairs)
+    exact = len(sizes) == len(members) and len(set(pairs)) == len(pairs)
     settings = {
         "prompts": len(items),
         "seed": seed,
         "kind": "labelled",
-        "tasks": [member.name for member in task.tasks],
         "pairs": len(pairs),
-        "template": task.tasks[0].template.text,
-        "queries_repeat": any(part.settings["queries_repeat"] for part in drawn),
+        "template": members[0].template.text,
+        "queries_repeat": repeat,
     }
-    return Population(
-        task.name,
-        "labelled",
-        items,
-        shots,
-        sum(known) if exact else None,
-        max(answers.values()) / len(items),
-        len({output for _, output in pairs}),
-        settings,
-    )
+    if isinstance(task, MixedTask):
+        settings["tasks"] = [member.name for member in members]
+    chance = max(answers.values()) / len(items)
+    size = sum(sizes) if exact else None
+    outputs = len({output for _, output in pairs})
+    return Population(task.name, "labelled", items, shots, size, chance, outputs, settings)
+
+
+def _prompts(task: LabelledTask, prompts: int, most: int, rng: random.Random) -> list[Prompt]:
+    """Prompts of one task; every pair is the query once before any is twice."""
+    queries: list[int] = []
+    while len(queries) < prompts:
+        lap = list(range(len(task.pairs)))
+        rng.shuffle(lap)
+        queries += lap
+    items = []
+    for query in queries[:prompts]:
+        input, output = task.pairs[query]
+        shown = _demonstrations(task.pairs, input, most, rng)
+        demonstrations = tuple(task.template.demonstration(*task.pairs[index]) for index in shown)
+        items.append(
+            Prompt(demonstrations, task.template.query(input), task.template.answer(output))
+        )
+    return items
 
 
 def _demonstrations(
@@ -266,13 +241,8 @@ def _demonstrations(
 
 
 def _labelled_size(task: LabelledTask, count: int) -> int:
-    """Number of different prompts with ``count`` demonstrations that :func:`draw` can give.
-
-    A round of the balanced draw orders the answers that still have pairs. With m answers left, a
-    full round contributes m! orders times the product of the pairs left under each answer; the
-    last, partial round of r answers contributes r! times the r-th elementary symmetric polynomial
-    of the pairs left. Summed over the queries.
-    """
+    """Number of different prompts with ``count`` demonstrations that :func:`draw` can return."""
+    # Summed over the queries; those with the same answer leave the same number of prompts.
     sizes = collections.Counter(task.answers)
     total = 0
     for output, multiplicity in task.answers.items():
@@ -283,12 +253,17 @@ def _labelled_size(task: LabelledTask, count: int) -> int:
 
 
 def _rounds(left: list[int], count: int) -> int:
+    """Number of balanced draws of ``count`` pairs, with ``left`` pairs under each answer."""
+    # A round orders the answers that still have pairs. With m answers left, a full round
+    # contributes m! orders times the product of the pairs left under each answer; the last, partial
+    # round of r answers r! times the r-th elementary symmetric polynomial of the pairs left.
     ways = 1
     while count >= len(left) and left:
         ways *= math.factorial(len(left)) * math.prod(left)
         count -= len(left)
         left = [n - 1 for n in left if n > 1]
-    # Elementary symmetric polynomial of degree `count`, by the recurrence over its arguments.
+    # That polynomial by the recurrence over its arguments; degrees downwards, so that no argument
+    # is multiplied with itself.
     symmetric = [1] + [0] * count
     for n in left:
         for degree in range(count, 0, -1):

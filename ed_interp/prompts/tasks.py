@@ -29,8 +29,8 @@ class ListTask:
     def __post_init__(self) -> None:
         if len(set(self.entities)) != len(self.entities) or len(self.entities) < 2:
             raise InvalidInputError(
-                f"list task {self.name!r} needs at least 2 entities, all different; "
-                f"found {len(self.entities)}, {len(set(self.entities))} different"
+                f"list task {self.name!r} must have at least 2 entities, all different, got "
+                f"{len(self.entities)}, {len(set(self.entities))} different"
             )
 
 
@@ -46,8 +46,8 @@ class LabelledTask:
     def __post_init__(self) -> None:
         if len(self.pairs) < 2:
             raise InvalidInputError(
-                f"task {self.name!r} has {len(self.pairs)} usable pair(s); at least 2 are needed, "
-                "one to ask and one to show"
+                f"task {self.name!r} has {len(self.pairs)} usable pair(s); it must have at least "
+                "2, one for the query and one to show"
             )
         for row, (input, output) in enumerate(self.pairs, 1):
             if not input.strip() or not output.strip():
@@ -66,9 +66,9 @@ class LabelledTask:
 class MixedTask:
     """Several labelled tasks over the same words, one of them per prompt.
 
-    Which one is meant can be known from the demonstrations only, so the population holds, beside
-    the query, the task itself: what in-context learning is about. Of a single task every prompt
-    means the same, and a model that knows it gains nothing from being shown.
+    Only the demonstrations show which one it is, so prompts differ in the query and in the task,
+    which is what in-context learning is about. In the prompts of a single task the relation is
+    always the same, and demonstrations do not help a model that knows it.
     """
 
     name: str
@@ -78,7 +78,7 @@ class MixedTask:
     def __post_init__(self) -> None:
         if len(self.tasks) < 2:
             raise InvalidInputError(
-                f"mixed task {self.name!r} needs at least 2 tasks, found {len(self.tasks)}"
+                f"mixed task {self.name!r} must have at least 2 tasks, got {len(self.tasks)}"
             )
 
 
@@ -94,32 +94,33 @@ class TextTask:
 
     def __post_init__(self) -> None:
         if not any(text.strip() for text in self.texts):
-            raise InvalidInputError(f"text task {self.name!r} holds no text")
+            raise InvalidInputError(f"text task {self.name!r} holds no text; give some")
         if self.window < 1:
-            raise InvalidInputError(f"window={self.window}: a window has at least 1 token")
+            raise InvalidInputError(f"window must be 1 or greater, got {self.window}")
 
 
 Task = ListTask | LabelledTask | MixedTask | TextTask
 
 
 @functools.cache
-def _data(file: str) -> dict[str, Any]:
+def read_data(file: str) -> dict[str, Any]:
+    """What a JSON file of ``data/`` holds, by the name of the task."""
     text = resources.files("ed_interp.prompts").joinpath("data", file).read_text("utf-8")
     data: dict[str, Any] = json.loads(text)
     return data
 
 
+# Four relations over the same countries; only the demonstrations show which one it is.
 DEFAULT_TASK = "mixed-country"
-"""Four relations over the same countries: what is asked for shows in the demonstrations only."""
 
 _MIXED = "mixed-"
 
 
 def task_names() -> list[str]:
     """Names of the built-in tasks: mixtures, then relations and sentiment, then lists."""
-    groups = collections.Counter(entry["group"] for entry in _data("relations.json").values())
+    groups = collections.Counter(entry["group"] for entry in read_data("relations.json").values())
     mixtures = [_MIXED + group for group, relations in groups.items() if relations > 1]
-    return [*mixtures, *_data("relations.json"), *_data("lists.json")]
+    return [*mixtures, *read_data("relations.json"), *read_data("lists.json")]
 
 
 def builtin_task(name: str, *, template: str | None = None) -> ListTask | LabelledTask | MixedTask:
@@ -127,31 +128,31 @@ def builtin_task(name: str, *, template: str | None = None) -> ListTask | Labell
 
     Args:
         name: One of :func:`task_names`.
-        template: Instead of the default one; not for lists.
+        template: Text of a pair, instead of the default one; not for lists.
 
     Raises:
         UnknownNameError: no such task; the nearest names are listed.
-        InvalidInputError: a template for a list, or one without its two places.
+        InvalidInputError: a template for a list, or one without ``{input}`` and ``{output}``.
     """
     if name not in task_names():
         raise unknown("task", name, task_names())
-    relations = _data("relations.json")
-    shape = Template() if template is None else Template(template)
+    relations = read_data("relations.json")
+    shape = Template.of(template)
     if name in relations:
         return _relation(name, shape)
     if name.startswith(_MIXED):
         group = name.removeprefix(_MIXED)
         members = [member for member, entry in relations.items() if entry["group"] == group]
-        about = f"one of {', '.join(members)}; which one shows in the demonstrations only"
+        about = f"one of {', '.join(members)}; only the demonstrations show which one"
         return MixedTask(name, tuple(_relation(member, shape) for member in members), about)
     if template is not None:
-        raise InvalidInputError(f"task {name!r} is a list and takes no template")
-    entry = _data("lists.json")[name]
+        raise InvalidInputError(f"template must be left out for task {name!r}, which is a list")
+    entry = read_data("lists.json")[name]
     return ListTask(name, tuple(entry["entities"]), entry["description"])
 
 
 def _relation(name: str, shape: Template) -> LabelledTask:
-    entry = _data("relations.json")[name]
+    entry = read_data("relations.json")[name]
     pairs = tuple((str(input), str(output)) for input, output in entry["pairs"])
     return LabelledTask(name, pairs, entry["description"], shape)
 
@@ -160,29 +161,27 @@ def as_task(task: str | Task | Sequence[tuple[str, str]], *, template: str | Non
     """A task from a name, a task object or a sequence of (input, output) pairs."""
     if isinstance(task, (ListTask, TextTask)):
         if template is not None:
-            raise InvalidInputError(f"task {task.name!r} takes no template")
+            raise InvalidInputError(f"template must be left out for task {task.name!r}")
         return task
-    if isinstance(task, (LabelledTask, MixedTask)):
-        return task if template is None else _reshaped(task, Template(template))
     if isinstance(task, str):
         return builtin_task(task, template=template)
+    if isinstance(task, (LabelledTask, MixedTask)):
+        if template is None:
+            return task
+        if isinstance(task, LabelledTask):
+            return dataclasses.replace(task, template=Template(template))
+        members = [dataclasses.replace(one, template=Template(template)) for one in task.tasks]
+        return dataclasses.replace(task, tasks=tuple(members))
     pairs = tuple((str(input), str(output)) for input, output in task)
-    shape = Template() if template is None else Template(template)
-    return LabelledTask("pairs", pairs, template=shape)
-
-
-def _reshaped(task: LabelledTask | MixedTask, shape: Template) -> LabelledTask | MixedTask:
-    if isinstance(task, LabelledTask):
-        return dataclasses.replace(task, template=shape)
-    members = tuple(dataclasses.replace(member, template=shape) for member in task.tasks)
-    return dataclasses.replace(task, tasks=members)
+    return LabelledTask("pairs", pairs, template=Template.of(template))
 
 
 def most_shots(task: ListTask | LabelledTask | MixedTask) -> int:
-    """The largest shot count a task can give: entities, or pairs that are left beside any query."""
+    """The largest shot count of a task: its entities, or the pairs that any query leaves."""
     if isinstance(task, ListTask):
         return len(task.entities)
     if isinstance(task, MixedTask):
         return min(most_shots(member) for member in task.tasks)
+    # Pairs with the input of the query are never shown.
     repeats = collections.Counter(input for input, _ in task.pairs)
     return len(task.pairs) - max(repeats.values())

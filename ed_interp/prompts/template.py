@@ -13,8 +13,8 @@ DEFAULT_TEMPLATE = "{input} -> {output}\n"
 class Template:
     r"""One line of text with ``{input}`` before ``{output}``, each once.
 
-    The query is the text up to the answer, without the spaces before it, which become part of the
-    answer: that is how GPT-like tokenizers cut words.
+    The query is the text before the answer, without the spaces at its end, which become part of
+    the answer: GPT-like tokenizers split words that way.
 
     >>> template = Template("{input} -> {output}\n")
     >>> template.demonstration("France", "Paris")
@@ -26,13 +26,17 @@ class Template:
     text: str = DEFAULT_TEMPLATE
 
     def __post_init__(self) -> None:
-        found = {part: self.text.count(part) for part in ("{input}", "{output}")}
-        if set(found.values()) != {1} or self.text.index("{input}") > self.text.index("{output}"):
+        counts = [self.text.count(part) for part in ("{input}", "{output}")]
+        if counts != [1, 1] or self.text.index("{input}") > self.text.index("{output}"):
             raise InvalidInputError(
-                f"template {self.text!r} needs {{input}} once and then {{output}} once, "
-                f"found {found['{input}']} and {found['{output}']}; "
-                f"for instance {DEFAULT_TEMPLATE!r}"
+                f"the template must have {{input}} once and then {{output}} once, got template "
+                f"{self.text!r}; for instance {DEFAULT_TEMPLATE!r}"
             )
+
+    @classmethod
+    def of(cls, text: str | None) -> Template:
+        """The template of a text; the default one for None."""
+        return cls() if text is None else cls(text)
 
     @property
     def _head(self) -> str:
@@ -40,14 +44,14 @@ class Template:
 
     def demonstration(self, input: str, output: str) -> str:
         """The whole text of one pair."""
-        # Not str.format: inputs may hold braces of their own.
+        # Not str.format, as inputs may contain braces.
         before, after = self._head, self.text[self.text.index("{output}") + len("{output}") :]
         return before.replace("{input}", input) + output + after
 
     def query(self, input: str) -> str:
-        """The text up to the answer."""
+        """The text before the answer."""
         return self._head.rstrip(" ").replace("{input}", input)
 
     def answer(self, output: str) -> str:
-        """What should follow the query."""
+        """The right continuation of the query."""
         return " " * (len(self._head) - len(self._head.rstrip(" "))) + output

@@ -1,9 +1,4 @@
-"""Prompts as token ids with spans: which tokens are which demonstration, query and answer.
-
-Tokenizers may cut a text differently when more text follows. The shot counts of a prompt must
-nevertheless be nested, so prompts are tokenised whole where the cuts agree (they do for templates
-that end in a line break or a comma) and part by part where they do not; the population says which.
-"""
+"""Prompts as token ids with the spans of demonstrations, query and answer."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import dataclasses
 import hashlib
 import random
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 from ed_interp.errors import InvalidInputError
@@ -35,7 +30,7 @@ class ShotTokens:
     queries: tuple[tuple[int, Ids], ...] = ()
     """(shot count, tokens of the query after so many demonstrations), ascending; () for lists."""
     answer: Ids = ()
-    """Tokens of the right answer; () where there is none."""
+    """Tokens of the right answer; () without one."""
 
     @property
     def trunk(self) -> Ids:
@@ -44,7 +39,7 @@ class ShotTokens:
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """Number of trunk tokens before demonstration k begins, for k = 0 to K (K + 1 numbers)."""
+        """Number of trunk tokens before demonstration k, for k = 0 to K."""
         lengths = (len(demo) for demo in self.demonstrations)
         return tuple(accumulate(lengths, initial=len(self.prefix)))
 
@@ -57,11 +52,6 @@ class ShotTokens:
         """Tokens of the query at a shot count; () for lists."""
         return dict(self.queries).get(shots, ())
 
-    def query_span(self, shots: int) -> Span:
-        """Positions ``[start, stop)`` of the query in the ``shots``-shot sequence."""
-        start = self.ends[shots]
-        return start, start + len(self.query(shots))
-
     def sequence(self, shots: int) -> Ids:
         """The whole ``shots``-shot sequence, without the answer."""
         return self.trunk[: self.ends[shots]] + self.query(shots)
@@ -69,8 +59,8 @@ class ShotTokens:
     def slots(self, shots: int) -> Iterator[tuple[tuple[str, int, int], int]]:
         """(slot, token) of the ``shots``-shot sequence, without the prefix.
 
-        A slot names a place by structure, (part, number, offset), so that places correspond
-        between prompts whose parts differ in length.
+        A slot is a place by structure, (part, number, offset), so that places correspond between
+        prompts whose parts differ in length.
         """
         for number, demo in enumerate(self.demonstrations[:shots]):
             for offset, token in enumerate(demo):
@@ -86,7 +76,7 @@ class TokenPopulation:
     population: Population
     prompts: tuple[ShotTokens, ...]
     tokenization: str
-    """``whole`` or ``parts``: see the module's docstring."""
+    """``whole``, or ``parts`` if a prompt could not be tokenized as a whole with nested shots."""
 
     @property
     def shots(self) -> tuple[int, ...]:
@@ -114,16 +104,19 @@ class TokenPopulation:
 def tokenize(population: Population, tokenizer: Any) -> TokenPopulation:
     """Token ids and spans of every prompt of ``population``.
 
-    Special tokens come first if the tokenizer adds them by itself.
+    Special tokens come first if the tokenizer adds them.
 
     Raises:
         InvalidInputError: no tokenizer, or a demonstration, query or answer without any token.
     """
     if tokenizer is None:
         raise InvalidInputError(
-            f"task {population.task!r} is text, and this model has no tokenizer; "
-            "pass load(model, tokenizer=...)"
+            f"a tokenizer must be given for task {population.task!r}, as this model has no "
+            "tokenizer; pass load(model, tokenizer=...)"
         )
+    # Tokenizers may split a text differently when more text follows, but the shot counts of a
+    # prompt must be nested. So prompts are tokenized as a whole if the splits agree, as they do for
+    # templates that end in a line break or a comma, and part by part if not.
     encode = _Encoder(tokenizer)
     encode.preload(
         {text for prompt in population.prompts for text in _texts(prompt, population.shots)}
@@ -131,6 +124,7 @@ def tokenize(population: Population, tokenizer: Any) -> TokenPopulation:
     whole = [_whole(prompt, population.shots, encode) for prompt in population.prompts]
     done = [item for item in whole if item is not None]
     tokenization = "whole"
+    # All or none: prompts of one population must be split by the same rule.
     if len(done) < len(whole):
         tokenization = "parts"
         done = [_parts(prompt, population.shots, encode) for prompt in population.prompts]
@@ -144,18 +138,18 @@ def draw_windows(
 ) -> TokenPopulation:
     """Windows of ``task.window`` tokens at random places of its texts; a shot is one token.
 
-    Windows do not cross texts. If there are no more than ``prompts`` windows, all are taken.
+    Windows do not cross texts. If the texts have at most ``prompts`` windows, all are taken.
 
     Raises:
         InvalidInputError: no tokenizer, shots beyond the window, or texts shorter than it.
     """
     if tokenizer is None:
-        raise InvalidInputError(f"task {task.name!r} needs a tokenizer; pass tokenizer=")
+        raise InvalidInputError(f"task {task.name!r} must have a tokenizer; pass tokenizer=")
     counts = check_shots(range(1, task.window + 1) if shots is None else shots)
     if counts[0] < 1 or counts[-1] > task.window:
         raise InvalidInputError(
-            f"shots {counts[0]} to {counts[-1]} of task {task.name!r}: a shot is one token of a "
-            f"window of {task.window}; ask for 1 to {task.window}"
+            f"shots must be 1 to {task.window} for task {task.name!r}, whose shots are the tokens "
+            f"of a window of {task.window}, got {counts[0]} to {counts[-1]}"
         )
     encode = _Encoder(tokenizer)
     texts = [ids for text in task.texts if len(ids := encode(text)) >= task.window]
@@ -164,8 +158,8 @@ def draw_windows(
     ]
     if len(places) < 2:
         raise InvalidInputError(
-            f"task {task.name!r}: {len(places)} window(s) of {task.window} tokens in "
-            f"{len(task.texts)} text(s); give more text or a shorter window"
+            f"task {task.name!r} must have at least 2 windows, got {len(places)} window(s) of "
+            f"{task.window} tokens in {len(task.texts)} text(s); give more text or a shorter window"
         )
     rng = random.Random(seed)
     chosen = places if len(places) <= prompts else rng.sample(places, prompts)
@@ -184,21 +178,22 @@ def draw_windows(
 
 
 class _Encoder:
-    """Memoised encoding, and the special tokens that come first."""
+    """Encoding with a cache, and the special tokens that come first."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._known: dict[str, Ids] = {}
         probe = tuple(tokenizer("a", add_special_tokens=True)["input_ids"])
         plain = tuple(tokenizer("a", add_special_tokens=False)["input_ids"])
-        # Special tokens after the text (BERT-like) have no place in a causal prompt.
+        # Only what comes before the text: special tokens after it (BERT) do not fit causal prompts.
         starts = [
             n for n in range(len(probe) - len(plain) + 1) if probe[n : n + len(plain)] == plain
         ]
         self.prefix: Ids = probe[: starts[0]] if starts and plain else ()
 
     def preload(self, texts: Collection[str]) -> None:
-        """Encode many texts at once: fast tokenizers are ten times faster in one call."""
+        """Encode many texts at once."""
+        # Fast tokenizers are ten times faster in one call; sorted, so that calls are repeatable.
         ordered = sorted(texts)
         if ordered:
             encoded = self._tokenizer(ordered, add_special_tokens=False)["input_ids"]
@@ -212,11 +207,14 @@ class _Encoder:
         return self._known[text]
 
 
+def _prefixes(prompt: Prompt) -> list[str]:
+    """The texts of the first 0, 1, ... demonstrations."""
+    return list(accumulate(prompt.demonstrations, initial=""))
+
+
 def _texts(prompt: Prompt, shots: Sequence[int]) -> Iterator[str]:
     """Every text that :func:`_whole` encodes."""
-    shown = [""]
-    for demo in prompt.demonstrations:
-        shown.append(shown[-1] + demo)
+    shown = _prefixes(prompt)
     yield from shown[1:]
     if prompt.query is not None:
         for count in shots:
@@ -226,35 +224,28 @@ def _texts(prompt: Prompt, shots: Sequence[int]) -> Iterator[str]:
 
 
 def _whole(prompt: Prompt, shots: Sequence[int], encode: _Encoder) -> ShotTokens | None:
-    """Cut where the text of every prefix ends; None if a longer text moves an earlier cut."""
-    ids: Ids = ()
-    text = ""
-    demos: list[Ids] = []
-    texts = [""]
-    for demo in prompt.demonstrations:
-        text += demo
-        longer = encode(text)
-        if longer[: len(ids)] != ids:
-            return None
-        demos.append(longer[len(ids) :])
-        ids = longer
-        texts.append(text)
+    """Split where the text of every prefix ends; None if a longer text changes earlier tokens."""
+    shown = _prefixes(prompt)
+    known = [encode(text) for text in shown]
+    if any(longer[: len(ids)] != ids for ids, longer in pairwise(known)):
+        return None
+    demos = tuple(longer[len(ids) :] for ids, longer in pairwise(known))
     if prompt.query is None:
-        return ShotTokens(encode.prefix, tuple(demos))
+        return ShotTokens(encode.prefix, demos)
     queries = []
-    answer: Ids | None = None
+    answers: set[Ids] = set()
     for count in shots:
-        before = encode(texts[count])
-        asked = encode(texts[count] + prompt.query)
-        if asked[: len(before)] != before:
+        before, upto = known[count], encode(shown[count] + prompt.query)
+        if upto[: len(before)] != before:
             return None
-        queries.append((count, asked[len(before) :]))
+        queries.append((count, upto[len(before) :]))
         if prompt.answer is not None:
-            full = encode(texts[count] + prompt.query + prompt.answer)
-            if full[: len(asked)] != asked or answer not in (None, full[len(asked) :]):
+            full = encode(shown[count] + prompt.query + prompt.answer)
+            if full[: len(upto)] != upto:
                 return None
-            answer = full[len(asked) :]
-    return ShotTokens(encode.prefix, tuple(demos), tuple(queries), answer or ())
+            answers.add(full[len(upto) :])
+    # The answer must have the same tokens at every shot count.
+    return None if len(answers) > 1 else ShotTokens(encode.prefix, demos, tuple(queries), *answers)
 
 
 def _parts(prompt: Prompt, shots: Sequence[int], encode: _Encoder) -> ShotTokens:
@@ -267,14 +258,11 @@ def _parts(prompt: Prompt, shots: Sequence[int], encode: _Encoder) -> ShotTokens
 
 
 def _check_tokens(prompt: Prompt, tokens: ShotTokens) -> None:
-    empty = [
-        demo
-        for demo, ids in zip(prompt.demonstrations, tokens.demonstrations, strict=True)
-        if not ids
-    ]
-    if empty:
-        raise InvalidInputError(f"demonstration {empty[0]!r} gives no tokens; change or remove it")
-    if prompt.query is not None and not all(ids for _, ids in tokens.queries):
-        raise InvalidInputError(f"query {prompt.query!r} gives no tokens; change or remove it")
-    if prompt.answer is not None and not tokens.answer:
-        raise InvalidInputError(f"answer {prompt.answer!r} gives no tokens; change or remove it")
+    shown = zip(prompt.demonstrations, tokens.demonstrations, strict=True)
+    parts: list[tuple[str, str | None, Ids]] = [("demonstration", *part) for part in shown]
+    parts += [("query", prompt.query, ids) for _, ids in tokens.queries]
+    if prompt.answer is not None:
+        parts.append(("answer", prompt.answer, tokens.answer))
+    for what, text, ids in parts:
+        if not ids:
+            raise InvalidInputError(f"{what} {text!r} has no tokens; change or remove it")

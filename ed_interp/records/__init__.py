@@ -1,4 +1,4 @@
-"""Run folders that are never half-written, and the record of what a run ran on.
+"""Run folders that are never half-written, and the environment of a run.
 
 A run works in a hidden sibling, ``.NAME.partial``, which takes its place under NAME by one rename
 when everything is there::
@@ -10,8 +10,8 @@ when everything is there::
     run.path  # complete, or it does not exist
 
 After an exception, Ctrl-C or a kill the hidden folder stays, and a run with equal settings
-continues in it. Every file is written under a temporary name and then renamed, so what a resumed
-run finds is whole. Cost: each write is forced to disk (milliseconds); no heavy imports.
+continues in it. Every file is written under a temporary name and then renamed, so a resumed run
+finds complete files only. Cost: each write is forced to disk (milliseconds); no heavy imports.
 """
 
 from ed_interp.records.environment import LIBRARIES, environment

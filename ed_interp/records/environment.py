@@ -1,10 +1,11 @@
-"""What a run ran on, for its record. No heavy imports."""
+"""The environment of a run, for its record. No heavy imports."""
 
 from __future__ import annotations
 
 import platform
 from typing import Any
 
+# The libraries whose versions can change a number.
 LIBRARIES = (
     "transformer-lens",
     "transformers",
@@ -15,7 +16,6 @@ LIBRARIES = (
     "einops",
     "accelerate",
 )
-"""The libraries whose versions can change a number."""
 
 
 def installed(name: str) -> str | None:
@@ -29,10 +29,10 @@ def installed(name: str) -> str | None:
 
 
 def environment() -> dict[str, Any]:
-    """What a run ran on: Python, the operating system and the versions of the main libraries.
+    """Python, the operating system and the versions of the main libraries.
 
-    The host's name is left out, so that a run folder can be published. A library that is not
-    installed has version None. Nothing heavy is imported.
+    Without the host's name, so that a run folder can be published. A library that is not installed
+    has version None.
     """
     return {
         "python": platform.python_version(),

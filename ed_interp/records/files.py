@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, forced to disk, renamed.
+"""Files that are complete or absent: written under a temporary name, forced to disk, renamed.
 
 Every error of the operating system becomes one line that names the path and says what to do.
 """
@@ -10,6 +10,7 @@ import errno
 import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,25 +30,24 @@ def write_bytes(path: Path, data: bytes) -> Path:
         RunFolderError: it cannot be written (full disk, permission, ...).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with one_line(path):
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
                 file.flush()
+                # Without it a crash after the rename could leave a file of zeros.
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
-    except OSError as error:
-        raise explained(error, path) from error
     return path
 
 
 def write_text(path: Path, text: str) -> Path:
-    """:func:`write_bytes` for text, in UTF-8 with the line ends as they are."""
-    # A file name that is not UTF-8 reaches Python as lone surrogates, which UTF-8 cannot hold.
+    """:func:`write_bytes` for text, in UTF-8 with its own line ends."""
+    # A file name that is not UTF-8 becomes unpaired surrogates in Python, which UTF-8 refuses.
     return write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
@@ -84,9 +84,9 @@ def new_file(path: str | Path, *, overwrite: bool) -> Path:
     """
     path = Path(path).expanduser()
     if path.exists() and not overwrite:
-        raise RunFolderError(f"{path} exists; pass overwrite=True, or another path")
+        raise RunFolderError(f"{path} exists; pass another path, or overwrite it (--overwrite)")
     if not path.parent.is_dir():
-        raise RunFolderError(f"cannot write {path}: there is no folder {path.parent}")
+        raise RunFolderError(f"cannot write {path}: its folder does not exist; make it first")
     return path
 
 
@@ -103,17 +103,28 @@ def is_full(error: BaseException) -> bool:
     return (isinstance(error, OSError) and error.errno in _FULL) or "(os error 28)" in str(error)
 
 
+@contextlib.contextmanager
+def one_line(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system into a RunFolderError that names ``path``."""
+    try:
+        yield
+    except RunFolderError:
+        raise
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, no home folder
+        raise explained(error, path) from error
+
+
 def explained(error: BaseException, path: Path) -> RunFolderError:
     """The one line for an operating system's error: which path, and what to do."""
     code = error.errno if isinstance(error, OSError) else None
     if code in _FULL:
-        text = f"no space left to write {path}; free some, or pass another --out, and run it again"
+        text = f"no space left to write {path}; free some, or pass another --out, and run again"
     elif code in (errno.EACCES, errno.EPERM):
         text = f"no permission to write {path}; pass another --out"
     elif code == errno.EROFS:
         text = f"{path} is on a read-only file system; pass another --out"
     elif code in (errno.ENOTDIR, errno.EEXIST):
-        text = f"{path} cannot be made, a part of it is a file; pass another --out"
+        text = f"{path} cannot be made, as a part of it is a file; pass another --out"
     else:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         text = f"cannot write {path} ({reason}); pass another --out"

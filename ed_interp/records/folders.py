@@ -1,4 +1,4 @@
-"""Run folders: complete, or not there; an interrupted run is continued."""
+"""Run folders: complete or absent; an interrupted run is continued."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ed_interp.errors import RunFolderError
-from ed_interp.records.files import explained, is_full, strict_json, write_json
-from ed_interp.records.locks import drop_lock, is_locked, take_lock
+from ed_interp.records.files import explained, is_full, one_line, strict_json, write_json
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 SETTINGS_FORMAT = "ed-interp/run-settings"
 _SETTINGS = "settings.json"
+# What network file systems without locks answer.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 class RunFolder:
@@ -29,11 +32,13 @@ class RunFolder:
     folder: Path
     """Where to write until then."""
     resumed: bool
-    """True if :attr:`folder` holds what an interrupted run with equal settings left there."""
+    """True if :attr:`folder` holds the files of an interrupted run with equal settings."""
 
-    def __init__(self, path: Path, *, overwrite: bool, resumable: bool, lock: int) -> None:
+    def __init__(
+        self, path: Path, *, overwrite: bool, resumable: bool, lock: BaseFileLock | None
+    ) -> None:
         self.path = path
-        self.folder = _partial(path)
+        self.folder = _hidden(path, "partial")
         self.resumed = False
         self._overwrite = overwrite
         self._resumable = resumable
@@ -48,70 +53,57 @@ class RunFolder:
         overwrite: bool = False,
         resumable: bool = True,
     ) -> RunFolder:
-        """Take hold of ``path`` for one run; parents are created.
+        """Open ``path`` for one run; parents are created.
 
         Args:
             path: the folder that the run makes.
             settings: plain data; an interrupted run with equal settings is continued.
-            overwrite: replace the run that is at ``path``, once the new one is complete. Only a
-                run folder or an empty folder is ever replaced.
-            resumable: keep what was written when the run fails. Without it nothing is left.
+            overwrite: replace the run at ``path`` once the new one is complete. Only a run folder
+                or an empty folder is ever replaced.
+            resumable: keep the files of a run that fails. Without it nothing is left.
 
         Raises:
             InvalidInputError: ``settings`` cannot be written as JSON.
             RunFolderError: ``path`` exists (and not ``overwrite``), is a file, cannot be
-                written, is being written by another process, or an interrupted run with other
-                settings is there.
+                written, is being written by another process, or holds an interrupted run with
+                other settings.
         """
         text = _canonical(settings)
-        try:
+        with one_line(Path(path)):
             final = Path(path).expanduser().resolve()
             _check_free(final, overwrite)
             final.parent.mkdir(parents=True, exist_ok=True)
-            lock = take_lock(_lock_file(final), final)
-        except RunFolderError:
-            raise
-        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, no home folder
-            raise explained(error, Path(path)) from error
+            lock = _take_lock(final)
         run = cls(final, overwrite=overwrite, resumable=resumable, lock=lock)
         try:
-            run._prepare(text)
-        except BaseException as error:
+            with one_line(final):
+                run._prepare(text)
+        except BaseException:
             run._release()
-            if isinstance(error, OSError) and not isinstance(error, RunFolderError):
-                raise explained(error, final) from error
             raise
         return run
 
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             if error is None:
-                try:
+                with one_line(self.path):
                     self._finish()
-                except RunFolderError:
-                    raise
-                except OSError as failed:
-                    raise explained(failed, self.path) from failed
                 return
             if not self._resumable or (_holds_nothing(self.folder) and not self.resumed):
                 shutil.rmtree(self.folder, ignore_errors=True)
-            # Other writers (safetensors, say) meet the full disk too, each with its own error.
+            # Other writers, such as safetensors, report a full disk by errors of their own.
             if is_full(error) and not isinstance(error, RunFolderError):
                 raise explained(OSError(errno.ENOSPC, ""), self.path) from error
         finally:
             self._release()
 
     def _prepare(self, settings: str) -> None:
-        old = _replaced(self.path)
-        if old.exists():  # killed between the two renames of _finish, or while tidying up
+        old = _hidden(self.path, "replaced")
+        # A run was killed between the two renames of _finish, or before it removed the old one.
+        if old.exists():
             if self.path.exists():
                 shutil.rmtree(old, ignore_errors=True)
             else:
@@ -137,8 +129,9 @@ class RunFolder:
     def _finish(self) -> None:
         _sweep(self.folder)
         _check_free(self.path, self._overwrite)
-        old = _replaced(self.path)
+        old = _hidden(self.path, "replaced")
         replacing = self.path.exists()
+        # Two renames, so that a kill at any moment leaves the old run or the new one.
         if replacing:
             os.rename(self.path, old)
         try:
@@ -151,25 +144,25 @@ class RunFolder:
             shutil.rmtree(old, ignore_errors=True)
 
     def _release(self) -> None:
-        if self._lock >= 0:
-            drop_lock(self._lock, _lock_file(self.path))
-            self._lock = -1
+        if self._lock is not None:
+            _drop_lock(self._lock)
+            self._lock = None
 
 
 def next_run_path(base: Path, name: str, settings: Mapping[str, Any]) -> Path:
-    """Where the next run called ``name`` goes: ``base/name-001``, ``base/name-002``, ...
+    """The folder of the next run called ``name``: ``base/name-001``, ``base/name-002``, ...
 
-    An interrupted run with equal settings comes first, so that it is continued; otherwise the
-    first number that is not taken by a complete, an interrupted or a running one. What cannot
-    stand in a file name becomes a hyphen.
+    An interrupted run with equal settings comes first, so that it is continued; then the first
+    number without a complete, interrupted or running one. Characters that are not allowed in file
+    names become hyphens.
     """
     text = _canonical(settings)
     name = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or "run"
     number, free = 1, None
     while True:
         path = base / f"{name}-{number:03d}"
-        partial = _partial(path)
-        taken = path.exists() or is_locked(_lock_file(path))
+        partial = _hidden(path, "partial")
+        taken = path.exists() or _is_locked(path)
         if not taken and partial.exists() and not _holds_nothing(partial):
             if _settings_of(partial) == text:
                 return path
@@ -185,21 +178,77 @@ def next_run_path(base: Path, name: str, settings: Mapping[str, Any]) -> Path:
 def _highest(base: Path, name: str) -> int:
     pattern = re.compile(rf"\.?{re.escape(name)}-(\d{{3,9}})(\.partial|\.lock)?")
     with contextlib.suppress(OSError):
-        found = (pattern.fullmatch(entry.name) for entry in base.iterdir())
-        return max((int(match[1]) for match in found if match), default=0)
+        matches = (pattern.fullmatch(entry.name) for entry in base.iterdir())
+        return max((int(match[1]) for match in matches if match), default=0)
     return 0
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
+def _hidden(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{kind}")
 
 
-def _replaced(path: Path) -> Path:
-    return path.with_name(f".{path.name}.replaced")
+def _lock_of(path: Path) -> BaseFileLock:
+    """The lock of the run at ``path``, not held yet."""
+    from filelock import FileLock
+
+    # The operating system drops it when the process dies, however it dies, so a stale lock cannot
+    # occur; that is why the soft locks of filelock are not wanted.
+    # Not per thread: a run may be closed by another thread than the one that opened it.
+    lock = _hidden(path, "lock")
+    return FileLock(lock, timeout=0, thread_local=False, fallback_to_soft=False)
 
 
-def _lock_file(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
+def _take_lock(path: Path) -> BaseFileLock | None:
+    from filelock import Timeout
+
+    lock = _lock_of(path)
+    file = Path(lock.lock_file)
+    try:
+        lock.acquire()
+    except Timeout:
+        holder = ""
+        with contextlib.suppress(OSError):
+            holder = file.read_text(encoding="utf-8", errors="replace")
+        raise RunFolderError(
+            f"{path} is being written by another run (process {holder or '?'}); wait for it, or "
+            f"pass another --out"
+        ) from None
+    except OSError as error:
+        # A run without a lock is better than none.
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    # The number is for the message only. Windows lets nobody write to a locked file.
+    with contextlib.suppress(OSError):
+        file.write_text(str(os.getpid()), encoding="utf-8")
+    return lock
+
+
+def _drop_lock(lock: BaseFileLock) -> None:
+    # Removed while it is held, when nobody else can have taken it; whoever waits for the removed
+    # file notices that and opens a new one. Windows does not remove open files.
+    file = Path(lock.lock_file)
+    with contextlib.suppress(OSError):
+        file.unlink()
+    lock.release()
+    if os.name == "nt":
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+
+def _is_locked(path: Path) -> bool:
+    from filelock import Timeout
+
+    lock = _lock_of(path)
+    if not os.path.exists(lock.lock_file):  # taking it would make the file
+        return False
+    try:
+        with lock:
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
@@ -211,7 +260,7 @@ def _check_free(path: Path, overwrite: bool) -> None:
         raise RunFolderError(f"{path} is a file, not a folder; pass another --out")
     if not overwrite:
         raise RunFolderError(f"{path} exists; pass another --out, or --overwrite to replace it")
-    # --overwrite deletes: a mistyped --out must not cost anybody a folder of their own.
+    # --overwrite deletes: a mistyped --out must not delete a folder of somebody's own.
     if any(path.iterdir()) and _settings_of(path) is None:
         raise RunFolderError(
             f"{path} is not a run folder (it has no {_SETTINGS} of ed-interp) and is not "
@@ -231,7 +280,7 @@ def _settings_of(folder: Path) -> str | None:
 
 
 def _holds_nothing(folder: Path) -> bool:
-    """True if only settings are there: nothing would be won by resuming."""
+    """True if the folder holds settings only: there is nothing to resume."""
     try:
         names = [entry.name for entry in folder.iterdir()]
     except OSError:
@@ -240,7 +289,7 @@ def _holds_nothing(folder: Path) -> bool:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove temporary files that a killed process left."""
+    """Remove temporary files of a killed process."""
     for leftover in folder.rglob(".*.tmp"):
         with contextlib.suppress(OSError):
             leftover.unlink()

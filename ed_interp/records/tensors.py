@@ -117,10 +117,9 @@ def read(
 
 
 def read_unchecked(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the header of any safetensors file, of other tools too.
+    """The tensors and the header of any safetensors file, also one of another tool.
 
-    Raises:
-        InvalidInputError: no such file, a pickle, a GGUF file, or a damaged one.
+    A missing, pickled, GGUF or damaged file raises InvalidInputError.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -139,25 +138,22 @@ def read_unchecked(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]
 
 
 def refuse_pickle(path: Path, expected: str = "safetensors") -> None:
-    """Raise InvalidInputError unless ``path`` is a readable file, neither pickled nor GGUF.
-
-    Args:
-        path: the file.
-        expected: the format to ask for.
-    """
+    """Raise InvalidInputError unless ``path`` is a readable file, neither pickled nor GGUF."""
     try:
         with path.open("rb") as file:
-            head = file.read(4)
+            head = file.read(9)
     except FileNotFoundError as error:
         raise InvalidInputError(f"{path} does not exist; check the path") from error
     except OSError as error:
         raise InvalidInputError(f"cannot read {path} ({error.strerror})") from error
-    if head.startswith(_PICKLES):
+    # A safetensors file begins with the length of its header, whose first byte may be that of a
+    # pickle too; the header itself is JSON and begins at the ninth byte.
+    if head.startswith(_PICKLES) and head[8:] != b"{":
         raise InvalidInputError(
             f"{path} must be a {expected} file, got a pickle (torch.save writes those, and "
             f"reading one can run code); save its tensors as {expected}"
         )
-    if head == b"GGUF":
+    if head.startswith(b"GGUF"):
         raise InvalidInputError(
             f"{path} must be a {expected} file, got a GGUF file; read a control vector with "
             "ed_interp.adapters.steering.from_gguf, which takes its convention"

@@ -1,16 +1,15 @@
 """`Activations`: states of every prompt, shot count and site, in memory or in a folder.
 
-In a folder they are safetensors shards, one per batch, beside an ``index.json`` that says what was
-asked. A shard is written under a temporary name and renamed, so what is there is whole, and a run
-that was killed continues where it stopped. Memory: the shards of one shot count at a time.
+A folder holds safetensors shards, one per batch, and an ``index.json`` with the request. A shard is
+written under a temporary name and renamed, so every shard is complete, and a run that was killed
+continues where it stopped. Memory: the shards of one shot count at a time.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.errors import CaptureError, RunFolderError
-from ed_interp.processes import gather, wait_for_all
-from ed_interp.records import write_bytes, write_json
-from ed_interp.streams.paths import BatchReading
 from ed_interp.models.sites import Site
+from ed_interp.processes import gather, wait_for_all
+from ed_interp.records.files import write_bytes, write_json
+from ed_interp.streams.paths import BatchReading
 
+# Index into the states of a shard, ``prompt shot site d_model``.
 Part = tuple[slice | int, ...]
-"""Index into the states of a shard, ``prompt shot site d_model``."""
 
 _SCORES = ("logprob", "correct", "rank")
 
@@ -44,75 +43,61 @@ class Activations:
     """Largest relative difference from separate passes on the prompt checked; None if unchecked."""
 
     def at(self, shots: int) -> Float[Tensor, "prompt site d_model"]:
-        """States of all prompts and sites at one shot count, float32.
-
-        Raises:
-            CaptureError: that shot count was not read.
-        """
+        """States of all prompts and sites at one shot count, which was read; float32."""
         if shots not in self.shots:
-            raise CaptureError(f"{shots} shots were not read; there are: {list(self.shots)}")
+            raise CaptureError(f"{shots} shots were not read; choose from: {list(self.shots)}")
         return self._collect((slice(None), self.shots.index(shots)))
 
     def __getitem__(self, site: str | Site) -> Float[Tensor, "prompt pos d_model"]:
-        """States of one site; the middle axis is the shot counts, in order.
-
-        Raises:
-            CaptureError: that site was not read.
-        """
+        """States of one site, which was read; the middle axis is the shot counts, in order."""
         name = site.name if isinstance(site, Site) else site
         names = [known.name for known in self.sites]
         if name not in names:
-            raise CaptureError(f"{name} was not read; there are: {', '.join(names)}")
+            raise CaptureError(f"{name} was not read; choose from: {', '.join(names)}")
         return self._collect((slice(None), slice(None), names.index(name)))
 
     def _collect(self, part: Part) -> Tensor:
+        # Batches are sorted by length, so every shard brings the indices of its prompts.
         states: Tensor | None = None
-        for rows, piece in self.store.states(part):
+        for shard in self.store.shards():
+            piece = shard["states"][part]
             if states is None:
                 states = torch.empty(self.prompts, *piece.shape[1:])
-            states[rows] = piece
+            states[shard["prompts"][:]] = piece
         assert states is not None
         return states
 
     def scores(self) -> dict[str, Float[Tensor, "prompt shot"]] | None:
         """``logprob`` (nats), ``correct`` (0 or 1), ``rank`` per prompt; None without answers."""
         tables = {name: torch.empty(self.prompts, len(self.shots)) for name in _SCORES}
-        for rows, shard in self.store.scores():
+        for shard in self.store.shards():
             if "logprob" not in shard:
                 return None
             for name, table in tables.items():
-                table[rows] = shard[name].float()
+                table[shard["prompts"][:]] = shard[name][:].float()
         return tables
 
 
 class Store:
-    """Where shards are kept: memory here, a folder in :class:`FolderStore`."""
+    """Shards in memory; :class:`FolderStore` keeps them in a folder."""
 
     def __init__(self) -> None:
-        self._shards: dict[int, tuple[Tensor, dict[str, Tensor]]] = {}
+        self._shards: dict[int, dict[str, Tensor]] = {}
 
     def has(self, number: int) -> bool:
-        """Whether a shard is there already."""
+        """Whether a shard exists."""
         return number in self._shards
 
     def put(self, number: int, rows: Sequence[int], reading: BatchReading) -> None:
         """Keep the reading of the prompts ``rows`` as shard ``number``."""
-        self._shards[number] = (torch.tensor(rows), _tensors(reading))
+        self._shards[number] = _tensors(rows, reading)
 
-    def states(self, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
-        """(prompt indices, that part of their states) of each shard."""
-        for number in sorted(self._shards):
-            rows, tensors = self._shards[number]
-            yield rows, tensors["states"][part]
-
-    def scores(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """(prompt indices, the scores that are there) of each shard."""
-        for number in sorted(self._shards):
-            rows, tensors = self._shards[number]
-            yield rows, {name: tensors[name] for name in _SCORES if name in tensors}
+    def shards(self) -> Iterator[Mapping[str, Any]]:
+        """The tensors of each shard by name, of which an index gives a part."""
+        yield from (self._shards[number] for number in sorted(self._shards))
 
     def exchange(self) -> None:
-        """Give every process the shards of all."""
+        """Give every process the shards of all processes."""
         for part in gather(self._shards):
             self._shards |= part
 
@@ -135,8 +120,8 @@ class FolderStore(Store):
             write_json(index, request)
         elif known != request:
             raise RunFolderError(
-                f"{folder} holds activations of another request (model, prompts, sites or settings "
-                "differ); use another folder or remove it"
+                f"{folder} must hold activations of the same request, got others (model, prompts, "
+                "sites or settings differ); use another folder or remove it"
             )
 
     def _file(self, number: int) -> Path:
@@ -148,41 +133,29 @@ class FolderStore(Store):
     def put(self, number: int, rows: Sequence[int], reading: BatchReading) -> None:
         from safetensors.torch import save
 
-        tensors = {"prompts": torch.tensor(rows), **_tensors(reading)}
+        # Not records.tensors: to check its hash, whole shards would be read where parts are, and
+        # at 1 GB/s and less it would slow down captures on a GPU (on a CPU by 2%).
+        tensors = _tensors(rows, reading)
         data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
         write_bytes(self._file(number), data)
 
-    def states(self, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
-        for file in self._files():
-            with _open(file) as shard:
-                # A slice reads that part of the file only.
-                yield shard.get_tensor("prompts"), shard.get_slice("states")[part]
+    def shards(self) -> Iterator[Mapping[str, Any]]:
+        from safetensors import SafetensorError, safe_open
 
-    def scores(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        for file in self._files():
-            with _open(file) as shard:
-                there = [name for name in _SCORES if name in shard.keys()]  # noqa: SIM118
-                scores = {name: shard.get_tensor(name) for name in there}
-                yield shard.get_tensor("prompts"), scores
-
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("shard-*.safetensors"))
+        for file in sorted(self.folder.glob("shard-*.safetensors")):
+            try:
+                with safe_open(file, framework="pt") as shard:
+                    # An index reads that part of the file only, so all shots are never in memory.
+                    yield {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118
+            except SafetensorError as error:
+                raise RunFolderError(
+                    f"{file} is damaged ({error}); remove it and resume"
+                ) from error
 
     def exchange(self) -> None:
         wait_for_all()
 
 
-@contextlib.contextmanager
-def _open(file: Path) -> Iterator[Any]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as shard:
-            yield shard
-    except SafetensorError as error:
-        raise RunFolderError(f"{file} is damaged ({error}); remove it and resume") from error
-
-
-def _tensors(reading: BatchReading) -> dict[str, Tensor]:
-    named = {"states": reading.states, **{name: getattr(reading, name) for name in _SCORES}}
-    return {name: tensor for name, tensor in named.items() if tensor is not None}
+def _tensors(rows: Sequence[int], reading: BatchReading) -> dict[str, Tensor]:
+    scores = {name: getattr(reading, name) for name in _SCORES if reading.logprob is not None}
+    return {"prompts": torch.tensor(rows), "states": reading.states, **scores}

@@ -1,7 +1,7 @@
 """`capture`: the states of a population at chosen sites and all shot counts.
 
-Streams over batches of similar length. Time: one forward pass over the packed prompts (no
-language-model head unless answers are scored, nothing after the last block asked for). Memory: one
+Goes through batches of similar length. Time: one forward pass over the packed prompts (no
+language-model head unless answers are scored, nothing after the last block needed). Memory: one
 batch, plus in memory (or on disk, with ``folder``) 4 bytes per prompt, shot, site and channel.
 """
 
@@ -16,6 +16,7 @@ import torch
 from ed_interp.errors import CaptureError, InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
+from ed_interp.models.sites import Site, stream_sites
 from ed_interp.processes import process
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.population import Population
@@ -24,12 +25,13 @@ from ed_interp.streams.activations import Activations, FolderStore, Store
 from ed_interp.streams.finite import check_finite
 from ed_interp.streams.packing import packed_length
 from ed_interp.streams.paths import PATHS
-from ed_interp.models.sites import Site, stream_sites
 
-# Relative to the root mean square of the separate passes' states; far above rounding in a correct
-# path, far below what one wrongly visible token does.
+# Relative to the root mean square of the separate passes' states; far above the rounding of a
+# correct path, far below the effect of one token that is visible by mistake.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
+# What architectures raise that take no such mask, position ids or cache.
 _REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError, IndexError)
+# A batch by default: so many tokens, or cells of the packed mask (64 MB in float32).
 _BATCH_TOKENS = 4096
 _BATCH_MASK = 2**24
 
@@ -52,18 +54,18 @@ def capture(
         population: From :func:`~ed_interp.prompts.population.draw`, which is tokenized with the
             model's tokenizer, or of tokens, from ``tokenize`` or ``draw_windows``.
         sites: Hook points; default the ``n_layers + 1`` places between the blocks.
-        answers: Also score the right answers, where there are any.
-        path: ``packed``, ``prefix``, ``separate``, or ``auto``: the first of them that gives the
-            separate passes' states on the longest prompt. A path asked for by name is held to
-            the same standard.
-        batch_size: Prompts a batch; default by number of tokens.
-        folder: Keep shards there and resume from them, instead of in memory.
+        answers: Also score the right answers, if the prompts have any.
+        path: ``packed``, ``prefix``, ``separate``, or ``auto``: the first of them that reproduces
+            the states of separate passes on the longest prompt. A path given by name must pass
+            the same test.
+        batch_size: Prompts per batch; default by number of tokens.
+        folder: Keep shards in this folder and resume from them, instead of in memory.
         progress: True for a bar on stderr, or a callable ``(done, total, what)``.
 
     Raises:
         UnknownNameError: a site that does not exist; the nearest names are listed.
         InvalidInputError: prompts longer than the context window, or an unknown path.
-        CaptureError: hooks that did not fire, a path that is wrong for this architecture, or NaN
+        CaptureError: hooks that did not fire, a path that does not fit this architecture, or NaN
             or infinite states, with the weight that causes them.
         RunFolderError: the folder holds another request or cannot be written.
     """
@@ -75,13 +77,13 @@ def capture(
         for site in (sites if sites is not None else stream_sites(hooked.n_layers))
     )
     if not chosen:
-        raise InvalidInputError("no sites asked for; leave sites out for all block boundaries")
+        raise InvalidInputError("sites must hold one or more, got none; omit it for all boundaries")
     window = hooked.context_window
     if window is not None and population.longest > window:
         raise InvalidInputError(
-            f"{population.shots[-1]} shots of task {population.population.task!r} take "
-            f"{population.longest} tokens, but {hooked.name} has a context window of {window}; "
-            "ask for fewer shots or use a shorter template"
+            f"prompts must fit the context window of {hooked.name}, {window} tokens, got "
+            f"{population.longest} tokens for {population.shots[-1]} shots of task "
+            f"{population.population.task!r}; use fewer shots or a shorter template"
         )
     shots = population.shots
     answers = answers and any(prompt.answer for prompt in population.prompts)
@@ -99,6 +101,7 @@ def capture(
             "path": taken,
         }
         store = FolderStore(Path(folder), request)
+    # Nested prompts need no mask: the packed reader then makes one plain causal pass.
     read = PATHS["packed" if taken == "nested" else taken]
     rank, processes = process()
     mine = [number for number in range(len(batches)) if number % processes == rank]
@@ -118,9 +121,9 @@ def capture(
 def _choose(
     hooked: HookedModel, population: TokenPopulation, sites: Sequence[Site], path: str
 ) -> tuple[str, float | None]:
-    """The path to take, and how far it is from separate passes on the longest prompt."""
+    """The path to take, and its largest difference from separate passes on the longest prompt."""
     if path not in ("auto", *PATHS):
-        raise InvalidInputError(f"unknown path {path!r}; there are: auto, {', '.join(PATHS)}")
+        raise InvalidInputError(f"path must be one of auto, {', '.join(PATHS)}, got {path!r}")
     nested = not population.prompts[0].queries
     if path == "separate":
         return "separate", None
@@ -129,11 +132,12 @@ def _choose(
     if not hooked.runner.takes_masks:
         if path != "auto":
             raise InvalidInputError(
-                f"path={path!r}: {type(hooked.model).__name__} takes no mask of one's own here; "
-                "use path='separate' or 'auto'"
+                f"path must be 'separate' or 'auto' for {type(hooked.model).__name__}, which takes "
+                f"no custom mask here, got {path!r}"
             )
         return "separate", None
     shots = population.shots
+    # Packed must equal separate on the longest prompt, where the window and the masks bite most.
     longest = max(population.prompts, key=lambda prompt: packed_length(prompt, shots))
     reference = PATHS["separate"](hooked.runner, [longest], shots, sites, False).states
     check_finite(hooked, reference, sites)
@@ -142,18 +146,17 @@ def _choose(
     reason = ""
     for name in ("packed", "prefix") if path == "auto" else (path,):
         try:
-            found = PATHS[name](hooked.runner, [longest], shots, sites, False).states
+            states = PATHS[name](hooked.runner, [longest], shots, sites, False).states
         except _REFUSALS as error:
-            # An architecture that takes no such mask, position ids or cache.
-            reason = f"{hooked.family} does not take it ({type(error).__name__}: {error})"
+            reason = f"{hooked.family} does not support it ({type(error).__name__}: {error})"
             continue
-        difference = float(((found - reference) / scale).abs().max())
+        difference = float(((states - reference) / scale).abs().max())
         if difference <= tolerance:
             return name, difference
         reason = f"its states differ from separate passes by {difference:.2g} (relative)"
     if path == "auto":
         return "separate", None
-    raise CaptureError(f"path={path!r} does not work here: {reason}; use path='auto'")
+    raise CaptureError(f"path={path!r} does not work on this model: {reason}; use path='auto'")
 
 
 def _batches(
@@ -161,7 +164,7 @@ def _batches(
 ) -> list[list[int]]:
     """Prompt indices by batch, longest first: if memory runs out, it does so at once."""
     if batch_size is not None and batch_size < 1:
-        raise InvalidInputError(f"batch_size={batch_size}: at least 1 prompt a batch")
+        raise InvalidInputError(f"batch_size must be 1 or greater, got {batch_size}")
     lengths = [packed_length(prompt, shots) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda row: -lengths[row])
     batches: list[list[int]] = []

@@ -1,16 +1,16 @@
-"""`Direction`: one vector per site of the residual stream, which knows where it belongs.
+"""`Direction`: one vector per site of the residual stream, with a record of its model.
 
-Found by :mod:`ed_interp.probes.directions` (or made from any vectors with :meth:`Direction.of`),
-applied by :func:`ed_interp.streams.injection.inject`, kept as one safetensors file::
+Computed by :mod:`ed_interp.probes.directions` (or made from any vectors by :meth:`Direction.of`),
+applied by :func:`ed_interp.streams.injection.inject`, saved as one safetensors file::
 
     direction = Direction.of(model, {"blocks.2.hook_resid_post": vector}, method="by hand")
     direction.save("mood.safetensors")
     Direction.load("mood.safetensors").check(model)   # refuses another model, with the reason
 
-Vectors can be added, subtracted, scaled, projected and compared as long as they live in the same
-model and at the same sites; the result's provenance says what it was made of. Cost: that of
-``d_model`` numbers per site; :meth:`Direction.of` and :meth:`Direction.check` look at the model's
-weights once (see :mod:`ed_interp.streams.provenance`).
+Directions of one model at the same sites can be added, subtracted, scaled, projected and compared;
+the provenance of the result records the operands. Cost: ``d_model`` numbers per site;
+:meth:`Direction.of` and :meth:`Direction.check` sample the model's weights once (see
+:mod:`ed_interp.streams.provenance`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ Binary = Callable[[Tensor, Tensor], Tensor]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Direction:
-    """A vector per site, with its provenance."""
+    """A vector per site, with its provenance.
+
+    Operations on two directions raise InvalidInputError unless both belong to the same model and
+    sites; so does what divides by the length of a vector of zeros.
+    """
 
     vectors: Mapping[str, Float[Tensor, " d_model"]]
     """By the site's name, in order of depth; float32, on the CPU, not part of any graph."""
@@ -57,15 +61,15 @@ class Direction:
         ):
             if vector.shape != (width,):
                 raise InvalidInputError(
-                    f"a vector of shape {tuple(vector.shape)} at {site.name}: {width} numbers are "
-                    f"expected, the width of {self.provenance.model.name}"
+                    f"the vector at {site.name} must have {width} numbers, the width of "
+                    f"{self.provenance.model.name}, got shape {tuple(vector.shape)}"
                 )
             plain = vector.detach().to("cpu", torch.float32)
             if not bool(torch.isfinite(plain).all()):
-                raise InvalidInputError(f"the vector at {site.name} holds NaN or infinite values")
+                raise InvalidInputError(f"the vector at {site.name} must be finite, got NaN or inf")
             kept[site.name] = plain
         if not kept:
-            raise InvalidInputError("a direction without any vector; give at least one site")
+            raise InvalidInputError("a direction must have a vector at one site or more, got none")
         object.__setattr__(self, "vectors", types.MappingProxyType(kept))
 
     @classmethod
@@ -81,11 +85,11 @@ class Direction:
         """A direction in the residual stream of ``model``.
 
         Args:
-            model: Anything :func:`ed_interp.load` takes: where the vectors were found.
+            model: Anything :func:`ed_interp.load` takes: the model the vectors belong to.
             vectors: By site, each of ``d_model`` numbers.
-            method: How they were found.
-            data: Hash of the data they were found from.
-            settings: Whatever else the method was told; plain data.
+            method: How they were computed.
+            data: Hash of the data they were computed from.
+            settings: All other settings of the method; plain data.
 
         Raises:
             InvalidInputError: no vector, a wrong width, NaN or infinite values.
@@ -104,34 +108,26 @@ class Direction:
 
     @property
     def d_model(self) -> int:
-        """Width of the residual stream it lives in."""
+        """Width of the residual stream."""
         return self.provenance.model.d_model
 
     def __getitem__(self, site: str | Site) -> Float[Tensor, " d_model"]:
-        """The vector at one site.
-
-        Raises:
-            InvalidInputError: it has none there; its sites are listed.
-        """
+        """The vector at one site; InvalidInputError, with its sites, if it has none there."""
         name = site.name if isinstance(site, Site) else site
         if name not in self.vectors:
             raise InvalidInputError(
-                f"this direction has no vector at {name}; it has: {', '.join(self.vectors)}"
+                f"this direction has no vector at {name}; choose from: {', '.join(self.vectors)}"
             )
         return self.vectors[name]
 
     def restricted(self, *sites: str | Site) -> Direction:
-        """Only the vectors at ``sites``.
-
-        Raises:
-            InvalidInputError: no site given, or one that it has no vector at.
-        """
+        """Only the vectors at ``sites``, of which there must be one or more."""
         if not sites:
-            raise InvalidInputError("restricted() to no site; name at least one")
+            raise InvalidInputError("restricted() must be given one site or more, got none")
         names = [site.name if isinstance(site, Site) else site for site in sites]
         return dataclasses.replace(self, vectors={name: self[name] for name in names})
 
-    # Algebra. Each result says what it was made of.
+    # Algebra. The provenance of each result records the operands.
 
     def __add__(self, other: Direction) -> Direction:
         return self._with(other, torch.add, "({} + {})")
@@ -142,10 +138,7 @@ class Direction:
     def __mul__(self, factor: float | int) -> Direction:
         if isinstance(factor, bool) or not isinstance(factor, (int, float)):
             return NotImplemented
-        return self._made(
-            {name: vector * factor for name, vector in self.vectors.items()},
-            f"{factor:g} * {self.provenance.method}",
-        )
+        return self._map(lambda vector: vector * factor, f"{factor:g} * {self.provenance.method}")
 
     __rmul__ = __mul__
 
@@ -153,45 +146,28 @@ class Direction:
         if isinstance(divisor, bool) or not isinstance(divisor, (int, float)):
             return NotImplemented
         if divisor == 0:
-            raise InvalidInputError("a direction divided by 0")
-        return self._made(
-            {name: vector / divisor for name, vector in self.vectors.items()},
-            f"{self.provenance.method} / {divisor:g}",
-        )
+            raise InvalidInputError("the divisor of a direction must not be 0")
+        return self._map(lambda vector: vector / divisor, f"{self.provenance.method} / {divisor:g}")
 
     def __neg__(self) -> Direction:
-        return self._made(
-            {name: -vector for name, vector in self.vectors.items()},
-            f"-{self.provenance.method}",
-        )
+        return self._map(torch.neg, f"-{self.provenance.method}")
 
     def projected_on(self, other: Direction) -> Direction:
-        """The part of it that lies along ``other``, site by site.
-
-        Raises:
-            InvalidInputError: other sites, another model, or a zero vector to project on.
-        """
+        """The part along ``other``, site by site."""
         other._refuse_zeros("project on")
         return self._with(other, _along, "({} projected on {})")
 
     def away_from(self, other: Direction) -> Direction:
-        """What is left of it without the part along ``other``, site by site.
-
-        Raises:
-            InvalidInputError: other sites, another model, or a zero vector to project on.
-        """
+        """What remains without the part along ``other``, site by site."""
         other._refuse_zeros("project on")
         return self._with(other, lambda mine, its: mine - _along(mine, its), "({} away from {})")
 
     def cosine(self, other: Direction) -> dict[str, float]:
-        """Cosine of the angle with ``other`` per site, in -1 to 1.
-
-        Raises:
-            InvalidInputError: other sites, another model, or a zero vector.
-        """
+        """Cosine of the angle with ``other`` per site, in -1 to 1."""
         self._compare(other)
         for one in (self, other):
             one._refuse_zeros("measure an angle with")
+        # In float64: in float32 the cosine of a direction with itself can be above 1.
         return {
             name: float(torch.cosine_similarity(vector.double(), other[name].double(), dim=0))
             for name, vector in self.vectors.items()
@@ -202,30 +178,26 @@ class Direction:
         return {name: float(vector.norm()) for name, vector in self.vectors.items()}
 
     def unit(self) -> Direction:
-        """Every vector scaled to length 1.
-
-        Raises:
-            InvalidInputError: a vector is zero.
-        """
+        """Every vector scaled to length 1."""
         self._refuse_zeros("normalise")
-        vectors = {name: vector / vector.norm() for name, vector in self.vectors.items()}
-        return self._made(vectors, f"unit({self.provenance.method})")
+        return self._map(lambda vector: vector / vector.norm(), f"unit({self.provenance.method})")
 
     def _refuse_zeros(self, what: str) -> None:
         for name, vector in self.vectors.items():
             if not bool(vector.any()):
-                raise InvalidInputError(f"cannot {what} the direction at {name}: it is zero there")
+                raise InvalidInputError(f"cannot {what} the direction at {name}, which is zero")
 
     def _compare(self, other: Direction) -> None:
         mine, its = self.provenance.model, other.provenance.model
         if mine.fingerprint != its.fingerprint:
             raise InvalidInputError(
-                f"directions of two models have no common basis: {mine.name} (fingerprint "
-                f"{mine.fingerprint}) and {its.name} ({its.fingerprint})"
+                f"both directions must belong to one model, got {mine.name} (fingerprint "
+                f"{mine.fingerprint}) and {its.name} ({its.fingerprint}), which have no common "
+                "basis"
             )
         if list(self.vectors) != list(other.vectors):
             raise InvalidInputError(
-                f"directions at different sites: {', '.join(self.vectors)}; and "
+                f"both directions must be at the same sites, got {', '.join(self.vectors)} and "
                 f"{', '.join(other.vectors)}; use restricted(...) first"
             )
 
@@ -237,6 +209,9 @@ class Direction:
         names = (self.provenance.method, other.provenance.method)
         return self._made(vectors, template.format(*names), other)
 
+    def _map(self, operation: Callable[[Tensor], Tensor], method: str) -> Direction:
+        return self._made({name: operation(v) for name, v in self.vectors.items()}, method)
+
     def _made(self, vectors: dict[str, Tensor], method: str, *others: Direction) -> Direction:
         mine = self.provenance
         parts = (mine, *(other.provenance for other in others))
@@ -244,10 +219,10 @@ class Direction:
         stream = streams.pop() if len(streams) == 1 else "mixed"
         return Direction(vectors, Provenance(method, mine.model, stream=stream, of=parts))
 
-    # Where it belongs.
+    # The model it belongs to.
 
     def check(self, model: HookedModel) -> None:
-        """Refuse a model that it does not belong to.
+        """Refuse any model but its own.
 
         Raises:
             InvalidInputError: another architecture, width, depth, basis, tokenizer or weights, or
@@ -258,13 +233,13 @@ class Direction:
         reason = stamp.refusal(model)
         if reason is not None:
             raise InvalidInputError(
-                f"this direction belongs to {stamp.name} and not to {model.name}: {reason}; find "
-                "it again here, or say that it is meant with direction.transferred_to(model)"
+                f"this direction belongs to {stamp.name}, not to {model.name}: {reason}; compute "
+                "it again for this model, or use direction.transferred_to(model) on purpose"
             )
         if self.provenance.stream != BEFORE_FINAL_NORM:
             raise InvalidInputError(
-                f"this direction was read {self.provenance.stream}, and sites are "
-                f"{BEFORE_FINAL_NORM}; read it again at the site"
+                f"this direction must have been read {BEFORE_FINAL_NORM}, as sites are, got "
+                f"{self.provenance.stream}; read it again at the site"
             )
         for name in self.vectors:
             model.site(name)
@@ -273,7 +248,7 @@ class Direction:
         """The same numbers declared to belong to another model of the same width, on purpose.
 
         For a fine-tuned copy, an adapter on top, or TransformerLens's form of the same weights.
-        The record keeps where it was found.
+        The provenance keeps the first model.
 
         Raises:
             InvalidInputError: another width.
@@ -285,7 +260,7 @@ class Direction:
             hooked.site(name)
         if hooked.d_model != self.d_model:
             raise InvalidInputError(
-                f"a direction of width {self.d_model} cannot go to {hooked.name}, which has "
+                f"{hooked.name} must have the width of the direction, {self.d_model}, got "
                 f"{hooked.d_model}"
             )
         mine = self.provenance
@@ -298,19 +273,12 @@ class Direction:
         """One row per site: ``site``, ``layer``, ``kind``, ``norm``, ``method``, ``model``."""
         import pandas as pd
 
-        return pd.DataFrame(
-            [
-                {
-                    "site": site.name,
-                    "layer": site.layer,
-                    "kind": site.kind,
-                    "norm": float(self.vectors[site.name].norm()),
-                    "method": self.provenance.method,
-                    "model": self.provenance.model.name,
-                }
-                for site in self.sites
-            ]
-        )
+        method, model = self.provenance.method, self.provenance.model.name
+        rows = [
+            (site.name, site.layer, site.kind, length, method, model)
+            for site, length in zip(self.sites, self.norm().values(), strict=True)
+        ]
+        return pd.DataFrame(rows, columns=["site", "layer", "kind", "norm", "method", "model"])
 
     def __repr__(self) -> str:
         model = self.provenance.model
@@ -320,23 +288,17 @@ class Direction:
         )
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><td>{name}</td><td>{length:.3g}</td></tr>" for name, length in self.norm().items()
-        )
-        model = self.provenance.model
-        return (
-            f"<b>{html.escape(self.provenance.method)}</b> in {html.escape(model.name)} "
-            f"(d_model {model.d_model}, {html.escape(model.basis)}, "
-            f"{html.escape(self.provenance.stream)})"
-            f"<table><tr><th>site</th><th>norm</th></tr>{cells}</table>"
-        )
+        model, stream = self.provenance.model, self.provenance.stream
+        about = f"in {model.name} (d_model {model.d_model}, {model.basis}, {stream})"
+        table = self.to_frame()[["site", "norm"]].to_html(index=False, border=0)
+        return f"<b>{html.escape(self.provenance.method)}</b> {html.escape(about)}{table}"
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write one safetensors file, whole or not at all; gives its path.
+        """Write one safetensors file, whole or not at all; returns its path.
 
         Raises:
             RunFolderError: ``path`` exists (and not ``overwrite``) or cannot be written.
-            InvalidInputError: the settings in its provenance are no plain data.
+            InvalidInputError: the settings in its provenance are not plain data.
         """
         path = new_file(path, overwrite=overwrite)
         return write(path, self.vectors, kind="direction", meta=self.provenance.to_dict())
@@ -346,24 +308,20 @@ class Direction:
         """Read back what :meth:`save` wrote.
 
         Raises:
-            InvalidInputError: nothing there, a pickle, a damaged or altered file, or something
-                else than a direction; the line says which.
+            InvalidInputError: no such file, a pickle, a damaged or altered file, or a file that
+                holds something else; the line says which.
         """
         vectors, provenance = read(path, kind="direction")
         try:
             return cls(vectors, Provenance.from_dict(provenance))
         except EdInterpError as error:
-            raise InvalidInputError(f"{path} holds no usable direction ({error})") from error
+            raise InvalidInputError(f"{path} is damaged ({error}); write it again") from error
 
 
 def mean_of(directions: Sequence[Direction]) -> Direction:
-    """The mean of several directions at the same sites of the same model.
-
-    Raises:
-        InvalidInputError: none given, or sites or models differ.
-    """
+    """The mean of one or more directions at the same sites of the same model."""
     if not directions:
-        raise InvalidInputError("the mean of no directions")
+        raise InvalidInputError("directions must hold one direction or more, got none")
     total = directions[0]
     for other in directions[1:]:
         total = total + other

@@ -1,7 +1,6 @@
-"""States that are numbers: NaN weights and overflow are named where they are read.
+"""NaN weights and overflow are reported where states are read.
 
-Otherwise they would come out as a damaged shard, a NaN curve, or an error about rows of a table.
-Cost: one look at every state that is kept anyway; the weights are looked at only after a failure.
+Cost: one test of the states that are kept; the weights are tested only after a failure.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ def check_finite(
     sites: Sequence[Site],
     logprob: Float[Tensor, "*batch"] | None = None,
 ) -> None:
-    """Raise unless all states are finite and the scores of answers are not NaN.
+    """Raise CaptureError unless all states are finite and the scores of answers are not NaN.
 
-    Raises:
-        CaptureError: naming the model, the first site, and the weight or the precision to blame.
+    It names the model, the first site, and the weight or the precision that is the cause.
     """
+    # Unreported, they would show up as a damaged shard, a NaN curve, or an error about table rows.
     finite = torch.isfinite(states).all(-1).reshape(-1, len(sites)).all(0)
     if not bool(finite.all()):
         where = f"at {sites[int((~finite).nonzero()[0])].name}"
@@ -43,14 +42,9 @@ def check_finite(
         ),
         None,
     )
+    start = f"the states of {hooked.name} must be finite, got NaN or infinity {where}"
     if bad is not None:
-        raise CaptureError(
-            f"{hooked.name} gives NaN or infinite values {where}: its weight {bad} holds such "
-            "values; load undamaged weights"
-        )
+        raise CaptureError(f"{start}, as in its weight {bad}; load undamaged weights")
     dtype = str(hooked.dtype).removeprefix("torch.")
     advice = "use another model" if dtype == "float32" else "use dtype='float32' (--dtype float32)"
-    raise CaptureError(
-        f"{hooked.name} gives NaN or infinite values {where}, though its weights hold none: they "
-        f"overflow in {dtype}; {advice}"
-    )
+    raise CaptureError(f"{start}: its weights are finite, but overflow in {dtype}; {advice}")

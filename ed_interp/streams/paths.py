@@ -1,9 +1,9 @@
-"""Three ways to read all shot counts of a batch of prompts, all giving the same numbers.
+"""Three ways to read all shot counts of a batch of prompts, with the same numbers.
 
 - ``packed``: one forward pass (:mod:`ed_interp.streams.packing`). Needs a model that takes masks.
 - ``prefix``: one key-value cache of the demonstrations, then all queries in one batched call.
-- ``separate``: one sequence per shot count, in groups of equal length without padding. Always
-  right, on every architecture, and the standard the others are held to.
+- ``separate``: one sequence per shot count, in groups of equal length without padding. Correct on
+  every architecture; the others are compared with it.
 
 Lists and windows have no queries: their prefixes are nested, and one plain causal pass reads them
 all on any architecture (``nested``).
@@ -21,9 +21,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ed_interp.models.runners import Inputs, Runner, TransformersRunner
+from ed_interp.models.sites import Site
 from ed_interp.prompts.tokens import ShotTokens
 from ed_interp.streams.packing import pack
-from ed_interp.models.sites import Site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +32,12 @@ class BatchReading:
 
     states: Float[Tensor, "prompt shot site d_model"]
     """At the last token of each sequence, float32, on the CPU."""
-    logprob: Float[Tensor, "prompt shot"] | None
+    logprob: Float[Tensor, "prompt shot"] | None = None
     """Log-probability of the whole answer, in nats."""
-    correct: Bool[Tensor, "prompt shot"] | None
+    correct: Bool[Tensor, "prompt shot"] | None = None
     """Whether every token of the answer is the most likely one, given those before it."""
-    rank: Float[Tensor, "prompt shot"] | None
-    """Rank of the answer's first token among the vocabulary, from 1; ties count against it."""
+    rank: Float[Tensor, "prompt shot"] | None = None
+    """Rank of the answer's first token in the vocabulary, from 1; ties count against it."""
 
 
 Path = Callable[[Runner, Sequence[ShotTokens], Sequence[int], Sequence[Site], bool], BatchReading]
@@ -50,18 +50,19 @@ def read_packed(
     sites: Sequence[Site],
     answers: bool,
 ) -> BatchReading:
-    """Everything in one pass; for prompts without queries, with no custom mask."""
+    """Everything in one pass; without queries, no custom mask is needed."""
     packed = pack(prompts, shots)
-    ask = answers and bool(prompts[0].queries)
+    score = answers and bool(prompts[0].queries)
+    # Any index serves where an answer is shorter (-1): _score leaves those out.
     where = packed.answers.clamp(min=0).flatten(1)
     inputs = Inputs(packed.ids)
     if packed.branched:
         inputs = Inputs(packed.ids, packed.position_ids, packed.visible())
     reading = runner.run(
-        inputs, sites=sites, reads=packed.reads, logit_reads=where if ask else None
+        inputs, sites=sites, reads=packed.reads, logit_reads=where if score else None
     )
     if reading.logits is None:
-        return BatchReading(reading.states.cpu(), None, None, None)
+        return BatchReading(reading.states.cpu())
     logits = rearrange(
         reading.logits, "prompt (shot answer) v -> prompt shot answer v", shot=len(shots)
     )
@@ -76,7 +77,8 @@ def read_separate(
     answers: bool,
 ) -> BatchReading:
     """One sequence per prompt and shot count, grouped by length, never padded."""
-    ask = answers and bool(prompts[0].queries)
+    score = answers and bool(prompts[0].queries)
+    # (prompt, shot) indices by the lengths of sequence and answer: a group is one rectangle.
     groups: dict[tuple[int, int], list[tuple[int, int]]] = collections.defaultdict(list)
     for row, prompt in enumerate(prompts):
         for column, count in enumerate(shots):
@@ -84,7 +86,7 @@ def read_separate(
     states = torch.empty(len(prompts), len(shots), len(sites), runner.d_model)
     scores = [torch.zeros(len(prompts), len(shots)) for _ in range(3)]
     for (length, answer), members in groups.items():
-        behind = max(0, answer - 1) if ask else 0
+        behind = max(0, answer - 1) if score else 0
         ids = torch.tensor(
             [
                 prompts[row].sequence(shots[column]) + prompts[row].answer[:behind]
@@ -94,17 +96,17 @@ def read_separate(
         last = torch.full((len(members), 1), length - 1)
         where = last + torch.arange(behind + 1)
         reading = runner.run(
-            Inputs(ids), sites=sites, reads=last, logit_reads=where if ask else None
+            Inputs(ids), sites=sites, reads=last, logit_reads=where if score else None
         )
         rows = torch.tensor([row for row, _ in members])
         columns = torch.tensor([column for _, column in members])
         states[rows, columns] = reading.states[:, 0].cpu()
         if reading.logits is not None:
             targets = torch.tensor([prompts[row].answer for row, _ in members])[:, None]
-            for kept, found in zip(scores, _score(reading.logits[:, None], targets), strict=True):
-                kept[rows, columns] = found[:, 0].float()
-    if not ask:
-        return BatchReading(states, None, None, None)
+            for table, new in zip(scores, _score(reading.logits[:, None], targets), strict=True):
+                table[rows, columns] = new[:, 0].float()
+    if not score:
+        return BatchReading(states)
     return BatchReading(states, scores[0], scores[1].bool(), scores[2])
 
 
@@ -117,7 +119,7 @@ def read_prefix(
 ) -> BatchReading:
     """The demonstrations once into a cache, then every query at once behind its part of it."""
     assert isinstance(runner, TransformersRunner)
-    ask = answers and bool(prompts[0].queries)
+    score = answers and bool(prompts[0].queries)
     trunks = [prompt.trunk[: prompt.ends[shots[-1]]] for prompt in prompts]
     if not prompts[0].queries or not min(len(trunk) for trunk in trunks):
         return read_separate(runner, prompts, shots, sites, answers)
@@ -127,8 +129,9 @@ def read_prefix(
     cache = runner.prefix_cache(trunk_ids, valid)
     cache.batch_repeat_interleave(len(shots))
 
+    # One row per prompt and shot count, in that order, as the repeated cache has them.
     tails = [
-        prompt.query(count) + (prompt.answer[:-1] if ask else ())
+        prompt.query(count) + (prompt.answer[:-1] if score else ())
         for prompt in prompts
         for count in shots
     ]
@@ -138,25 +141,26 @@ def read_prefix(
     ids = torch.tensor([[*tail, *[0] * (longest - len(tail))] for tail in tails])
     lengths = torch.tensor([len(tail) for tail in tails])
     present = torch.arange(longest) < lengths[:, None]
-    # Padding behind a short query keeps a legal position: nothing reads it.
+    # Padding behind a short query repeats its last position, which is valid; nothing reads it.
     positions = starts[:, None] + torch.minimum(torch.arange(longest), lengths[:, None] - 1)
     targets = _targets(prompts, shots)
-    behind = targets.shape[2] if ask else 1
+    behind = targets.shape[2] if score else 1
     where = torch.minimum(lasts[:, None] + torch.arange(behind), lengths[:, None] - 1)
     reading = runner.run(
         Inputs(
             ids,
             position_ids=positions,
+            # Each row sees of the cache only the demonstrations of its own shot count.
             valid=torch.cat([torch.arange(width) < starts[:, None], present], dim=1),
             cache=cache,
         ),
         sites=sites,
         reads=lasts[:, None],
-        logit_reads=where if ask else None,
+        logit_reads=where if score else None,
     )
     states = _by_prompt(reading.states[:, 0], shots).cpu()
     if reading.logits is None:
-        return BatchReading(states, None, None, None)
+        return BatchReading(states)
     return BatchReading(states, *_score(_by_prompt(reading.logits, shots), targets))
 
 
@@ -184,11 +188,12 @@ def _score(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probability of the answer, whether it is the greedy one, and its first token's rank."""
     targets = targets.to(logits.device)
-    there = targets >= 0
+    real = targets >= 0
     token = targets.clamp(min=0)[..., None]
     log_probabilities = logits.float().log_softmax(-1)
     chosen = log_probabilities.gather(-1, token)
+    # The token itself is among them, so the rank of the best one is 1.
     better = (log_probabilities >= chosen).sum(-1)
-    logprob = (chosen[..., 0] * there).sum(-1)
-    correct = ((better == 1) | ~there).all(-1)
+    logprob = (chosen[..., 0] * real).sum(-1)
+    correct = ((better == 1) | ~real).all(-1)
     return logprob.cpu(), correct.cpu(), better[..., 0].float().cpu()

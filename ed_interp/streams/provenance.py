@@ -1,8 +1,8 @@
 """Where a vector in the residual stream comes from: which model, which basis, which data.
 
-A vector means something only in the basis it was found in. A :class:`Provenance` names that basis
-closely enough to refuse the vector anywhere else with the reason. Cost: one look at up to 4,096
-values of every weight for the fingerprint, and at 64 weights for the sample.
+A vector has a meaning only in the basis it was computed in. A :class:`Provenance` records that
+basis closely enough to refuse the vector anywhere else, with the reason. Cost: reading up to 4,096
+values of every weight for the fingerprint, and 64 weights for the sample.
 """
 
 from __future__ import annotations
@@ -10,21 +10,26 @@ from __future__ import annotations
 import dataclasses
 import math
 import weakref
-from typing import Any
+from typing import Any, ClassVar
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
+from ed_interp.records.files import strict_json
 
 BEFORE_FINAL_NORM = "before the final norm"
 
 _SAMPLED = 64
-# Half the spacing of bfloat16, the coarsest format that weights are loaded in, with some room.
+# Twice the largest rounding error of bfloat16 (2**-8), the coarsest format of loaded weights.
 _ROUNDING = 2.0**-7
+# As plain data: importing pydantic for its type would slow every import.
+_STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelStamp:
     """A model, as far as a vector in its residual stream depends on it."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     name: str
     family: str
@@ -36,34 +41,20 @@ class ModelStamp:
     basis: str
     """``raw weights``, or ``processed weights`` where norms were folded into them."""
     norm: str
-    """``layernorm`` (the stream's mean is invisible) or ``rms``."""
+    """``layernorm`` (which removes the stream's mean) or ``rms``."""
     tokenizer: str | None
     """Fingerprint of its vocabulary; None if there was no tokenizer."""
     sample: tuple[float, ...] = ()
-    """Some weights, by which the same model is known again in another precision."""
+    """Some weights, which identify the same model in another precision."""
 
     @classmethod
     def of(cls, hooked: HookedModel) -> ModelStamp:
-        """The stamp of a loaded model, taken once: a large vocabulary takes a while to hash."""
+        """The stamp of a loaded model, made once: hashing a large vocabulary takes a while."""
         if hooked not in _STAMPS:
-            _STAMPS[hooked] = cls._taken(hooked)
+            described = hooked.describe()
+            del described["device"]
+            _STAMPS[hooked] = cls(**described, norm=hooked.norm, sample=_sample(hooked))
         return _STAMPS[hooked]
-
-    @classmethod
-    def _taken(cls, hooked: HookedModel) -> ModelStamp:
-        described = hooked.describe()
-        return cls(
-            name=hooked.name,
-            family=hooked.family,
-            fingerprint=hooked.fingerprint,
-            n_layers=hooked.n_layers,
-            d_model=hooked.d_model,
-            dtype=described["dtype"],
-            basis=described["basis"],
-            norm=hooked.norm,
-            tokenizer=described["tokenizer"],
-            sample=_sample(hooked),
-        )
 
     def same_weights(self, other: ModelStamp) -> bool:
         """Whether both have the same weights, up to the precision they were loaded in."""
@@ -72,12 +63,12 @@ class ModelStamp:
         if other.dtype == self.dtype or not 0 < len(self.sample) == len(other.sample):
             return False
         return all(
-            math.isclose(here, there, rel_tol=_ROUNDING, abs_tol=1e-7)
-            for here, there in zip(self.sample, other.sample, strict=True)
+            math.isclose(mine, its, rel_tol=_ROUNDING, abs_tol=1e-7)
+            for mine, its in zip(self.sample, other.sample, strict=True)
         )
 
     def refusal(self, hooked: HookedModel) -> str | None:
-        """Why something found in this model does not fit ``hooked``; None if it fits."""
+        """Why a vector of this model does not fit ``hooked``; None if it fits."""
         here = ModelStamp.of(hooked)
         for what, mine, its in (
             ("another architecture", self.family, here.family),
@@ -96,15 +87,17 @@ class ModelStamp:
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """How a direction was found, and in what."""
+    """How a direction was computed, and from what."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     method: str
     """For instance ``mean difference``; for results of algebra, the expression."""
     model: ModelStamp
     data: str | None = None
-    """Hash of the data it was found from."""
+    """Hash of the data it was computed from."""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Everything else that the method was told; plain data."""
+    """All other settings of the method; plain data."""
     stream: str = BEFORE_FINAL_NORM
     """Where it was read. A vector read after the final norm fits no site."""
     of: tuple[Provenance, ...] = ()
@@ -112,7 +105,7 @@ class Provenance:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
-        return {**dataclasses.asdict(self), "of": [part.to_dict() for part in self.of]}
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Provenance:
@@ -121,36 +114,34 @@ class Provenance:
         Raises:
             InvalidInputError: ``data`` is something else.
         """
+        import pydantic
+
         try:
-            model = dict(data["model"])
-            return cls(
-                method=data["method"],
-                model=ModelStamp(**{**model, "sample": tuple(model.get("sample", ()))}),
-                data=data.get("data"),
-                settings=dict(data.get("settings", {})),
-                stream=data["stream"],
-                of=tuple(cls.from_dict(part) for part in data.get("of", ())),
-            )
-        except Exception as error:  # beartype's own errors under test are no TypeErrors
-            raise InvalidInputError(f"no provenance of a direction ({error!r:.80})") from error
+            # As JSON: strict in Python would refuse the lists that JSON makes of tuples.
+            text = strict_json(data, "the provenance")
+            return pydantic.TypeAdapter(cls).validate_json(text)
+        except pydantic.ValidationError as error:
+            place = ".".join(map(str, error.errors()[0]["loc"]))
+            raise InvalidInputError(
+                f"the provenance is damaged ({place}: {error.errors()[0]['msg']})"
+            ) from error
 
 
 _STAMPS: weakref.WeakKeyDictionary[HookedModel, ModelStamp] = weakref.WeakKeyDictionary()
 
 
 def _sample(hooked: HookedModel) -> tuple[float, ...]:
-    """Evenly spaced values of the weight matrices, by name, not of quantised ones."""
-    named = sorted(
-        (
-            (name, tensor)
-            for name, tensor in hooked.model.named_parameters()
-            if tensor.ndim > 1 and tensor.is_floating_point() and not tensor.is_meta
-        ),
-        key=lambda item: item[0],
-    )
+    """Single values of the weight matrices that are not quantised."""
+    matrices = [
+        tensor.detach().reshape(-1)
+        for _, tensor in sorted(hooked.model.named_parameters(), key=lambda item: item[0])
+        if tensor.ndim > 1 and tensor.is_floating_point() and not tensor.is_meta
+    ]
     values: list[float] = []
-    for index in range(min(_SAMPLED, 8 * len(named))):
-        tensor = named[index * len(named) // _SAMPLED if len(named) > 8 else index % len(named)][1]
-        flat = tensor.detach().reshape(-1)
+    for index in range(min(_SAMPLED, 8 * len(matrices))):
+        # Matrices evenly spaced by name; up to 8 matrices take turns. Steps of a prime number
+        # spread the values over a matrix.
+        few = len(matrices) <= 8
+        flat = matrices[index % len(matrices) if few else index * len(matrices) // _SAMPLED]
         values.append(float(flat[(index * 7919) % flat.numel()]))
     return tuple(values)

@@ -1,10 +1,10 @@
 """A session of interactions with feedback: what an adapter learns from them, and how it forgets.
 
 A session shows one pair a turn, with its answer (the feedback), each in a call of its own, so that
-the only thing carried from turn to turn is the adapter's experience. After every turn probes, pairs
-that are not shown, are asked at zero shots, on a copy of the experience so that asking leaves no
-trace. Then time passes without interactions, and last the experience is reset. Sessions are the
-rows of one batch and the unit of the intervals.
+the only thing carried from turn to turn is the adapter's experience. After every turn the model is
+probed with pairs that are not shown, at zero shots, on a copy of the experience so that a probe
+leaves no trace. Then time passes without interactions, and last the experience is reset. Sessions
+are the rows of one batch and the unit of the intervals.
 
 Cost: ``(turns + pauses) x (probes + 1)`` forward passes of a batch of sessions.
 """
@@ -18,7 +18,7 @@ import random
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.eval.compare.cost import adapter_tensors
-from ed_interp.eval.compare.result import Adaptivity, Decay, Turn
+from ed_interp.eval.compare.cost import adapter_state
+from ed_interp.eval.compare.rows import Adaptivity, Decay, Turn
 from ed_interp.eval.compare.subjects import Subject
 from ed_interp.models.runners import evaluation_mode
 from ed_interp.prompts.tasks import LabelledTask
@@ -55,13 +55,13 @@ def measure_adaptivity(
     Args:
         subject: An adapter with feedback nodes.
         task: Where the pairs come from.
-        sessions: Independent sessions, each with pairs of its own.
-        turns: Interactions with feedback in each.
-        probes: Pairs asked after each turn, never shown in the session.
+        sessions: Number of independent sessions, each with its own pairs.
+        turns: Interactions with feedback per session.
+        probes: Pairs probed after each turn, never shown in the session.
         pauses: Turns that pass afterwards without an interaction; the first is the reference.
         tau: Time constant of the experience between interactions, in turns.
-        level: Of the intervals.
-        seed: Of the pairs.
+        level: Confidence level of the intervals.
+        seed: Seed for drawing the pairs.
 
     Raises:
         InvalidInputError: an adapter without feedback nodes, or too few pairs.
@@ -70,201 +70,186 @@ def measure_adaptivity(
 
     if len(task.pairs) < turns + probes:
         raise InvalidInputError(
-            f"task {task.name!r} has {len(task.pairs)} pairs, and a session needs {turns} to show "
-            f"and {probes} to ask; ask for fewer turns"
+            f"task {task.name!r} must have {turns + probes} pairs or more ({turns} to show, "
+            f"{probes} to probe), got {len(task.pairs)} pairs; use fewer turns"
         )
+    # Refuses an adapter without feedback nodes.
     store = Experience(subject.model, tau=tau)
-    script = _Script(subject, task, sessions, turns, probes, seed)
-    with _quiet(subject):
-        before = script.ask(None)
-        scores = [script.ask(store)]
-        neutral = _same(before, scores[0])
+    rng = random.Random(seed)
+    drawn = [rng.sample(task.pairs, turns + probes) for _ in range(sessions)]
+    script = _Script(subject, task, drawn, turns)
+    with torch.no_grad(), evaluation_mode(subject.model), subject.scope():
+        before = script.probe(None)
+        scores = [script.probe(store)]
         for turn in range(turns):
             script.show(store, turn)
-            scores.append(script.ask(store))
-        decay = _decay(store, subject, script, before, pauses)
+            scores.append(script.probe(store))
+        later = [script.probe(store, pause=pause) for pause in pauses]
         store.reset()
-        after = script.ask(store)
-    rows = _turns(scores, before, level, seed)
-    trained = adapter_tensors(subject)
+        after = script.probe(store)
+    rows = tuple(
+        _turn(turn, score, scores[0], before, level, seed) for turn, score in enumerate(scores)
+    )
+    trained = sum(tensor.numel() for tensor in (adapter_state(subject) or {}).values())
     gain = rows[-1].gain / turns
-    half = _half_life(decay)
+    decay = _decay(later, before, pauses)
     return Adaptivity(
         turns=rows,
         decay=decay,
         tau=tau,
         half_life_expected=tau * math.log(2),
-        half_life=half,
-        reset_is_neutral=neutral and _same(before, after),
+        half_life=_half_life(decay),
+        # An experience of nothing must act like none: at the start, and after the reset.
+        reset_is_neutral=_same(before, scores[0]) and _same(before, after),
         gain_per_interaction=gain,
-        gain_per_interaction_per_parameter=gain / sum(trained.values()) if trained else None,
+        gain_per_interaction_per_parameter=gain / trained if trained else None,
     )
 
 
-class _Asked:
+class _Answers(NamedTuple):
     """Answers to all probes of all sessions."""
 
-    def __init__(self, logits: list[Tensor], logprob: Array, correct: Array) -> None:
-        self.logits = logits
-        self.logprob = logprob
-        """``session``, mean over probes."""
-        self.correct = correct
+    logits: Sequence[Float[Tensor, "session d_vocab"]]
+    """After the query of each probe."""
+    logprob: Array
+    """``session``, mean over probes."""
+    correct: Array
 
 
 class _Script:
-    """What is shown and asked in each session."""
+    """What is shown and probed in each session."""
 
     def __init__(
         self,
         subject: Subject,
         task: LabelledTask,
-        sessions: int,
+        drawn: Sequence[Sequence[tuple[str, str]]],
         turns: int,
-        probes: int,
-        seed: int,
     ) -> None:
-        self._subject = subject
-        self._tokenizer = subject.hooked.tokenizer
-        if self._tokenizer is None:
-            raise InvalidInputError(f"{subject.name} has no tokenizer; pass tokenizer=")
-        rng = random.Random(seed)
-        chosen = [rng.sample(task.pairs, turns + probes) for _ in range(sessions)]
-        self.names = [f"session {number}" for number in range(sessions)]
-        shape = task.template
+        if subject.hooked.tokenizer is None:
+            raise InvalidInputError(f"{subject.name} must have a tokenizer; pass tokenizer=")
+        self._subject, shape = subject, task.template
+        self._names = [f"session {number}" for number in range(len(drawn))]
+        # Turn by turn (and probe by probe), the pairs of all sessions: the rows of a batch. The
+        # first pairs of a session are shown; the rest are its probes.
+        rows = list(zip(*drawn, strict=True))
         self._shown = [
-            [shape.demonstration(*pairs[turn]) for pairs in chosen] for turn in range(turns)
+            [self._ids(shape.demonstration(*pair)) for pair in pairs] for pairs in rows[:turns]
         ]
         self._probes = [
-            [
-                (shape.query(pairs[turns + k][0]), shape.answer(pairs[turns + k][1]))
-                for pairs in chosen
-            ]
-            for k in range(probes)
+            [(self._ids(shape.query(q)), self._ids(shape.answer(a))) for q, a in pairs]
+            for pairs in rows[turns:]
         ]
 
     def show(self, store: Any, turn: int) -> None:
         """One interaction of every session."""
-        from ed_interp.adapters.bias_injection.experience import experience
+        self._run(self._shown[turn], store)
 
-        ids, mask = self._padded([self._ids(text) for text in self._shown[turn]])
-        with experience(self._subject.model, session=self.names, store=store):
-            self._subject.model(input_ids=ids, attention_mask=mask, use_cache=False)
-
-    def ask(self, store: Any, *, pause: float = 0.0) -> _Asked:
-        """All probes at zero shots, from the experience in ``store`` (None: without any).
-
-        Every probe gets a copy of its own: asking is an interaction too, and would be remembered.
-        """
-        logits, logprobs, correct = [], [], []
-        for probe in self._probes:
+    def probe(self, store: Any, *, pause: float = 0.0) -> _Answers:
+        """All probes at zero shots, from the experience in ``store`` (None: without any)."""
+        parts = []
+        for pairs in self._probes:
+            # A probe is an interaction too and would be remembered: each gets its own copy.
             copied = None if store is None else _copy(store, self._subject)
             if copied is not None:
                 copied.advance(pause)
-            found = self._ask(probe, copied)
-            logits.append(found[0])
-            logprobs.append(found[1])
-            correct.append(found[2])
-        return _Asked(logits, np.mean(logprobs, axis=0), np.mean(correct, axis=0))
+            parts.append(_scores(self._run([q + a for q, a in pairs], copied), pairs))
+        logits, logprobs, correct = zip(*parts, strict=True)
+        return _Answers(logits, np.mean(logprobs, axis=0), np.mean(correct, axis=0))
 
-    def _ask(self, probe: Sequence[tuple[str, str]], store: Any) -> tuple[Tensor, Array, Array]:
+    def _run(self, rows: Sequence[list[int]], store: Any) -> Float[Tensor, "session pos d_vocab"]:
+        """Logits of one right-padded batch; the mask freezes the nodes behind each text."""
         from ed_interp.adapters.bias_injection.experience import experience
 
-        queries = [self._ids(query) for query, _ in probe]
-        answers = [self._ids(answer) for _, answer in probe]
-        both = [query + answer for query, answer in zip(queries, answers, strict=True)]
-        ids, mask = self._padded(both)
-        scope: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        if store is not None:
-            scope = experience(self._subject.model, session=self.names, store=store)
-        with scope:
-            output = self._subject.model(input_ids=ids, attention_mask=mask, use_cache=False)
-        table = output.logits.float().log_softmax(-1).cpu()
-        last = torch.stack([output.logits[row, len(q) - 1].cpu() for row, q in enumerate(queries)])
-        logprob, correct = np.zeros(len(probe)), np.zeros(len(probe))
-        for row, (query, answer) in enumerate(zip(queries, answers, strict=True)):
-            rows = table[row, len(query) - 1 : len(query) + len(answer) - 1]
-            wanted = torch.tensor(answer)
-            logprob[row] = float(rows.gather(-1, wanted[:, None]).sum())
-            correct[row] = float((rows.argmax(-1) == wanted).all())
-        return last, logprob, correct
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Right-padded ids and their mask, which freezes the nodes behind the text."""
+        model, device = self._subject.model, self._subject.hooked.device
         width = max(len(row) for row in rows)
-        device = self._subject.hooked.device
+        # Padding is masked, so any id serves.
         ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-        return ids, mask.to(device)
+        scope: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if store is not None:
+            scope = experience(model, session=self._names, store=store)
+        with scope:
+            # Without a cache: a call is one interaction, whatever came before it in the cache.
+            output = model(input_ids=ids, attention_mask=mask.to(device), use_cache=False)
+        logits: Tensor = output.logits
+        return logits
+
+    def _ids(self, text: str) -> list[int]:
+        tokenizer = self._subject.hooked.tokenizer
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-@contextlib.contextmanager
-def _quiet(subject: Subject) -> Any:
-    with torch.no_grad(), evaluation_mode(subject.model), subject.scope():
-        yield
+def _scores(
+    logits: Tensor, pairs: Sequence[tuple[list[int], list[int]]]
+) -> tuple[Tensor, Array, Array]:
+    """Logits after each query, and the log-probability and correctness of each answer."""
+    table = logits.float().log_softmax(-1).cpu()
+    last = torch.stack([logits[row, len(query) - 1].cpu() for row, (query, _) in enumerate(pairs)])
+    logprob, correct = np.zeros(len(pairs)), np.zeros(len(pairs))
+    for row, (query, answer) in enumerate(pairs):
+        # The logits at p predict token p + 1: those of an answer of n tokens start at the query's
+        # last token and end before the answer's.
+        rows = table[row, len(query) - 1 : len(query) + len(answer) - 1]
+        labels = torch.tensor(answer)
+        logprob[row] = float(rows.gather(-1, labels[:, None]).sum())
+        correct[row] = float((rows.argmax(-1) == labels).all())
+    return last, logprob, correct
 
 
 def _copy(store: Any, subject: Subject) -> Any:
-    """The experience as it is now, in a store of its own, by its public file format."""
+    """The experience as it is now, in a store of its own."""
     from ed_interp.adapters.bias_injection.experience import Experience
 
+    # Through the public file format, which is known to keep everything.
     with tempfile.TemporaryDirectory() as folder:
         return Experience.load(store.save(Path(folder) / "experience.safetensors"), subject.model)
 
 
 def _decay(
-    store: Any, subject: Subject, script: _Script, before: _Asked, pauses: Sequence[float]
+    answers: Sequence[_Answers], before: _Answers, pauses: Sequence[float]
 ) -> tuple[Decay, ...]:
     """The effect of the experience after each pause, over that after the first; () if none."""
     sizes = []
-    for pause in pauses:
-        sizes.append(_distance(script.ask(store, pause=pause).logits, before.logits))
+    for each in answers:
+        gaps = zip(each.logits, before.logits, strict=True)
+        sizes.append(float(np.mean([float((a - b).abs().mean()) for a, b in gaps])))
+    # Untrained feedback leaves no effect, of which no share could be left; also if it is NaN.
     if not sizes[0] > 0:
         return ()
-    return tuple(
-        Decay(float(pause), size / sizes[0]) for pause, size in zip(pauses, sizes, strict=True)
-    )
+    return tuple(Decay(float(p), size / sizes[0]) for p, size in zip(pauses, sizes, strict=True))
 
 
 def _half_life(decay: Sequence[Decay]) -> float | None:
-    """Where half is left: linear between the logarithms of the points around it."""
     for first, second in itertools.pairwise(decay):
         if first.effect > 0.5 >= second.effect > 0:
+            # An exponential decay is a straight line in the logarithm of the effect.
             low, high = math.log(first.effect), math.log(second.effect)
             share = (math.log(0.5) - low) / (high - low)
             return first.elapsed + share * (second.elapsed - first.elapsed)
     return None
 
 
-def _turns(scores: Sequence[_Asked], before: _Asked, level: float, seed: int) -> tuple[Turn, ...]:
-    rows = []
-    for turn, found in enumerate(scores):
-        own = bootstrap_interval(found.logprob, level=level, seed=seed)
-        change = found.logprob - scores[0].logprob
-        gain = bootstrap_interval(change, level=level, seed=seed)
-        rows.append(
-            Turn(
-                turn=turn,
-                logprob=float(found.logprob.mean()),
-                ci_low=float(own.low),
-                ci_high=float(own.high),
-                accuracy=float(found.correct.mean()),
-                without=float(before.logprob.mean()),
-                gain=float(change.mean()),
-                gain_ci_low=float(gain.low),
-                gain_ci_high=float(gain.high),
-                n=len(found.logprob),
-            )
-        )
-    return tuple(rows)
+def _turn(
+    turn: int, score: _Answers, first: _Answers, before: _Answers, level: float, seed: int
+) -> Turn:
+    own = bootstrap_interval(score.logprob, level=level, seed=seed)
+    # Paired: sessions differ far more from each other than from turn to turn.
+    change = score.logprob - first.logprob
+    gain = bootstrap_interval(change, level=level, seed=seed)
+    return Turn(
+        turn=turn,
+        logprob=float(score.logprob.mean()),
+        ci_low=float(own.low),
+        ci_high=float(own.high),
+        accuracy=float(score.correct.mean()),
+        without=float(before.logprob.mean()),
+        gain=float(change.mean()),
+        gain_ci_low=float(gain.low),
+        gain_ci_high=float(gain.high),
+        n=len(score.logprob),
+    )
 
 
-def _distance(first: list[Float[Tensor, "session d_vocab"]], second: list[Tensor]) -> float:
-    gaps = [float((a - b).abs().mean()) for a, b in zip(first, second, strict=True)]
-    return float(np.mean(gaps))
-
-
-def _same(first: _Asked, second: _Asked) -> bool:
+def _same(first: _Answers, second: _Answers) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first.logits, second.logits, strict=True))

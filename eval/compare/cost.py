@@ -2,26 +2,31 @@
 
 Decoding is timed in pairs: control and treated generate the same number of tokens in turns, and
 the median of the ratios is kept with its range, so that a machine whose speed changes hits both.
-Cost of measuring: two forward passes of one batch, and ``2 (rounds + 1) x tokens`` decoding steps.
+Memory is counted in live tensors, on any device, without asking the operating system: the peak of
+a process includes everything that was ever loaded, and never falls. Cost of measuring: two forward
+passes of one batch, and ``2 (rounds + 1) x tokens`` decoding steps.
 """
 
 from __future__ import annotations
 
+import collections
 import json
 import statistics
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from ed_interp.eval.compare.memory import peak_bytes
-from ed_interp.eval.compare.result import Cost
+from ed_interp.eval.compare.rows import Cost
 from ed_interp.eval.compare.subjects import Subject
 from ed_interp.models.runners import Inputs, TransformersRunner
-from ed_interp.prompts.tokens import Ids
 from ed_interp.models.sites import resid_post
+from ed_interp.prompts.tokens import Ids
 
 WEIGHTS = "adapter_model.safetensors"
 TRAINING_RECORD = "training.json"
@@ -41,23 +46,22 @@ def measure_cost(
 
     Args:
         control: The base of the ratio.
-        treated: The other.
-        prompts: Token ids, of which the first eight are run at once.
-        seconds: Of the treated's training, where it was timed; records of it hold no times.
-        rounds: Of paired decoding; 0 leaves it out.
-        tokens: Generated in a round.
+        treated: The model compared with it.
+        prompts: Token ids; the first eight make one batch.
+        seconds: Time of the treated model's training, if it was timed; its record holds no times.
+        rounds: Rounds of paired decoding; 0 leaves it out.
+        tokens: Tokens generated per round.
     """
-    adapter = adapter_tensors(treated)
-    record = training_record(treated.folder)
+    state = adapter_state(treated)
     ratios = _decode_ratios(control, treated, prompts[0], rounds, tokens)
     peaks = [_peak(subject, prompts[:_BATCH]) for subject in (control, treated)]
     return Cost(
-        parameters_control=parameters(control),
-        parameters_treated=parameters(treated),
-        adapter_parameters=None if adapter is None else sum(adapter.values()),
-        checkpoint_bytes=_checkpoint_bytes(treated),
+        parameters_control=_parameters(control),
+        parameters_treated=_parameters(treated),
+        adapter_parameters=None if state is None else sum(t.numel() for t in state.values()),
+        checkpoint_bytes=_checkpoint_bytes(treated, state),
         training_seconds=seconds,
-        training_steps=None if (steps := _number(record, "steps")) is None else int(steps),
+        training_steps=_training_steps(treated.folder),
         peak_bytes_control=peaks[0],
         peak_bytes_treated=peaks[1],
         decode_ratio=statistics.median(ratios) if ratios else None,
@@ -68,54 +72,111 @@ def measure_cost(
     )
 
 
-def parameters(subject: Subject) -> int:
-    """Number of parameters, each tied one once."""
+def adapter_state(subject: Subject) -> dict[str, torch.Tensor] | None:
+    """The tensors of the active adapter, by name; None without one."""
+    if not subject.is_adapter:
+        return None
+    from peft import get_peft_model_state_dict
+
+    # The embeddings are the base's, which PEFT would add if they have been resized.
+    state: dict[str, Any] = get_peft_model_state_dict(subject.model, save_embedding_layers=False)
+    return state
+
+
+def _parameters(subject: Subject) -> int:
+    # `parameters()` yields a tied tensor once.
     return sum(parameter.numel() for parameter in subject.model.parameters())
 
 
-def adapter_tensors(subject: Subject) -> dict[str, int] | None:
-    """Name -> number of values of each tensor of the active adapter; None without one."""
-    if not subject.is_adapter:
-        return None
-    from peft import get_peft_model_state_dict
-
-    state: dict[str, Any] = get_peft_model_state_dict(subject.model, save_embedding_layers=False)
-    return {name: int(tensor.numel()) for name, tensor in state.items()}
-
-
-def training_record(folder: Path | None) -> dict[str, Any]:
-    """What an adapter's folder says of its training; {} if nothing."""
+def _training_steps(folder: Path | None) -> int | None:
+    """What the record of the training in an adapter's folder says; None if nothing."""
     if folder is None:
-        return {}
+        return None
     try:
-        found = json.loads((folder / TRAINING_RECORD).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return int(json.loads((folder / TRAINING_RECORD).read_text("utf-8"))["steps"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
-def _number(record: dict[str, Any], name: str) -> float | None:
-    value = record.get(name)
-    return float(value) if isinstance(value, (int, float)) else None
-
-
-def _checkpoint_bytes(subject: Subject) -> int | None:
+def _checkpoint_bytes(subject: Subject, state: Mapping[str, torch.Tensor] | None) -> int | None:
     if subject.folder is not None and (subject.folder / WEIGHTS).is_file():
         return (subject.folder / WEIGHTS).stat().st_size
-    if not subject.is_adapter:
+    if state is None:
         return None
-    from peft import get_peft_model_state_dict
     from safetensors.torch import save
 
-    state = get_peft_model_state_dict(subject.model, save_embedding_layers=False)
     return len(save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
 
 
+# Memory -------------------------------------------------------------------------------------
+
+
+def peak_bytes(call: Callable[[], Any]) -> int:
+    """Largest memory in tensors made during ``call``, in bytes, without parameters and inputs.
+
+    What operators allocate and free inside themselves is not seen. Counting costs Python work at
+    every operator, so never time a call that is measured this way.
+    """
+    with _Live() as live:
+        kept = call()
+    del kept
+    return int(live.peak)
+
+
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes of the storages of tensors that operators returned and that still exist."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = 0
+        self.peak: int = 0
+        self._owners: collections.Counter[int] = collections.Counter()
+        self._bytes: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        inputs = {
+            leaf.untyped_storage().data_ptr()
+            for leaf in tree_leaves((args, kwargs))
+            if isinstance(leaf, torch.Tensor)
+        }
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self._count(leaf, inputs)
+        return result
+
+    def _count(self, tensor: torch.Tensor, inputs: set[int]) -> None:
+        storage = tensor.untyped_storage()
+        key = storage.data_ptr()
+        if not key:  # An empty tensor has no memory.
+            return
+        if key not in self._bytes:
+            if key in inputs:  # A view of a parameter or an input, which is not new memory.
+                return
+            self._bytes[key] = storage.nbytes()
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+        # Several tensors may share a storage: it is free when the last of them is gone.
+        self._owners[key] += 1
+        weakref.finalize(tensor, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self._owners[key] -= 1
+        if self._owners[key] == 0:
+            del self._owners[key]
+            self.now -= self._bytes.pop(key)
+
+
 def _peak(subject: Subject, prompts: Sequence[Ids]) -> int:
-    """Live tensors during one pass over a batch, all logits computed."""
+    """Parameters, and live tensors during one pass over a batch, all logits computed."""
     width = min(len(ids) for ids in prompts)
-    head = subject.before
-    ids = torch.tensor([head + ids[:width] for ids in prompts])
+    ids = torch.tensor([subject.before + ids[:width] for ids in prompts])
     reads = torch.arange(ids.shape[1]).expand(len(ids), -1)
     sites = [resid_post(subject.hooked.n_layers - 1)]
     runner = subject.hooked.runner
@@ -127,10 +188,13 @@ def _peak(subject: Subject, prompts: Sequence[Ids]) -> int:
     return int(own) + live
 
 
+# Speed --------------------------------------------------------------------------------------
+
+
 def _decode_ratios(
     control: Subject, treated: Subject, prompt: Ids, rounds: int, tokens: int
 ) -> list[float]:
-    """Time of treated over control, one ratio a round; [] where either does not generate."""
+    """Time of treated over control, one ratio per round; [] if either does not generate."""
     sides = (control, treated)
     if rounds < 1 or not all(isinstance(side.hooked.runner, TransformersRunner) for side in sides):
         return []
@@ -138,13 +202,14 @@ def _decode_ratios(
     windows = [side.hooked.context_window for side in sides]
     if any(window is not None and longest > window for window in windows):
         return []
-    for side in sides:
+    for side in sides:  # The first generation of a model fills caches, and is not timed.
         _decode(side, prompt, tokens)
     ratios = []
     for turn in range(rounds):
-        order = sides if turn % 2 == 0 else sides[::-1]
-        taken = {side is treated: _decode(side, prompt, tokens) for side in order}
-        ratios.append(taken[True] / taken[False] if len(taken) == 2 else 1.0)
+        # Who goes first changes with the round, so that neither side gains by its place.
+        first, second = (0, 1) if turn % 2 == 0 else (1, 0)
+        taken = {place: _decode(sides[place], prompt, tokens) for place in (first, second)}
+        ratios.append(taken[1] / taken[0])
     return ratios
 
 
@@ -152,7 +217,7 @@ def _decode(subject: Subject, prompt: Ids, tokens: int) -> float:
     """Seconds (CPU time on a CPU) to generate greedily, with the cache."""
     model = subject.model
     ids = torch.tensor([subject.before + prompt], device=subject.hooked.device)
-    # The processor's time, where it is what computes: others may have it in between.
+    # On a CPU, wall time would include what other processes took in between.
     clock = time.process_time if ids.device.type == "cpu" else time.perf_counter
     with torch.no_grad(), subject.scope():
         start = clock()
@@ -165,5 +230,6 @@ def _decode(subject: Subject, prompt: Ids, tokens: int) -> float:
             pad_token_id=0,
         )
         if ids.is_cuda:
+            # Kernels run on after `generate` has returned.
             torch.cuda.synchronize()
         return clock() - start

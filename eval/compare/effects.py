@@ -1,183 +1,184 @@
 """Paired effects of two readings, with one correction for all of them.
 
-Pairs are prompts, or whole texts (tokens of one text are not independent); prompts that ask the
-same query are averaged and count as one. Right or wrong is tested by McNemar's exact test where no
-query is repeated, everything else by flipping signs; intervals are bootstrapped over the same
-pairs; Holm's rule then covers every effect of a comparison. Cost: some matrix products of
+Pairs are prompts, or whole texts (tokens of one text are not independent); prompts with the same
+query are averaged and count as one. Accuracy is tested by McNemar's exact test if no query is
+repeated, everything else by flipping signs; intervals are bootstrapped over the same pairs; Holm's
+rule then covers every effect of a comparison. Cost: some matrix products of
 ``permutations x sample`` by ``sample x cells``.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from ed_interp.errors import InvalidInputError
+from ed_interp.eval.compare.options import Inference
+from ed_interp.eval.compare.questions import Questions
 from ed_interp.eval.compare.reading import Reading
-from ed_interp.eval.compare.result import Effect, Forgetting
+from ed_interp.eval.compare.rows import Effect, Forgetting
 from ed_interp.eval.compare.texts import TextReading
-from ed_interp.statistics import (
-    PairedDifference,
-    bootstrap_interval,
-    holm,
-    mcnemar,
-    paired_difference,
-)
+from ed_interp.statistics import bootstrap_interval, holm, mcnemar, paired_difference
 
 Array = NDArray[np.float64]
+Pair = tuple[Reading, Reading]
+"""Readings of the control and of the treated model, on the same prompts."""
 NEUTRAL = "neutral text"
 
 
-@dataclasses.dataclass(frozen=True)
-class Inference:
-    """How effects are tested."""
-
-    level: float = 0.95
-    resamples: int = 1000
-    permutations: int = 9999
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.level < 1:
-            raise InvalidInputError(f"level={self.level}: a number between 0 and 1 is expected")
-        if self.resamples < 1 or self.permutations < 1:
-            raise InvalidInputError(
-                f"resamples={self.resamples}, permutations={self.permutations}: at least 1 of each"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """What one effect is about."""
+class Cell(NamedTuple):
+    """What one effect is about, and its values in each sample."""
 
     family: str
     name: str
     metric: str
-    shots: int | None = None
+    shots: int | None
+    control: Array
+    treated: Array
     watched: bool = False
+    binary: bool = False
+    """Right or wrong in each sample."""
+
+
+def effects_of(
+    questions: Questions,
+    target: Pair,
+    watched: Pair | None,
+    text: TextReading | None,
+    rules: Inference,
+) -> tuple[tuple[Effect, ...], Forgetting | None]:
+    """Every effect of two sets of readings, corrected together."""
+    # Apart from the running of models, so that its error rates can be measured on readings that
+    # are known not to differ.
+    enough = enough_permutations(_count(questions, target, watched, text), rules)
+    rules = dataclasses.replace(rules, permutations=enough)
+    clusters = questions.clusters
+    effects = behaviour_effects(questions.task, target, rules, clusters=clusters)
+    # A task of one relation would be tested twice.
+    if len(set(questions.relations)) > 1:
+        effects += relation_effects(
+            questions.relations, target, rules, watched=False, clusters=clusters
+        )
+    if watched is not None:
+        effects += relation_effects(
+            questions.watched_relations,
+            watched,
+            rules,
+            watched=True,
+            clusters=questions.watched_clusters,
+        )
+    forgetting: Forgetting | None = None
+    if text is not None:
+        of_text, forgetting = forgetting_effects(text, rules)
+        effects += of_text
+    effects += emergence_effects(target, rules, clusters=clusters)
+    # All families together: a side effect is looked for everywhere, and paid for everywhere.
+    return corrected(effects), forgetting
 
 
 def behaviour_effects(
-    task: str,
-    control: Reading,
-    treated: Reading,
-    rules: Inference,
-    *,
-    clusters: Sequence[int] | None = None,
+    task: str, readings: Pair, rules: Inference, *, clusters: Sequence[int] | None = None
 ) -> list[Effect]:
     """Accuracy, log-probability and reciprocal rank per shot count; [] without answers.
 
     Args:
         task: Its name.
-        control: Scores of the control.
-        treated: Of the treated, on the same prompts.
+        readings: Control and treated.
         rules: How to test.
-        clusters: A number per prompt, equal for prompts that are no independent samples.
+        clusters: A number per prompt, equal for prompts that are not independent samples.
     """
-    values = [_scores(reading) for reading in (control, treated)]
-    cells, columns = [], []
-    for metric in values[0]:
-        for column, shots in enumerate(control.shots):
-            cells.append(Cell("behaviour", task, metric, shots))
-            columns.append([found[metric][:, column] for found in values])
-    return _tested(cells, columns, rules, clusters=clusters) if cells else []
+    control, treated = (_scores(reading) for reading in readings)
+    cells = [
+        Cell(
+            "behaviour",
+            task,
+            metric,
+            shots,
+            control[metric][:, column],
+            values[:, column],
+            binary=metric == "accuracy",
+        )
+        for metric, values in treated.items()
+        for column, shots in enumerate(readings[0].shots)
+    ]
+    return paired_effects(cells, rules, clusters=clusters)
 
 
 def relation_effects(
     relations: Sequence[str],
-    control: Reading,
-    treated: Reading,
+    readings: Pair,
     rules: Inference,
     *,
     watched: bool,
     clusters: Sequence[int] | None = None,
 ) -> list[Effect]:
     """Per relation: log-probability over all shot counts, accuracy at the most shots."""
-    values = [_scores(reading) for reading in (control, treated)]
-    if not values[0]:
-        return []
-    rows = collections.defaultdict(list)
-    for row, name in enumerate(relations):
-        rows[name].append(row)
-    most = len(control.shots) - 1
-    shots = control.shots[0] if most == 0 else None
-    found: list[Effect] = []
-    for name, members in rows.items():
-        cells = [
-            Cell("relation", name, "logprob", shots, watched),
-            Cell("relation", name, "accuracy", control.shots[most], watched),
-        ]
-        columns = [
-            [value["logprob"][members].mean(1) for value in values],
-            [value["accuracy"][members, most] for value in values],
-        ]
-        own = None if clusters is None else [clusters[row] for row in members]
-        found += _tested(cells, columns, rules, clusters=own)
-    return found
+    control, treated = (_scores(reading) for reading in readings)
+    counts, effects = readings[0].shots, []
+    single = counts[0] if len(counts) == 1 else None
+    for name in dict.fromkeys(relations) if control else ():
+        rows = [row for row, relation in enumerate(relations) if relation == name]
+        one, two = (side["logprob"][rows].mean(1) for side in (control, treated))
+        cells = [Cell("relation", name, "logprob", single, one, two, watched)]
+        one, two = (side["accuracy"][rows, -1] for side in (control, treated))
+        cells += [Cell("relation", name, "accuracy", counts[-1], one, two, watched, True)]
+        own = None if clusters is None else [clusters[row] for row in rows]
+        effects += paired_effects(cells, rules, clusters=own)
+    return effects
 
 
 def emergence_effects(
-    control: Reading,
-    treated: Reading,
-    rules: Inference,
-    *,
-    clusters: Sequence[int] | None = None,
+    readings: Pair, rules: Inference, *, clusters: Sequence[int] | None = None
 ) -> list[Effect]:
-    """E per block and shot count, paired by prompt; [] where it was not read."""
-    first, second = control.emergence(), treated.emergence()
+    """E per block and shot count, paired by prompt; [] if it was not measured."""
+    first, second = (reading.emergence() for reading in readings)
     if first is None or second is None:
         return []
-    cells, columns = [], []
-    for block in range(first.shape[1]):
-        for column, shots in enumerate(control.shots):
-            cells.append(Cell("emergence", f"block {block}", "emergence", shots))
-            columns.append([first[:, block, column], second[:, block, column]])
-    found = _tested(cells, columns, rules, clusters=clusters)
-    return [_between_prompts(effect, rules.level) for effect in found]
+    control, treated = np.moveaxis(first, 0, -1), np.moveaxis(second, 0, -1)
+    cells = [
+        Cell("emergence", f"block {block}", "emergence", shots, one[column], two[column])
+        for block, (one, two) in enumerate(zip(control, treated, strict=True))
+        for column, shots in enumerate(readings[0].shots)
+    ]
+    effects = paired_effects(cells, rules, clusters=clusters)
+    return [_between_prompts(effect, rules.level) for effect in effects]
 
 
 def _between_prompts(effect: Effect, level: float) -> Effect:
-    """The effect with a standard error that allows for what prompts do to each other's terms.
-
-    Information is about pairs: when a prompt's state moves, its neighbours' terms move with it.
-    The mean is a statistic of order two, of which the standard error is up to twice that of
-    independent terms (Hoeffding 1948); that bound is used for the interval and the test.
-    """
+    """The effect with a standard error that allows for what prompts do to each other's terms."""
+    # Information is about pairs: when a prompt's state moves, its neighbours' terms move with it.
+    # The mean is a statistic of order two, whose standard error is up to twice that of
+    # independent terms (Hoeffding 1948). That bound is used for the interval and for the test.
     low, high = effect.difference - effect.ci_low, effect.ci_high - effect.difference
     error = (low + high) / (2 * stats.norm.ppf((1 + level) / 2))
     p_value = effect.p_value
     if error > 0:
-        p_value = float(2 * stats.norm.sf(abs(effect.difference) / (2 * error)))
+        p_value = max(p_value, float(2 * stats.norm.sf(abs(effect.difference) / (2 * error))))
     return dataclasses.replace(
         effect,
         ci_low=effect.difference - 2 * low,
         ci_high=effect.difference + 2 * high,
-        p_value=max(p_value, effect.p_value),
-        p_holm=max(p_value, effect.p_value),
+        p_value=p_value,
+        p_holm=p_value,
         test="order two",
     )
 
 
 def forgetting_effects(reading: TextReading, rules: Inference) -> tuple[list[Effect], Forgetting]:
-    """Cross-entropy on neutral text, tested over texts; and the whole account of it."""
+    """Cross-entropy on neutral text, tested over texts; and all numbers about forgetting."""
     tokens = reading.tokens
-    values = [nll / tokens for nll in (reading.control_nll, reading.treated_nll)]
-    cell = Cell("forgetting", NEUTRAL, "cross_entropy")
-    effects = _tested([cell], [values], rules, weights=tokens)
-    divergence = bootstrap_interval(
-        reading.divergence / tokens,
-        weights=tokens,
-        level=rules.level,
-        resamples=rules.resamples,
-        seed=rules.seed,
-    )
+    one, two = reading.control_nll / tokens, reading.treated_nll / tokens
+    cell = Cell("forgetting", NEUTRAL, "cross_entropy", None, one, two)
+    per_token = reading.divergence / tokens
+    divergence = bootstrap_interval(per_token, weights=tokens, **rules.resampling)
     total = tokens.sum()
-    return effects, Forgetting(
+    return paired_effects([cell], rules, weights=tokens), Forgetting(
         control_cross_entropy=float(reading.control_nll.sum() / total),
         treated_cross_entropy=float(reading.treated_nll.sum() / total),
         divergence_mean=float(reading.divergence.sum() / total),
@@ -200,13 +201,41 @@ def corrected(effects: Sequence[Effect]) -> tuple[Effect, ...]:
 
 
 def enough_permutations(effects: int, rules: Inference) -> int:
-    """Sign patterns so many that an effect can survive the correction at all.
-
-    The smallest p-value of ``P`` random patterns is 1 / (P + 1); corrected for ``effects`` tests it
-    is to stay a tenth of the level.
-    """
+    """Number of sign patterns at which an effect can survive the correction at all."""
+    # The smallest p-value of P random patterns is 1 / (P + 1). Corrected for all effects it is to
+    # be a tenth of the level, so that a clear effect is not lost to the number of patterns.
     needed = int(np.ceil(10 * effects / (1 - rules.level)))
     return min(max(rules.permutations, needed), 10 * max(rules.permutations, 9999))
+
+
+def check_power(questions: Questions, rules: Inference, prompts: int) -> None:
+    """Refuse so few prompts per watched relation that no side effect could survive the correction.
+
+    Raises:
+        InvalidInputError: ``prompts`` are too few.
+    """
+    if questions.watched is None:
+        return
+    cells = 3 * len(questions.target.shots) + 2 * len(set(questions.watched_relations)) + 1
+    # n prompts have 2^n sign patterns, of which two are as extreme as the observed one: p cannot
+    # go below 2 / 2^n, which times the number of effects must stay below the level.
+    needed = math.ceil(1 + math.log2(2 * cells / (1 - rules.level)))
+    if prompts < needed:
+        raise InvalidInputError(
+            f"watch_prompts must be {needed} or greater, got {prompts}: with {cells} or more "
+            "effects to correct for, none in a relation could be detected; or watch fewer "
+            "relations (watch=None for none)"
+        )
+
+
+def _count(
+    questions: Questions, target: Pair, watched: Pair | None, text: TextReading | None
+) -> int:
+    """An upper bound of the number of effects."""
+    shots, first = len(questions.target.shots), target[0]
+    blocks = first.terms[first.shots[0]].macro.shape[0] if first.terms else 0
+    names = {*questions.relations, *(questions.watched_relations if watched else ())}
+    return 3 * shots + 2 * len(names) + (text is not None) + blocks * shots
 
 
 def _scores(reading: Reading) -> dict[str, Array]:
@@ -219,74 +248,61 @@ def _scores(reading: Reading) -> dict[str, Array]:
     }
 
 
-def _tested(
+def paired_effects(
     cells: Sequence[Cell],
-    columns: Sequence[Sequence[Array]],
     rules: Inference,
     *,
     weights: Array | None = None,
     clusters: Sequence[int] | None = None,
 ) -> list[Effect]:
     """An effect per cell; all have the same pairs, so one set of resamples serves them."""
-    control = np.stack([column[0] for column in columns], axis=1)
-    treated = np.stack([column[1] for column in columns], axis=1)
+    if not cells:
+        return []
+    control = np.stack([cell.control for cell in cells], axis=1)
+    treated = np.stack([cell.treated for cell in cells], axis=1)
     if clusters is not None and len(set(clusters)) < len(clusters):
-        control, treated, weights = _means_of(clusters, control, treated)
-    found = paired_difference(
-        treated,
-        control,
-        weights=weights,
-        level=rules.level,
-        resamples=rules.resamples,
-        permutations=rules.permutations,
-        seed=rules.seed,
+        control, treated, weights = _cluster_means(clusters, control, treated)
+    change = paired_difference(
+        treated, control, weights=weights, permutations=rules.permutations, **rules.resampling
     )
-    share = np.ones(len(control)) if weights is None else weights
-    means = [np.average(side, axis=0, weights=share) for side in (control, treated)]
-    return list(_rows(cells, control, treated, means, found, exact=weights is None))
+    means = [np.average(side, axis=0, weights=weights) for side in (control, treated)]
+    effects = []
+    for place, cell in enumerate(cells):
+        p_value, test = float(change.p_value[place]), "sign-flip"
+        # McNemar's test takes every prompt for an independent sample, so not for clusters.
+        if cell.binary and weights is None:
+            p_value = mcnemar(treated[:, place] > 0.5, control[:, place] > 0.5)
+            test = "McNemar"
+        effects.append(
+            Effect(
+                family=cell.family,
+                name=cell.name,
+                metric=cell.metric,
+                shots=cell.shots,
+                control=float(means[0][place]),
+                treated=float(means[1][place]),
+                difference=float(change.difference[place]),
+                ci_low=float(change.low[place]),
+                ci_high=float(change.high[place]),
+                p_value=p_value,
+                p_holm=p_value,  # until all effects are known, and `corrected` together
+                test=test,
+                n=len(control),
+                watched=cell.watched,
+            )
+        )
+    return effects
 
 
-def _means_of(
+def _cluster_means(
     clusters: Sequence[int], control: Array, treated: Array
 ) -> tuple[Array, Array, Array]:
-    """Means over each cluster, and its size as the weight: prompts of one query count as one."""
+    """Means over each cluster of both sides, and its size as the weight."""
     _, row_of, sizes = np.unique(np.asarray(clusters), return_inverse=True, return_counts=True)
     sides = []
     for values in (control, treated):
         sums = np.zeros((len(sizes), values.shape[1]))
+        # `sums[row_of] += values` would keep only one prompt of each cluster.
         np.add.at(sums, row_of, values)
         sides.append(sums / sizes[:, None])
     return sides[0], sides[1], sizes.astype(np.float64)
-
-
-def _rows(
-    cells: Sequence[Cell],
-    control: Array,
-    treated: Array,
-    means: Sequence[Array],
-    found: PairedDifference,
-    *,
-    exact: bool,
-) -> Iterator[Effect]:
-    for place, cell in enumerate(cells):
-        # McNemar's test takes every prompt for an independent sample.
-        mcnemars = cell.metric == "accuracy" and exact
-        p_value = float(found.p_value[place])
-        if mcnemars:
-            p_value = mcnemar(treated[:, place] > 0.5, control[:, place] > 0.5)
-        yield Effect(
-            family=cell.family,
-            name=cell.name,
-            metric=cell.metric,
-            shots=cell.shots,
-            control=float(means[0][place]),
-            treated=float(means[1][place]),
-            difference=float(found.difference[place]),
-            ci_low=float(found.low[place]),
-            ci_high=float(found.high[place]),
-            p_value=p_value,
-            p_holm=p_value,
-            test="McNemar" if mcnemars else "sign-flip",
-            n=len(control),
-            watched=cell.watched,
-        )

@@ -1,6 +1,6 @@
 """Which features of a dictionary changed most on neutral text.
 
-The states at the dictionary's site are read in the very passes that score the text, encoded under
+The states at the dictionary's site are read in the same passes that score the text, encoded under
 both models, and summed per text, so that a feature's change is paired by text. Cost: encoding, and
 two numbers per text and feature.
 """
@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.eval.compare.result import FeatureChange
-from ed_interp.statistics import bootstrap_interval
+from ed_interp.eval.compare.options import Inference
+from ed_interp.eval.compare.rows import FeatureChange
 from ed_interp.models.sites import Site
+from ed_interp.statistics import bootstrap_interval
 
 Array = NDArray[np.float64]
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What a dictionary needs to have: its site, and features of states."""
+    """What a dictionary must have: its site, and features of states."""
 
     @property
     def site(self) -> Any: ...
@@ -45,15 +46,14 @@ class FeatureSums:
         """
         if dictionary.site is None:
             raise InvalidInputError(
-                "the dictionary does not say where in the model it reads; load it with site="
+                "the dictionary must say at which site it reads, got none; load it with site="
             )
         if not texts:
-            raise InvalidInputError(
-                "features are compared on neutral text; give texts, or no dictionary"
-            )
+            raise InvalidInputError("texts must not be empty with a dictionary, got none")
         self.dictionary = dictionary
         self.site = Site.parse(dictionary.site)
         self._texts = texts
+        # Sums per text, since states of every token would not fit into memory.
         self._sums: list[Tensor] = []
         self._active: list[Tensor] = []
         self._tokens = torch.zeros(texts, dtype=torch.float64)
@@ -69,35 +69,30 @@ class FeatureSums:
         self._tokens.index_add_(0, rows, torch.ones(len(rows), dtype=torch.float64))
         for side, states in enumerate((control, treated)):
             with torch.no_grad():
-                found = self.dictionary.encode(states).detach().cpu().float()
+                features = self.dictionary.encode(states).detach().cpu().float()
+            # The number of features is known once the first states are encoded.
             if len(self._sums) <= side:
-                self._sums.append(torch.zeros(self._texts, found.shape[1]))
-                self._active.append(torch.zeros(found.shape[1], dtype=torch.float64))
-            self._sums[side].index_add_(0, rows, found)
-            self._active[side] += (found > 0).sum(0)
+                self._sums.append(torch.zeros(self._texts, features.shape[1]))
+                self._active.append(torch.zeros(features.shape[1], dtype=torch.float64))
+            self._sums[side].index_add_(0, rows, features)
+            self._active[side] += (features > 0).sum(0)
 
-    def changes(
-        self, *, top: int, level: float, resamples: int, seed: int
-    ) -> tuple[FeatureChange, ...]:
-        """The features whose mean activation changed most, against its spread between texts."""
+    def changes(self, rules: Inference, *, top: int = 20) -> tuple[FeatureChange, ...]:
+        """The features whose mean activation changed most, relative to its standard error."""
         tokens = self._tokens.numpy()
         control, treated = (side.double().numpy() / tokens[:, None] for side in self._sums)
         change = treated - control
         weights = tokens / tokens.sum()
         mean = weights @ change
-        spread = np.sqrt(weights @ (change - mean) ** 2 / max(1, self._texts - 1))
-        score = np.divide(mean, spread, out=np.zeros_like(mean), where=spread > 0)
-        # Activity that changed without its mean does not count; a dead feature has score 0.
-        chosen = [
-            int(index)
-            for index in np.argsort(-np.abs(score), kind="stable")[:top]
-            if mean[index] != 0
-        ]
+        error = np.sqrt(weights @ (change - mean) ** 2 / max(1, self._texts - 1))
+        # A feature that is active in neither model has no spread, and score 0.
+        score = np.divide(mean, error, out=np.zeros_like(mean), where=error > 0)
+        order = np.argsort(-np.abs(score), kind="stable")[:top]
+        # Activity may change without its mean, which is not what the list is about.
+        chosen = [int(index) for index in order if mean[index] != 0]
         if not chosen:
             return ()
-        ends = bootstrap_interval(
-            change[:, chosen], weights=tokens, level=level, resamples=resamples, seed=seed
-        )
+        ends = bootstrap_interval(change[:, chosen], weights=tokens, **rules.resampling)
         density = [side.numpy() / tokens.sum() for side in self._active]
         return tuple(
             FeatureChange(

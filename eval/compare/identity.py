@@ -1,14 +1,13 @@
 """Is the adapter's before-state the identity? Checked on logits, bit for bit, never assumed.
 
-Two things are looked at on prompts of the task: an adapter of the same configuration, freshly
-initialised on a copy of the base, gives the base's logits; and the treated model with its adapter
-off gives the control's. If either fails, a difference found later could not be put down to
-training. Cost: a copy of the base model in memory, and a few forward passes of one prompt.
+Two checks on prompts of the task: an adapter of the same configuration, freshly initialised on a
+copy of the base, must have the base's logits; and the treated model with its adapter off must have
+the control's. If either fails, a difference found later need not come from training. Cost: a copy
+of the base model in memory, and a few forward passes of one prompt.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Sequence
 from typing import Any
@@ -18,12 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.eval.compare.result import Identity
+from ed_interp.eval.compare.rows import Identity
 from ed_interp.eval.compare.subjects import Subject, adapter_off
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
-from ed_interp.prompts.tokens import Ids
 from ed_interp.models.sites import resid_post
+from ed_interp.prompts.tokens import Ids
 
 _PROMPTS = 3
 
@@ -31,11 +30,11 @@ _PROMPTS = 3
 def check_identity(
     control: Subject, treated: Subject, prompts: Sequence[Ids], *, required: bool = True
 ) -> Identity:
-    """Look at the before-state of ``treated``'s adapter.
+    """Check the before-state of ``treated``'s adapter.
 
     Args:
-        control: What it is compared with.
-        treated: Not an adapter: nothing to check, and the result says so.
+        control: The model it is compared with.
+        treated: If it is not an adapter there is nothing to check, and the result says so.
         prompts: Token ids; the first few distinct ones are used.
         required: Raise if it is not the identity; otherwise only report.
 
@@ -47,25 +46,25 @@ def check_identity(
         return Identity(False, None, None, None, f"{treated.name} has no adapter")
     if any(getattr(module, "merged", False) is True for module in treated.model.modules()):
         raise InvalidInputError(
-            f"{treated.name} is merged into its base, so what it was before cannot be checked; "
-            "call unmerge_adapter() first"
+            f"{treated.name} must not be merged, got an adapter merged into its base, whose state "
+            "before training cannot be checked; call unmerge_adapter() first"
         )
-    asked = list(dict.fromkeys(prompts))[:_PROMPTS]
-    with _off(treated):
-        off = _logits(treated.hooked, asked)
+    prompts = list(dict.fromkeys(prompts))[:_PROMPTS]
+    with adapter_off(treated):
+        off = _logits(treated.hooked, prompts)
+    # A steered control is no model without its steering, so there is nothing to compare with.
     base_is_control: bool | None = None
     if control.kind in ("frozen", "prompt", "adapter"):
-        with _off(control):
-            base_is_control = _equal(off, _logits(control.hooked, asked))
+        with adapter_off(control):
+            base_is_control = _equal(off, _logits(control.hooked, prompts))
     if base_is_control is False and required:
         raise InvalidInputError(
-            f"with its adapter off, {treated.name} does not give the logits of {control.name}: "
-            "it was trained on another base; compare it with that one"
+            f"with its adapter off, {treated.name} must have the logits of {control.name}, got "
+            "others: it was trained on another base; compare it with that one"
         )
-    fresh = _fresh(treated)
-    found = _logits(fresh, asked)
-    neutral = _equal(found, off)
-    largest = max(float((a - b).abs().max()) for a, b in zip(found, off, strict=True))
+    fresh = _logits(_fresh(treated), prompts)
+    neutral = _equal(fresh, off)
+    largest = max(float((a - b).abs().max()) for a, b in zip(fresh, off, strict=True))
     if not neutral and required:
         raise InvalidInputError(
             f"the adapter of {treated.name} is not neutral at the start: freshly initialised, it "
@@ -85,10 +84,14 @@ def _fresh(treated: Subject) -> HookedModel:
         model.active_adapter if isinstance(model.active_adapter, str) else model.active_adapter[0]
     )
     config = copy.deepcopy(model.peft_config[active])
+    # Saved configurations are marked for inference, which would freeze the new weights, and name
+    # a base to load.
     config.inference_mode = False
     config.base_model_name_or_path = None
     base = clean_base(model)
-    with torch.random.fork_rng(devices=_cuda(treated)):
+    device = treated.hooked.device
+    # Some initialisations draw random numbers, which the caller's generators must not notice.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         adapted = get_peft_model(base, config)
     return HookedModel.wrap(adapted.eval(), treated.hooked.tokenizer, name=treated.name)
@@ -107,22 +110,15 @@ def clean_base(model: Any) -> Any:
                     dict.fromkeys(module.modules_to_save, module.original_module)
                 )
         base = copied.unload()
+    # PEFT warns, and names the adapter anew, if the base still carries a configuration.
     base.__dict__.pop("peft_config", None)
     return base
 
 
-def _cuda(subject: Subject) -> list[torch.device]:
-    device = subject.hooked.device
-    return [device] if device.type == "cuda" else []
-
-
-def _off(subject: Subject) -> contextlib.AbstractContextManager[None]:
-    return adapter_off(subject.model) if subject.is_adapter else contextlib.nullcontext()
-
-
 def _logits(hooked: HookedModel, prompts: Sequence[Ids]) -> list[Float[Tensor, "1 pos d_vocab"]]:
-    """Of every position of every prompt, one prompt at a time: nothing is padded."""
-    found = []
+    """Logits at every position of every prompt."""
+    logits = []
+    # One prompt at a time: padding and batch size change the last bits of a sum.
     for ids in prompts:
         reads = torch.arange(len(ids))[None]
         last = [resid_post(hooked.n_layers - 1)]
@@ -130,8 +126,8 @@ def _logits(hooked: HookedModel, prompts: Sequence[Ids]) -> list[Float[Tensor, "
             Inputs(torch.tensor([ids])), sites=last, reads=reads[:, :1], logit_reads=reads
         )
         assert run.logits is not None
-        found.append(run.logits.cpu())
-    return found
+        logits.append(run.logits.cpu())
+    return logits
 
 
 def _equal(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:

@@ -1,16 +1,17 @@
-"""What both sides are asked: the task's prompts, the watched relations, and neutral text.
+"""The prompts and texts that both models get: the task, the watched relations, and neutral text.
 
-Drawn once, from seeds, as token ids, and the same for every subject. Every prompt carries the name
-of its relation, so that a side effect can be named. Cost: that of tokenizing.
+Drawn once, from seeds, as token ids. Every prompt carries the name of its relation, so that a side
+effect can be named. Cost: that of tokenizing.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ed_interp.errors import InvalidInputError
+from ed_interp.eval.compare.options import CompareOptions
 from ed_interp.prompts.population import Population, draw
 from ed_interp.prompts.tasks import (
     LabelledTask,
@@ -25,7 +26,7 @@ from ed_interp.prompts.tasks import (
 )
 from ed_interp.prompts.tokens import Ids, TokenPopulation, draw_windows, tokenize
 
-Asked = str | Task | Population | TokenPopulation | Sequence[tuple[str, str]]
+On = str | Task | Population | TokenPopulation | Sequence[tuple[str, str]]
 """What ``on`` may be."""
 
 WATCHED = "watched relations"
@@ -62,58 +63,54 @@ class Questions:
 
     def longest(self, before: int = 0) -> int:
         """Tokens of the longest sequence, with ``before`` tokens put in front."""
-        sets = [found.longest for found in (self.target, self.watched) if found is not None]
+        populations = [each for each in (self.target, self.watched) if each is not None]
         texts = [len(self.first) + len(text) for text in self.texts]
-        return before + max([*sets, *texts])
+        return before + max([*(each.longest for each in populations), *texts])
 
 
-def questions(
-    tokenizer: Any,
-    *,
-    on: Asked,
-    shots: Iterable[int] | None,
-    prompts: int,
-    seed: int,
-    template: str | None,
-    watch: str | Sequence[str | LabelledTask] | None,
-    watch_prompts: int,
-    watch_shots: Sequence[int],
-    texts: Sequence[str] | None,
-    text_tokens: int,
-) -> Questions:
+def draw_questions(tokenizer: Any, options: CompareOptions, *, on: On | None = None) -> Questions:
     """Draw and tokenize everything.
+
+    Args:
+        tokenizer: That of both models; None for models without one.
+        options: What to draw.
+        on: The task, if it is a live object.
 
     Raises:
         InvalidInputError: an empty task or text, settings that do not fit, or no tokenizer.
-        UnknownNameError: an unknown task or relation; the nearest are listed.
+        UnknownNameError: an unknown task or relation; the nearest names are listed.
     """
-    target, relations = _target(on, tokenizer, shots, prompts, seed, template)
+    target, relations = _target(options.on if on is None else on, tokenizer, options)
     if not target.prompts:
-        raise InvalidInputError(f"task {target.population.task!r} has no prompts; pass at least 2")
-    watched, names = _watched(watch, set(relations), tokenizer, watch_prompts, watch_shots, seed)
-    if tokenizer is None and texts is None:
-        texts = ()
-    windows, first = _windows(
-        neutral_texts(seed=seed) if texts is None else texts, tokenizer, text_tokens
-    )
+        raise InvalidInputError(
+            f"task {target.population.task!r} must have at least 2 prompts, got none"
+        )
+    watched, names = _watched(set(relations), tokenizer, options)
+    texts = options.texts
+    if isinstance(texts, int):
+        # Models without a tokenizer can be compared, but not on generated text.
+        some = texts > 0 and tokenizer is not None
+        texts = neutral_texts(documents=texts, seed=options.seed) if some else ()
+    windows, first = _windows(texts, tokenizer, options.text_tokens)
     if texts and not windows:
         raise InvalidInputError(
-            f"{len(texts)} neutral text(s) hold no token to predict; give texts of 2 tokens or more"
+            f"texts must hold a text of 2 tokens or more, got {len(texts)} with no token to predict"
         )
     return Questions(target, relations, watched, names, windows, first)
 
 
 def same_query(population: TokenPopulation) -> tuple[int, ...]:
-    """A number per prompt, equal for prompts that ask the same: they are no independent samples.
+    """A number per prompt; prompts with the same query share it: they are not independent.
 
     A task with fewer pairs than prompts repeats its queries, at 0 shots word for word.
     """
-    known: dict[Ids, int] = {}
-    found = []
+    numbers: dict[Ids, int] = {}
+    clusters = []
     for row, prompt in enumerate(population.prompts):
         query = prompt.queries[-1][1] if prompt.queries else ()
-        found.append(known.setdefault(query, len(known)) if query else row)
-    return tuple(found)
+        # Prompts without a query (lists, windows) are each their own cluster.
+        clusters.append(numbers.setdefault(query, len(numbers)) if query else row)
+    return tuple(clusters)
 
 
 def neutral_texts(*, documents: int = 60, seed: int = 0) -> tuple[str, ...]:
@@ -134,44 +131,42 @@ def watchable() -> list[str]:
 
 
 def _target(
-    on: Asked,
-    tokenizer: Any,
-    shots: Iterable[int] | None,
-    prompts: int,
-    seed: int,
-    template: str | None,
+    on: On, tokenizer: Any, options: CompareOptions
 ) -> tuple[TokenPopulation, tuple[str, ...]]:
+    shots = options.shots
     if isinstance(on, (Population, TokenPopulation)):
-        if shots is not None or template is not None:
-            raise InvalidInputError("shots and template are fixed when a population is drawn")
-        found = on if isinstance(on, TokenPopulation) else tokenize(on, tokenizer)
-        return found, _members(found.population)
-    task = as_task(on, template=template)
+        if shots is not None or options.template is not None:
+            raise InvalidInputError(
+                "shots and template must be left out for a population, which has its own"
+            )
+        drawn = on if isinstance(on, TokenPopulation) else tokenize(on, tokenizer)
+        return drawn, _members(drawn.population)
+    task = as_task(on, template=options.template)
     if isinstance(task, TextTask):
-        windows = draw_windows(task, tokenizer, prompts=prompts, shots=shots, seed=seed)
+        windows = draw_windows(
+            task, tokenizer, prompts=options.prompts, shots=shots, seed=options.seed
+        )
         return windows, (task.name,) * len(windows.prompts)
     if shots is None:
+        # A list without entities is an empty prompt.
         first = 1 if isinstance(task, ListTask) else 0
-        shots = range(first, min(8, most_shots(task)) + 1)
-    population = draw(task, prompts=prompts, shots=shots, seed=seed)
+        shots = tuple(range(first, min(8, most_shots(task)) + 1))
+    population = draw(task, prompts=options.prompts, shots=shots, seed=options.seed)
     return tokenize(population, tokenizer), _members(population)
 
 
 def _members(population: Population) -> tuple[str, ...]:
-    """The relation of each prompt: the tasks of a mixture take turns, one a prompt."""
+    """The relation of each prompt."""
     names = population.settings.get("tasks") or [population.task]
+    # The tasks of a mixture take turns, one prompt each.
     return tuple(str(names[row % len(names)]) for row in range(len(population)))
 
 
 def _watched(
-    watch: str | Sequence[str | LabelledTask] | None,
-    known: set[str],
-    tokenizer: Any,
-    prompts: int,
-    shots: Sequence[int],
-    seed: int,
+    known: set[str], tokenizer: Any, options: CompareOptions
 ) -> tuple[TokenPopulation | None, tuple[str, ...]]:
-    """Relations that are not the task's own, ``prompts`` of each, at the same shot counts."""
+    """Relations that are not the task's own, all at the same shot counts."""
+    watch = options.watch
     if watch is None or (watch == "all" and tokenizer is None):
         return None, ()
     if isinstance(watch, str):
@@ -179,21 +174,21 @@ def _watched(
     members: list[LabelledTask] = []
     for item in watch:
         task = builtin_task(item) if isinstance(item, str) else item
-        if isinstance(task, ListTask):
-            raise InvalidInputError(f"{task.name} has no answers to watch; watch a relation")
+        if not isinstance(task, (LabelledTask, MixedTask)):
+            raise InvalidInputError(f"watch must name relations, got {task.name}, without answers")
         members += task.tasks if isinstance(task, MixedTask) else [task]
+    # The task's own relations are measured with the task.
     members = [task for task in members if task.name not in known]
     if not members:
         return None, ()
-    if prompts < 2:
-        raise InvalidInputError(
-            f"watch_prompts={prompts}: at least 2 prompts a relation are needed"
-        )
-    if len(members) == 1:
-        population = draw(members[0], prompts=prompts, shots=shots, seed=seed)
-    else:
-        mixture = MixedTask(WATCHED, tuple(members))
-        population = draw(mixture, prompts=prompts * len(members), shots=shots, seed=seed)
+    # A mixture draws all relations at once, so that they share their forward passes.
+    one = len(members) == 1
+    population = draw(
+        members[0] if one else MixedTask(WATCHED, tuple(members)),
+        prompts=options.watch_prompts * len(members),
+        shots=options.watch_shots,
+        seed=options.seed,
+    )
     return tokenize(population, tokenizer), _members(population)
 
 
@@ -203,12 +198,12 @@ def _windows(texts: Sequence[str], tokenizer: Any, length: int) -> tuple[tuple[I
         return (), ()
     if tokenizer is None:
         raise InvalidInputError("neutral text needs a tokenizer; pass tokenizer=, or texts=()")
-    if length < 2:
-        raise InvalidInputError(f"text_tokens={length}: a window needs 2 tokens, one to predict")
     plain = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    # Special tokens cannot be asked for by name: they are what stands before a plain letter.
     probe = tuple(tokenizer("a", add_special_tokens=True)["input_ids"])
     bare = tuple(tokenizer("a", add_special_tokens=False)["input_ids"])
     first = probe[: len(probe) - len(bare)] if bare and probe[-len(bare) :] == bare else ()
+    # A last window of one token would have nothing to predict.
     windows = [
         tuple(ids[start : start + length]) for ids in plain for start in range(0, len(ids), length)
     ]

@@ -1,26 +1,28 @@
-"""What one subject says to the prompts: scores of the answers, and the terms of emergence.
+"""One subject over the prompts: scores of its answers, and the terms of emergence.
 
-One forward pass over the packed prompts gives both, and one over the lone tokens what emergence
-needs besides; nothing is run twice, and a control that has been read serves any number of treated
-models. Cost: those two passes and the estimator's work.
+One forward pass over the packed prompts yields both; one over the single tokens yields what
+emergence needs besides. Nothing is run twice, and a control that has been read serves any number
+of treated models. Cost: those two passes and the estimator's work.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ed_interp.errors import InvalidInputError
+from ed_interp.eval.compare.options import CompareOptions
 from ed_interp.eval.compare.subjects import Subject
+from ed_interp.models.sites import resid_post
 from ed_interp.probes.emergence.estimators import Estimator, get_estimator, noise_scale
 from ed_interp.probes.emergence.measure import ShotTerms, estimate, read
 from ed_interp.progress import Progress
 from ed_interp.prompts.tokens import TokenPopulation
 from ed_interp.streams.activations import Activations
 from ed_interp.streams.capture import capture
-from ed_interp.models.sites import resid_post
 
 Array = NDArray[np.float64]
 
@@ -31,28 +33,26 @@ class Reading:
 
     shots: tuple[int, ...]
     correct: Array | None
-    """``prompt shot``, 0 or 1; None where there are no answers."""
+    """``prompt shot``, 0 or 1; None without answers."""
     logprob: Array | None
-    """``prompt shot``, nats, of the whole answer."""
+    """``prompt shot``, log-probability of the whole answer, in nats."""
     rank: Array | None
-    """``prompt shot``, of the answer's first token, from 1."""
+    """``prompt shot``, rank of the answer's first token, from 1."""
     terms: dict[int, ShotTerms]
-    """Emergence terms per shot count; {} if not asked for."""
+    """Emergence terms per shot count; {} if they were not measured."""
     path: str
 
     def emergence(self) -> Array | None:
-        """``prompt block shot``: what each prompt contributes; their mean over prompts is E.
-
-        E is a ratio (all lone-token terms over all tokens), so a prompt's share is scaled by the
-        mean number of tokens, which is the same for both models.
-        """
+        """``prompt block shot``: what each prompt contributes; their mean over prompts is E."""
         if not self.terms:
             return None
-        found = []
+        parts = []
         for shots in self.shots:
             term = self.terms[shots]
-            found.append((term.macro - term.micro / term.tokens.mean()).T)
-        return np.stack(found, axis=-1)
+            # E is a ratio (all single-token terms over all tokens), so a prompt's share is scaled
+            # by the mean number of tokens, which is the same for both models.
+            parts.append((term.macro - term.micro / term.tokens.mean()).T)
+        return np.stack(parts, axis=-1)
 
 
 def read_prompts(
@@ -60,53 +60,38 @@ def read_prompts(
     population: TokenPopulation,
     *,
     emergence: bool,
-    seed: int = 0,
-    path: str = "auto",
-    batch_size: int | None = None,
+    options: CompareOptions | None = None,
     progress: Progress = None,
 ) -> Reading:
     """Run one subject over a population.
 
     Args:
-        subject: Who is asked.
+        subject: The model to run.
         population: The prompts, without the subject's own text before them.
-        emergence: Also read every block and the lone tokens, and estimate.
-        seed: Of the estimator's noise: equal for both sides, which share it.
-        path: See :func:`ed_interp.capture`.
-        batch_size: Prompts a forward pass; default by number of tokens.
+        emergence: Also read every block and the single tokens, and estimate; with equal seeds
+            both sides share the estimator's noise.
+        options: How to run the prompts, and the seed.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
         CaptureError: NaN or infinite states.
         InvalidInputError: prompts longer than the context window.
     """
-    told = subject.told(population)
-    hooked = subject.hooked
+    prompts, hooked = subject.prefixed(population), subject.hooked
+    options = options or CompareOptions()
+    common: dict[str, Any] = {"path": options.path, "batch_size": options.batch_size}
+    common |= {"answers": True, "progress": progress}
     with subject.scope():
         if not emergence:
+            # Only the scores are needed, but a capture reads one site at least.
             last = [resid_post(hooked.n_layers - 1)]
-            found = capture(
-                hooked,
-                told,
-                sites=last,
-                answers=True,
-                path=path,
-                batch_size=batch_size,
-                progress=progress,
-            )
-            return _reading(found, {})
+            return _reading(capture(hooked, prompts, sites=last, **common), {})
         states = read(
-            hooked,
-            told,
-            position="zero",
-            normalisation=hooked.norm,
-            answers=True,
-            path=path,
-            batch_size=batch_size,
-            folder=None,
-            progress=progress,
+            hooked, prompts, position="zero", normalisation=hooked.norm, folder=None, **common
         )
-    terms = estimate(states, estimator_for(subject, population), seed=seed, progress=progress)
+    # Outside the scope of what steers: the states are read, and estimating runs no model.
+    estimator = estimator_for(subject, population)
+    terms = estimate(states, estimator, seed=options.seed, progress=progress)
     return _reading(states.activations, terms)
 
 
@@ -120,24 +105,24 @@ def check_fits(subject: Subject, longest: int) -> None:
     """Refuse prompts beyond the context window before anything is run.
 
     Raises:
-        InvalidInputError: what was asked for takes more tokens than the model has room for.
+        InvalidInputError: the longest sequence takes more tokens than the model has room for.
     """
     window = subject.hooked.context_window
     if window is not None and longest > window:
         raise InvalidInputError(
-            f"the longest prompt or text takes {longest} tokens, but {subject.name} has a context "
-            f"window of {window}; ask for fewer shots or shorter texts (text_tokens)"
+            f"the longest prompt or text must fit the context window of {window} tokens of "
+            f"{subject.name}, got {longest}; use fewer shots or shorter texts (text_tokens)"
         )
 
 
-def _reading(found: Activations, terms: dict[int, ShotTerms]) -> Reading:
-    scores = found.scores() or {}
+def _reading(activations: Activations, terms: dict[int, ShotTerms]) -> Reading:
+    scores = activations.scores() or {}
     tables = {name: table.double().numpy() for name, table in scores.items()}
     return Reading(
-        found.shots,
+        activations.shots,
         tables.get("correct"),
         tables.get("logprob"),
         tables.get("rank"),
         terms,
-        found.path,
+        activations.path,
     )

@@ -1,4 +1,4 @@
-"""Subjects: anything that can stand on one side of a comparison.
+"""Subjects: anything that can be one side of a comparison.
 
 Use: ``open_subject("icl-gpt2")``, ``open_subject("path/of/an/adapter")``, a live model of
 ``transformers``, PEFT or TransformerLens, a steered model, or ``PromptOnly(model, "Answer with a
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,12 +23,12 @@ from ed_interp.prompts.tokens import Ids, TokenPopulation
 
 @dataclasses.dataclass(frozen=True)
 class PromptOnly:
-    """A model that is given a text before every prompt, and is otherwise left alone."""
+    """A model that gets a text before every prompt and is otherwise left alone."""
 
     model: Any
     """Anything :func:`ed_interp.load` takes."""
     text: str
-    """Put before the prompt; end it with a line break or a space where one is wanted."""
+    """Put before the prompt; end it with a line break or a space if one is needed."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class Subject:
     scope: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     """Entered around every forward pass: what steers."""
     folder: Path | None = None
-    """Where the adapter was loaded from; its record of the training is there."""
+    """Folder the adapter was loaded from, with the record of its training."""
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     """More for the record: the adapter's configuration, the prompt, the direction."""
 
@@ -66,7 +67,7 @@ class Subject:
             **self.details,
         }
 
-    def told(self, population: TokenPopulation) -> TokenPopulation:
+    def prefixed(self, population: TokenPopulation) -> TokenPopulation:
         """The population with this subject's text before every prompt."""
         if not self.before:
             return population
@@ -83,7 +84,7 @@ def open_subject(model: Any, *, name: str | None = None, **options: Any) -> Subj
     Args:
         model: A :class:`Subject` (returned as it is), :class:`PromptOnly`, a steered model, or
             anything :func:`ed_interp.load` takes.
-        name: Instead of the model's own.
+        name: Name to use instead of the model's.
         **options: Passed to ``load`` for models given by name (tokenizer, device, dtype, ...).
 
     Raises:
@@ -92,12 +93,14 @@ def open_subject(model: Any, *, name: str | None = None, **options: Any) -> Subj
     """
     if isinstance(model, Subject):
         return model
+    # The two below hold a model that `load` would not take.
     if isinstance(model, PromptOnly):
-        return _told(model, name, options)
+        return _prompted(model, name, options)
     if _is_steered(model):
         return _steered(model, name)
     folder = Path(os.fspath(model)) if isinstance(model, (str, os.PathLike)) else None
     if folder is None:
+        # A live model is on its device and in its precision already.
         options = {key: value for key, value in options.items() if key == "tokenizer"}
     hooked = load(model, **options)
     subject = Subject(name or hooked.name, "frozen", hooked)
@@ -113,52 +116,53 @@ def check_alike(control: Subject, treated: Subject) -> None:
     Raises:
         InvalidInputError: tokenizers, vocabularies or precisions differ.
     """
-    first, second = control.hooked, treated.hooked
-    prints = [tokenizer_fingerprint(hooked.tokenizer) for hooked in (first, second)]
-    if None not in prints and prints[0] != prints[1]:
-        raise InvalidInputError(
-            f"{control.name} and {treated.name} have different tokenizers ({prints[0]} and "
-            f"{prints[1]}), so no prompt is the same for both; compare models of one tokenizer"
-        )
-    sizes = [vocabulary_size(hooked) for hooked in (first, second)]
-    if sizes[0] != sizes[1]:
-        raise InvalidInputError(
-            f"{control.name} has {sizes[0]} output tokens and {treated.name} {sizes[1]}: their "
-            "next-token distributions cannot be compared; compare models of one vocabulary"
-        )
-    if first.dtype != second.dtype:
-        raise InvalidInputError(
-            f"{control.name} runs in {first.dtype} and {treated.name} in {second.dtype}: the "
-            "difference would be that of the precision; load both with the same dtype"
-        )
+    sides = (control.hooked, treated.hooked)
+    known: dict[str, tuple[list[Any], str]] = {
+        "tokenizer": (
+            [tokenizer_fingerprint(side.tokenizer) for side in sides],
+            "no prompt would be the same for both",
+        ),
+        "number of output tokens": (
+            [vocabulary_size(side) for side in sides],
+            "next-token distributions of different length cannot be compared",
+        ),
+        "dtype": ([side.dtype for side in sides], "the difference would be that of the precision"),
+    }
+    # In this order: models of different vocabularies most often differ in their tokenizer first.
+    for what, ((first, second), why) in known.items():
+        if None not in (first, second) and first != second:
+            raise InvalidInputError(
+                f"{control.name} and {treated.name} must have the same {what}, got {first} and "
+                f"{second}: {why}"
+            )
 
 
 def vocabulary_size(hooked: HookedModel) -> int:
-    """Number of tokens the model gives logits for."""
+    """Number of tokens the model predicts."""
     for name in ("vocab_size", "d_vocab"):
         value = getattr(hooked.config, name, None)
         if value:
             return int(value)
-    raise InvalidInputError(f"{hooked.name} does not say how many tokens it knows (vocab_size)")
+    raise InvalidInputError(f"the configuration of {hooked.name} must have vocab_size, got none")
 
 
 @contextlib.contextmanager
-def adapter_off(model: Any) -> Iterator[None]:
-    """The PEFT model without its adapters, for a while."""
-    with model.disable_adapter():
+def adapter_off(subject: Subject) -> Iterator[None]:
+    """The subject without its adapters, if it has any, for a while."""
+    with subject.model.disable_adapter() if subject.is_adapter else contextlib.nullcontext():
         yield
 
 
-def _told(asked: PromptOnly, name: str | None, options: dict[str, Any]) -> Subject:
-    base = open_subject(asked.model, **options)
+def _prompted(model: PromptOnly, name: str | None, options: dict[str, Any]) -> Subject:
+    base = open_subject(model.model, **options)
     if base.hooked.tokenizer is None:
         raise InvalidInputError(f"a prompt needs a tokenizer, and {base.name} has none")
-    ids = tuple(base.hooked.tokenizer(asked.text, add_special_tokens=False)["input_ids"])
+    ids = tuple(base.hooked.tokenizer(model.text, add_special_tokens=False)["input_ids"])
     if not ids:
         raise InvalidInputError(
-            "a prompt-only subject needs a text, found none; pass PromptOnly(model, 'text')"
+            "a prompt-only subject needs a text, got none; pass PromptOnly(model, 'text')"
         )
-    details = {**base.details, "prompt": asked.text, "prompt_tokens": len(ids)}
+    details = {**base.details, "prompt": model.text, "prompt_tokens": len(ids)}
     title = name or f"{base.name} + prompt"
     return dataclasses.replace(base, name=title, kind="prompt", before=ids, details=details)
 
@@ -178,20 +182,17 @@ def _steered(model: Any, name: str | None) -> Subject:
         }
         for each in model.interventions
     ]
-    title = name or f"{hooked.name} + steering"
-    return Subject(
-        title, "steered", hooked, scope=model.applied, details={"interventions": written}
-    )
+    title, details = name or f"{hooked.name} + steering", {"interventions": written}
+    return Subject(title, "steered", hooked, scope=model.applied, details=details)
 
 
 def _adapter_config(model: Any) -> dict[str, Any]:
     """The active adapter's configuration, as far as it is plain data."""
-    import json
-
     active = model.active_adapters[0] if hasattr(model, "active_adapters") else "default"
     config = model.peft_config.get(active) or next(iter(model.peft_config.values()))
-    found: dict[str, Any] = json.loads(json.dumps(config.to_dict(), default=_listed))
-    return {key: value for key, value in sorted(found.items()) if value is not None}
+    # PEFT keeps sets (target modules) and enums, which JSON has no form for.
+    plain: dict[str, Any] = json.loads(json.dumps(config.to_dict(), default=_listed))
+    return {key: value for key, value in sorted(plain.items()) if value is not None}
 
 
 def _listed(value: Any) -> Any:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,18 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ed_interp.errors import CaptureError
-from ed_interp.eval.compare.result import Context
+from ed_interp.eval.compare.features import FeatureSums
+from ed_interp.eval.compare.rows import Context
 from ed_interp.eval.compare.subjects import Subject, vocabulary_size
 from ed_interp.models.runners import Inputs
+from ed_interp.models.sites import Site, resid_post
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.tokens import Ids
-from ed_interp.models.sites import Site, resid_post
 
 Array = NDArray[np.float64]
-States = Callable[
-    [Float[Tensor, "token d_model"], Float[Tensor, "token d_model"], Sequence[int]], None
-]
-"""Gets the states of control and treated at the chosen site, and the text of each token."""
 
 _LOGITS = 2**25
 """Logits of one model held at a time."""
@@ -43,7 +41,7 @@ class TextReading:
     """Sums per text, and every token's divergence."""
 
     tokens: Array
-    """``text``: predicted tokens."""
+    """``text``: number of predicted tokens."""
     control_nll: Array
     """``text``: summed negative log-probability, in nats."""
     treated_nll: Array
@@ -54,6 +52,19 @@ class TextReading:
     contexts: tuple[Context, ...]
 
 
+class _Run(NamedTuple):
+    logits: Float[Tensor, "token d_vocab"]
+    """At the positions whose next token is scored, text after text."""
+    states: Float[Tensor, "token d_model"] | None
+
+
+class _Scored(NamedTuple):
+    control: Float[Tensor, " token"]
+    treated: Float[Tensor, " token"]
+    divergence: Float[Tensor, " token"]
+    logits: tuple[Tensor, Tensor]
+
+
 def read_texts(
     control: Subject,
     treated: Subject,
@@ -61,87 +72,55 @@ def read_texts(
     *,
     first: Ids = (),
     keep: int = 10,
-    site: Site | None = None,
-    states: States | None = None,
+    features: FeatureSums | None = None,
     progress: Progress = None,
 ) -> TextReading:
     """Run both models over windows of text.
 
     Args:
         control: The reference of the divergence.
-        treated: The other.
-        windows: Token ids, two or more each; token 0 is not predicted, having nothing before it.
+        treated: The model compared with it.
+        windows: Token ids, two or more each; token 0 has nothing before it and is not predicted.
         first: Tokens that the tokenizer puts first.
-        keep: How many of the most different places to keep.
-        site: Where `states` are read.
-        states: Called with the states at `site`; for features.
+        keep: How many of the positions that differ most to keep.
+        features: Adds the states of both models at its site.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
         CaptureError: NaN in the logits of either model.
     """
-    count = len(windows)
-    sums = {name: np.zeros(count) for name in ("tokens", "control", "treated", "divergence")}
+    tokens, control_nll, treated_nll, divergence = sums = np.zeros((4, len(windows)))
     by_token: list[Array] = []
-    places: list[tuple[float, int, int, _Place]] = []
-    room = max(len(window) for window in windows)
-    size = max(1, _LOGITS // vocabulary_size(control.hooked) // room)
-    with track(progress, f"reading text ({treated.name})", count) as advance:
+    site = None if features is None else features.site
+    contexts = _Contexts(windows, control.hooked.tokenizer, keep)
+    # As many windows as fit, so that a large vocabulary does not fill the memory.
+    width = max(len(window) for window in windows)
+    size = max(1, _LOGITS // vocabulary_size(control.hooked) // width)
+    with track(progress, f"reading text ({treated.name})", len(windows)) as advance:
         for rows in _batches(windows, size):
             part = [windows[row] for row in rows]
             one, two = (_run(subject, part, first, site) for subject in (control, treated))
             scored = _score(one.logits, two.logits, part)
             for subject, nll in ((control, scored.control), (treated, scored.treated)):
                 if bool(nll.isnan().any()):
-                    raise CaptureError(f"{subject.name} gives NaN on neutral text; is it damaged?")
-            owner = torch.tensor(
-                [row for row, window in zip(rows, part, strict=True) for _ in window[1:]]
-            )
-            for name, values in scored.sums().items():
-                np.add.at(sums[name], owner.numpy(), values)
+                    raise CaptureError(
+                        f"the logits of {subject.name} must be finite, got NaN on neutral text; "
+                        "check its weights"
+                    )
+            # Tokens are in rows one after another; each adds to the sums of the text it is from.
+            places = [(row, place) for row in rows for place in range(1, len(windows[row]))]
+            owner = np.array([row for row, _ in places])
+            columns = (torch.ones(len(owner)), scored.control, scored.treated, scored.divergence)
+            for total, values in zip(sums, columns, strict=True):
+                np.add.at(total, owner, values.double().numpy())
             by_token.append(scored.divergence.double().numpy())
-            _keep(places, scored, rows, part, keep)
-            if states is not None and one.states is not None and two.states is not None:
-                states(one.states, two.states, owner.tolist())
+            contexts.add(scored, places)
+            if features is not None and one.states is not None and two.states is not None:
+                features.add(one.states, two.states, owner.tolist())
             advance(len(rows))
-    found = sorted(places, reverse=True)
     return TextReading(
-        sums["tokens"],
-        sums["control"],
-        sums["treated"],
-        sums["divergence"],
-        np.concatenate(by_token),
-        tuple(_context(value, row, place, windows, control) for value, row, _, place in found),
+        tokens, control_nll, treated_nll, divergence, np.concatenate(by_token), contexts.largest()
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    logits: Float[Tensor, "token d_vocab"]
-    """Of the positions whose next token is scored, text after text."""
-    states: Float[Tensor, "token d_model"] | None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    position: int
-    control: float
-    treated: float
-    control_top: tuple[int, ...]
-    treated_top: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Scored:
-    control: Float[Tensor, " token"]
-    treated: Float[Tensor, " token"]
-    divergence: Float[Tensor, " token"]
-    logits: tuple[Tensor, Tensor]
-
-    def sums(self) -> dict[str, Array]:
-        parts = {"control": self.control, "treated": self.treated, "divergence": self.divergence}
-        arrays = {name: values.double().numpy() for name, values in parts.items()}
-        return {"tokens": np.ones(len(self.control)), **arrays}
 
 
 def _run(subject: Subject, part: Sequence[Ids], first: Ids, site: Site | None) -> _Run:
@@ -150,99 +129,95 @@ def _run(subject: Subject, part: Sequence[Ids], first: Ids, site: Site | None) -
     width = len(head) + max(len(window) for window in part)
     ids = torch.zeros(len(part), width, dtype=torch.long)
     reads = torch.zeros(len(part), width - len(head) - 1, dtype=torch.long)
-    there = torch.zeros_like(reads, dtype=torch.bool)
+    scored = torch.zeros_like(reads, dtype=torch.bool)
     for row, window in enumerate(part):
         ids[row, : len(head) + len(window)] = torch.tensor(head + window)
+        # Position len(head) + p of the sequence predicts token p + 1 of the window.
         reads[row, : len(window) - 1] = len(head) + torch.arange(len(window) - 1)
-        there[row, : len(window) - 1] = True
+        scored[row, : len(window) - 1] = True
     lengths = torch.tensor([len(head) + len(window) for window in part])
     valid = torch.arange(width) < lengths[:, None]
     runner = subject.hooked.runner
-    chosen = [site or resid_post(subject.hooked.n_layers - 1)]
-    asked = reads if site is not None else reads[:, :1]
     with subject.scope():
-        # Nothing looks ahead, so padding behind a text needs no mask; models that take one are
-        # given it all the same, since some warn without.
-        found = runner.run(
+        # Attention is causal, so padding behind a text needs no mask; models that take one get it
+        # all the same, since some warn without.
+        output = runner.run(
             Inputs(ids, valid=valid if runner.takes_masks else None),
-            sites=chosen,
-            reads=asked,
+            sites=[site or resid_post(subject.hooked.n_layers - 1)],
+            reads=reads if site is not None else reads[:, :1],
             logit_reads=reads,
         )
-    assert found.logits is not None
-    device = found.logits.device
-    states = found.states[there.to(device), 0].float() if site is not None else None
-    return _Run(found.logits[there.to(device)].float(), states)
+    assert output.logits is not None
+    scored = scored.to(output.logits.device)
+    states = output.states[scored, 0].float() if site is not None else None
+    return _Run(output.logits[scored].float(), states)
 
 
 def _score(control: Tensor, treated: Tensor, part: Sequence[Ids]) -> _Scored:
     labels = torch.tensor([token for window in part for token in window[1:]], device=control.device)
     first, second = control.log_softmax(-1), treated.to(control.device).log_softmax(-1)
+    # Rounding can make the divergence of two nearly equal distributions slightly negative.
     divergence = (first.exp() * (first - second)).sum(-1).clamp(min=0)
     nll = [-table.gather(-1, labels[:, None])[:, 0].cpu() for table in (first, second)]
     return _Scored(nll[0], nll[1], divergence.cpu(), (first, second))
 
 
-def _keep(
-    places: list[tuple[float, int, int, _Place]],
-    scored: _Scored,
-    rows: Sequence[int],
-    part: Sequence[Ids],
-    keep: int,
-) -> None:
-    """The largest divergences so far, as a heap of at most ``keep``."""
-    if not keep:
-        return
-    where = [
-        (row, place)
-        for row, window in zip(rows, part, strict=True)
-        for place in range(1, len(window))
-    ]
-    best = scored.divergence.topk(min(keep, len(where)))
-    for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-        if value <= 0 or (len(places) == keep and value <= places[0][0]):
-            continue
-        row, position = where[index]
+class _Contexts:
+    """The positions of largest divergence so far, as a heap whose smallest is dropped first."""
+
+    def __init__(self, windows: Sequence[Ids], tokenizer: Any, keep: int) -> None:
+        self._windows, self._tokenizer, self._keep = windows, tokenizer, keep
+        self._heap: list[tuple[float, int, int, Context]] = []
+
+    def add(self, scored: _Scored, places: Sequence[tuple[int, int]]) -> None:
+        """Take over what is larger; ``places`` are text and position of each token."""
+        # At most `keep` tokens of a batch can be among the largest of all.
+        best = scored.divergence.topk(min(self._keep, len(places)))
+        for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            full = len(self._heap) == self._keep
+            if value <= 0 or (full and value <= self._heap[0][0]):
+                continue
+            row, position = places[index]
+            context = self._context(value, row, position, scored, index)
+            (heapq.heapreplace if full else heapq.heappush)(
+                self._heap, (value, row, position, context)
+            )
+
+    def largest(self) -> tuple[Context, ...]:
+        """All of them, the largest first."""
+        return tuple(entry[-1] for entry in sorted(self._heap, key=_place, reverse=True))
+
+    def _context(
+        self, value: float, row: int, position: int, scored: _Scored, index: int
+    ) -> Context:
+        window = self._windows[row]
         tops = [
-            tuple(table[index].topk(min(_TOP, table.shape[-1])).indices.tolist())
+            table[index].topk(min(_TOP, table.shape[-1])).indices.tolist()
             for table in scored.logits
         ]
-        place = _Place(
-            position,
-            -float(scored.control[index]),
-            -float(scored.treated[index]),
-            tops[0],
-            tops[1],
+        return Context(
+            text=row,
+            position=position,
+            before=self._text(window[max(0, position - _BEFORE) : position]),
+            token=self._text(window[position : position + 1]),
+            divergence=value,
+            control_logprob=-float(scored.control[index]),
+            treated_logprob=-float(scored.treated[index]),
+            control_top=tuple(self._text([token]) for token in tops[0]),
+            treated_top=tuple(self._text([token]) for token in tops[1]),
         )
-        (heapq.heappush if len(places) < keep else heapq.heapreplace)(
-            places, (value, row, position, place)
-        )
+
+    def _text(self, ids: Sequence[int]) -> str:
+        known = self._tokenizer
+        return str(known.decode(list(ids))) if known is not None else str(list(ids))
 
 
-def _context(
-    value: float, row: int, place: _Place, windows: Sequence[Ids], control: Subject
-) -> Context:
-    tokenizer = control.hooked.tokenizer
-
-    def text(ids: Sequence[int]) -> str:
-        return str(tokenizer.decode(list(ids))) if tokenizer is not None else str(list(ids))
-
-    window = windows[row]
-    return Context(
-        text=row,
-        position=place.position,
-        before=text(window[max(0, place.position - _BEFORE) : place.position]),
-        token=text(window[place.position : place.position + 1]),
-        divergence=value,
-        control_logprob=place.control,
-        treated_logprob=place.treated,
-        control_top=tuple(text([token]) for token in place.control_top),
-        treated_top=tuple(text([token]) for token in place.treated_top),
-    )
+def _place(entry: tuple[float, int, int, Context]) -> tuple[float, int, int]:
+    return entry[:3]
 
 
 def _batches(windows: Sequence[Ids], size: int) -> Iterator[list[int]]:
-    """Rows of similar length."""
+    """Rows of similar length, so that little is padded."""
     order = sorted(range(len(windows)), key=lambda row: (len(windows[row]), row))
     for start in range(0, len(order), size):
         yield order[start : start + size]

@@ -1,159 +1,214 @@
-"""A comparison in words and numbers for people: the main sentence, one row, a page for notebooks.
+"""A comparison in words and tables.
 
-Every sentence is made from the numbers; nothing is said that the corrected tests do not hold.
+Every sentence is made from the numbers; nothing is said that the corrected tests do not support.
 """
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ed_interp.eval.compare.result import Comparison, Effect
+from ed_interp.eval.compare.rows import Adaptivity, Cost, Effect, Forgetting, Identity
+from ed_interp.tables import Table, plain_table
 
-_NAMES = {
+_METRICS = {
     "accuracy": "accuracy",
-    "logprob": "log-probability (nats)",
+    "logprob": "log-probability",
     "reciprocal_rank": "reciprocal rank",
-    "cross_entropy": "cross-entropy (nats per token)",
-    "emergence": "emergence (bits)",
+    "cross_entropy": "cross-entropy",
+    "emergence": "emergence",
 }
+_UNITS = "log-probability in nats, cross-entropy in nats per token, emergence in bits"
+
+HOW = (
+    "Both models get the same prompts and texts, and every difference is paired: by prompt (equal "
+    "queries are averaged and count as one) or by text. Intervals are bootstrapped over the pairs. "
+    "Accuracy is tested by McNemar's exact test if no query is repeated, emergence by a normal "
+    "test with twice the standard error, everything else by flipping signs; p-values are corrected "
+    "by Holm's rule over all effects. A watched relation is outside the task: a change there is a "
+    "side effect."
+)
 
 
-def headline(comparison: Comparison) -> str:
+def pick(
+    effects: Sequence[Effect], family: str, metric: str, name: str | None = None
+) -> tuple[Effect, ...]:
+    """The effects of one family and metric, and of one name if given."""
+    return tuple(
+        effect
+        for effect in effects
+        if (effect.family, effect.metric) == (family, metric) and name in (None, effect.name)
+    )
+
+
+def significant(effects: Sequence[Effect], alpha: float) -> tuple[Effect, ...]:
+    """Effects that hold at the corrected level, strongest evidence first."""
+    kept = [effect for effect in effects if effect.verdict(alpha) != "unchanged"]
+    return tuple(sorted(kept, key=lambda effect: (effect.p_holm, -abs(effect.difference))))
+
+
+def harmed(effects: Sequence[Effect], alpha: float) -> tuple[Effect, ...]:
+    """What became worse: relations by name, the task itself, and neutral text."""
+    return tuple(each for each in significant(effects, alpha) if each.verdict(alpha) == "worse")
+
+
+def headline(
+    task: str, effects: Sequence[Effect], forgetting: Forgetting | None, alpha: float
+) -> str:
     """What happened to the task, then to everything else."""
-    parts = [_task_sentence(comparison)]
-    harmed = comparison.side_effects()
-    others = [effect for effect in harmed if effect.family == "relation"]
-    if others:
-        worst = {effect.name: effect for effect in reversed(others)}
-        named = [
-            f"{name} ({effect.metric} {effect.difference:+.2f})" for name, effect in worst.items()
-        ]
-        more = f" and {len(named) - 4} more" if len(named) > 4 else ""
-        parts.append(f"Side effects: worse at {', '.join(named[:4])}{more}.")
-    elif any(effect.family == "relation" for effect in comparison.effects):
+    parts = [_task_sentence(task, effects, alpha)]
+    # Strongest evidence first, so the first effect of a relation is the one to name.
+    worst: dict[str, Effect] = {}
+    for effect in harmed(effects, alpha):
+        if effect.family == "relation":
+            worst.setdefault(effect.name, effect)
+    if worst:
+        names = [f"{name} ({each.metric} {each.difference:+.2f})" for name, each in worst.items()]
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        parts.append(f"Side effects: worse at {', '.join(names[:4])}{more}.")
+    elif any(effect.family == "relation" for effect in effects):
         parts.append("No relation became worse at the corrected level.")
-    text = comparison.forgetting
-    if text is not None:
-        effect = comparison.effect("forgetting", "cross_entropy")[0]
-        verdict = effect.verdict(comparison.alpha)
-        told = {"worse": "forgotten", "better": "improved"}.get(verdict, "unchanged")
+    if forgetting is not None:
+        (effect,) = pick(effects, "forgetting", "cross_entropy")
+        verdicts = {"worse": "forgotten", "better": "improved"}
         parts.append(
-            f"Neutral text is {told}: cross-entropy {text.control_cross_entropy:.3f} to "
-            f"{text.treated_cross_entropy:.3f} nats per token, divergence "
-            f"{text.divergence_mean:.3g} (99th percentile {text.divergence_p99:.3g})."
+            f"Neutral text is {verdicts.get(effect.verdict(alpha), 'unchanged')}: cross-entropy "
+            f"{forgetting.control_cross_entropy:.3f} to {forgetting.treated_cross_entropy:.3f} "
+            f"nats per token, divergence {forgetting.divergence_mean:.3g} (99th percentile "
+            f"{forgetting.divergence_p99:.3g})."
         )
     return " ".join(parts)
 
 
-def row(comparison: Comparison) -> dict[str, Any]:
-    """One flat row: who, the task at the fewest and most shots, side effects, text, cost."""
-    accuracy = comparison.effect("behaviour", "accuracy")
-    logprob = comparison.effect("behaviour", "logprob")
-    found: dict[str, Any] = {
-        "control": comparison.control.get("name"),
-        "treated": comparison.treated.get("name"),
-        "task": comparison.task,
-    }
-    for label, effects in (("accuracy", accuracy), ("logprob", logprob)):
-        for place, end in ((0, "fewest"), (-1, "most")):
-            if effects:
-                effect = effects[place]
-                found[f"{label}_{end}_shots"] = effect.treated
-                found[f"{label}_{end}_shots_change"] = effect.difference
-                found[f"{label}_{end}_shots_p"] = effect.p_holm
-    found["harmed"] = list(comparison.harmed())
-    if comparison.forgetting is not None:
-        text = comparison.forgetting
-        found |= {"forgetting": text.increase, "divergence": text.divergence_mean}
-        found["divergence_p99"] = text.divergence_p99
-    emergence = comparison.effect("emergence", "emergence")
-    if emergence:
-        largest = max(emergence, key=lambda effect: abs(effect.difference))
-        found["emergence_change"] = largest.difference
-        found["emergence_where"] = f"{largest.name}, {largest.shots} shots"
-        found["emergence_p"] = largest.p_holm
-    if comparison.cost is not None:
-        found["adapter_parameters"] = comparison.cost.adapter_parameters
-        found["decode_ratio"] = comparison.cost.decode_ratio
-    return found
+def _task_sentence(task: str, effects: Sequence[Effect], alpha: float) -> str:
+    """The largest change of accuracy that holds, else of the log-probability, else none."""
+    accuracy = pick(effects, "behaviour", "accuracy")
+    if not accuracy:
+        return f"{task} has no answers to score."
+    if best := largest(significant(accuracy, alpha)):
+        return (
+            f"Accuracy on {task} {at_shots(best)} went from {best.control:.2f} to "
+            f"{best.treated:.2f} ({best.difference:+.2f}, {best.ci_low:+.2f} to "
+            f"{best.ci_high:+.2f})."
+        )
+    if best := largest(significant(pick(effects, "behaviour", "logprob"), alpha)):
+        return (
+            f"Accuracy on {task} is unchanged; the answers' log-probability changed by up to "
+            f"{best.difference:+.2f} nats ({at_shots(best)})."
+        )
+    return f"Accuracy and log-probability on {task} are unchanged."
 
 
-def html_summary(comparison: Comparison) -> str:
-    """A short HTML form for notebooks: the sentence and the effects that hold. No script."""
-    found = comparison.found()
-    title = f"{comparison.treated.get('name')} against {comparison.control.get('name')}"
-    lines = [
-        '<div style="max-width: 60rem">',
-        f"<p style='font-size: 1.05em; margin: .3em 0'><strong>{html.escape(title)} · "
-        f"{html.escape(comparison.task)}</strong></p>",
-        f"<p style='margin: .3em 0'>{html.escape(comparison.headline())}</p>",
-    ]
-    if found:
-        lines.append(_table(found, comparison.alpha))
-    lines.append(
-        f"<p style='margin: .3em 0; font-size: .9em'>{len(found)} of {len(comparison.effects)} "
-        "effects hold after Holm's correction. All of them: <code>comparison.to_frame()</code>; "
-        "picture: <code>comparison.plot()</code>.</p></div>"
-    )
-    return "\n".join(lines)
-
-
-def metric_name(metric: str) -> str:
-    """A metric for people, with its unit."""
-    return _NAMES.get(metric, metric)
+def largest(effects: Sequence[Effect]) -> Effect | None:
+    """The effect of the largest difference, by size."""
+    return max(effects, key=lambda effect: abs(effect.difference), default=None)
 
 
 def at_shots(effect: Effect) -> str:
-    """``at 4 shots``, or nothing where the metric is over all of them."""
+    """``at 4 shots``, or nothing if the metric is over all of them."""
     if effect.shots is None:
         return ""
     return f"at {effect.shots} shot{'' if effect.shots == 1 else 's'}"
 
 
-def _task_sentence(comparison: Comparison) -> str:
-    """The largest change of accuracy that holds, else that none does."""
-    effects = comparison.effect("behaviour", "accuracy")
-    if not effects:
-        return f"{comparison.task} has no answers to score."
-    held = [effect for effect in effects if effect.verdict(comparison.alpha) != "unchanged"]
-    if not held:
-        likelier = [
-            effect
-            for effect in comparison.effect("behaviour", "logprob")
-            if effect.verdict(comparison.alpha) != "unchanged"
-        ]
-        if not likelier:
-            return f"Accuracy and log-probability on {comparison.task} are unchanged."
-        best = max(likelier, key=lambda effect: abs(effect.difference))
-        return (
-            f"Accuracy on {comparison.task} is unchanged; the answers' log-probability changed by "
-            f"up to {best.difference:+.2f} nats ({at_shots(best)})."
+def cautions(identity: Identity | None) -> str:
+    """What speaks against putting a difference down to training."""
+    # Only with require_identity=False: otherwise the comparison was refused.
+    if identity is None or not identity.checked:
+        return ""
+    parts = []
+    if identity.neutral is False:
+        parts.append(
+            "The adapter is not neutral at the start: freshly initialised, it moves the logits by "
+            f"up to {identity.largest_difference or 0:.3g}, so its effect is not that of training."
         )
-    best = max(held, key=lambda effect: abs(effect.difference))
-    return (
-        f"Accuracy on {comparison.task} {at_shots(best)} went from {best.control:.2f} to "
-        f"{best.treated:.2f} ({best.difference:+.2f}, {best.ci_low:+.2f} to {best.ci_high:+.2f})."
-    )
+    if identity.base_is_control is False:
+        parts.append("With its adapter off, the treated model differs from the control.")
+    return " ".join(parts)
 
 
-def _table(effects: Sequence[Effect], alpha: float) -> str:
-    heads = ("effect", "shots", "control", "treated", "difference", "corrected p", "")
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    lines = []
-    for effect in effects[:20]:
-        cells = (
-            f"{effect.name}: {metric_name(effect.metric)}",
+def summary(
+    effects: Sequence[Effect], forgetting: Forgetting | None, cost: Cost | None
+) -> dict[str, Any]:
+    """The main numbers as one flat row: the task at the fewest and most shots, text, cost."""
+    row: dict[str, Any] = {}
+    for metric in ("accuracy", "logprob"):
+        rows = pick(effects, "behaviour", metric)
+        for end, effect in zip(("fewest", "most"), (*rows[:1], *rows[-1:]), strict=False):
+            row[f"{metric}_{end}_shots"] = effect.treated
+            row[f"{metric}_{end}_shots_change"] = effect.difference
+            row[f"{metric}_{end}_shots_p"] = effect.p_holm
+    if forgetting is not None:
+        row |= {"forgetting": forgetting.increase, "divergence": forgetting.divergence_mean}
+        row["divergence_p99"] = forgetting.divergence_p99
+    if change := largest(pick(effects, "emergence", "emergence")):
+        row |= {"emergence_change": change.difference, "emergence_p": change.p_holm}
+        row["emergence_where"] = f"{change.name}, {change.shots} shots"
+    if cost is not None:
+        row |= {"adapter_parameters": cost.adapter_parameters, "decode_ratio": cost.decode_ratio}
+    return row
+
+
+# Tables -------------------------------------------------------------------------------------
+
+
+def effect_tables(effects: Sequence[Effect], alpha: float) -> Iterator[Table]:
+    """The effects that hold, then every effect by family."""
+    held = significant(effects, alpha)
+    count = f"{len(held)} of {len(effects)} effects hold at the corrected level {alpha:.2g}"
+    yield effect_table("significant", "Effects that hold after correction", held, alpha, count)
+    captions = {
+        "behaviour": "The task, per shot count",
+        "relation": "Relations, those of the task and the watched ones",
+        "forgetting": "Neutral text",
+        "emergence": "Emergence per block",
+    }
+    for family, caption in captions.items():
+        rows = [effect for effect in effects if effect.family == family]
+        if rows:
+            table = effect_table(family, caption, rows, alpha)
+            yield dataclasses.replace(table, terminal=False, folded=True)
+
+
+def effect_table(
+    name: str, caption: str, effects: Sequence[Effect], alpha: float, *notes: str
+) -> Table:
+    """Effects with their intervals, corrected p-values and verdicts."""
+    heads = ("effect", "metric", "shots", "control", "treated", "difference", "interval",
+             "corrected p", "verdict", "test", "n")  # fmt: skip
+    rows = [
+        (
+            effect.name,
+            _METRICS.get(effect.metric, effect.metric),
             "all" if effect.shots is None else str(effect.shots),
             f"{effect.control:.3f}",
             f"{effect.treated:.3f}",
-            f"{effect.difference:+.3f} [{effect.ci_low:+.3f}, {effect.ci_high:+.3f}]",
+            f"{effect.difference:+.3f}",
+            f"{effect.ci_low:+.3f} to {effect.ci_high:+.3f}",
             f"{effect.p_holm:.2g}",
             effect.verdict(alpha),
+            effect.test,
+            str(effect.n),
         )
-        lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
-    return (
-        "<table class='dataframe' style='font-variant-numeric: tabular-nums'>"
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        for effect in effects
+    ]
+    return Table(name=name, caption=caption, heads=heads, rows=rows, text=frozenset({1, 8, 9}),
+                 notes=(*notes, _UNITS))  # fmt: skip
+
+
+def session_tables(adaptivity: Adaptivity) -> Iterator[Table]:
+    """Turn by turn, and what is left after a pause."""
+    neutral = "leaves" if adaptivity.reset_is_neutral else "does not leave"
+    reset = f"A reset {neutral} the model as it was before the first turn, bit for bit."
+    yield plain_table(
+        "session", "A session with feedback, after each turn", adaptivity.turns, reset
     )
+    expected, measured = adaptivity.half_life_expected, adaptivity.half_life
+    half = f"half-life {'not reached' if measured is None else f'{measured:.3g}'}"
+    if expected is not None:
+        half += f", expected {expected:.3g} (tau ln 2)"
+    if adaptivity.decay:
+        yield plain_table(
+            "decay", "What is left of the experience after a pause", adaptivity.decay, half
+        )

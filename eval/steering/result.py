@@ -1,64 +1,23 @@
-"""`SweepResult`: what steering did on samples it was not tuned on, beside its controls."""
+"""`SweepResult`: what steering did on samples it was not tuned on, compared with its controls."""
 
 from __future__ import annotations
 
 import dataclasses
-import html
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ed_interp.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SweepCell:
-    """One place and strength, on the half of the samples that the choice is made on."""
-
-    site: str
-    coefficient: float
-    change: float
-    """Mean change of the score against no steering, in nats."""
-    ci_low: float
-    ci_high: float
-    wrong_way: float
-    """Share of samples whose score fell."""
-    perplexity_ratio: float | None
-    """Perplexity of the neutral text, steered at every token, over unsteered; None if infinite."""
-    within_budget: bool
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SweepComparison:
-    """Steering against one control, on the other half, paired by sample. Scores in nats."""
-
-    control: str
-    """``no steering``, ``random direction`` or ``prompt only``."""
-    score: float
-    """Mean score under the control."""
-    difference: float
-    """Mean score under steering minus under the control."""
-    ci_low: float
-    ci_high: float
-    p_value: float
-    """Two-sided, sign flips over samples."""
-    p_holm: float
-    """Adjusted for the three comparisons."""
-
-    @property
-    def beaten(self) -> bool:
-        """Whether steering is better: the interval is above 0, and the adjusted p below 0.05."""
-        return self.ci_low > 0 and self.p_holm < 0.05
+from ed_interp.charts.spec import Chart
+from ed_interp.charts.theme import shortened
+from ed_interp.eval.steering.charts import dose_response
+from ed_interp.eval.steering.rows import SweepCell, SweepComparison
+from ed_interp.results import Result
+from ed_interp.tables import Table
 
 
 @dataclasses.dataclass(frozen=True)
-class SweepResult:
+class SweepResult(Result):
     """A grid of strengths and places, the cell chosen, and how it did. Made by ``sweep``."""
 
+    KIND = "steering-sweep"
     model: str
     method: str
     """How the direction was found."""
@@ -81,6 +40,14 @@ class SweepResult:
     """Of the neutral text, without steering."""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "verdict": self.verdict}
+
+    @classmethod
+    def upgrade(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
+        # The verdict is written for readers of the file, and made from the numbers again.
+        return {name: value for name, value in data.items() if name != "verdict"}
+
     @property
     def verdict(self) -> str:
         """One line: whether steering beats each control on samples it was not tuned on."""
@@ -89,94 +56,61 @@ class SweepResult:
                 f"no strength keeps perplexity within {self.budget:g} times the unsteered: nothing "
                 "was chosen; try smaller coefficients"
             )
-        cell = self.chosen
+        cell, change = self.chosen, self.comparisons[0]
         beaten = [row.control for row in self.comparisons if row.beaten]
         rest = [row.control for row in self.comparisons if not row.beaten]
-        where = f"coefficient {cell.coefficient:g} at {cell.site}"
-        parts = []
-        if beaten:
-            parts.append(f"beats {', '.join(beaten)}")
-        if rest:
-            parts.append(f"does not beat {', '.join(rest)}")
-        change = self.comparisons[0]
+        # Both kinds are named: a verdict that left out lost comparisons would flatter.
+        parts = [f"beats {', '.join(beaten)}"] if beaten else []
+        parts += [f"does not beat {', '.join(rest)}"] if rest else []
         return (
-            f"{where} {' and '.join(parts)} on {self.samples[1]} held-out samples: score "
-            f"{change.difference:+.2f} nats ({change.ci_low:+.2f} to {change.ci_high:+.2f}), "
-            f"{self.wrong_way:.0%} steered the wrong way, perplexity x "
-            f"{cell.perplexity_ratio or float('inf'):.2f}"
+            f"coefficient {cell.coefficient:g} at {cell.site} {' and '.join(parts)} on "
+            f"{self.samples[1]} held-out samples: score {change.difference:+.2f} nats "
+            f"({change.ci_low:+.2f} to {change.ci_high:+.2f}), {self.wrong_way:.0%} steered the "
+            f"wrong way, perplexity x {cell.perplexity_ratio or float('inf'):.2f}"
         )
 
-    def to_frame(self) -> pd.DataFrame:
-        """The grid: one row per cell, columns as in :class:`SweepCell`."""
-        return _frame(self.cells, SweepCell)
+    def title(self) -> str:
+        return f"Steering of {shortened(self.model, 50)} by {shortened(self.method, 34)}"
 
-    def comparison_frame(self) -> pd.DataFrame:
-        """One row per control, columns as in :class:`SweepComparison`."""
-        return _frame(self.comparisons, SweepComparison)
+    def headline(self) -> str:
+        return self.verdict
 
-    def plot(self) -> go.Figure:
-        """The dose-response: change of the score over the coefficient, perplexity below it."""
-        from ed_interp.eval.steering.figure import dose_response_figure
+    def how(self) -> str:
+        return (
+            f"The score of a sample is log p(wanted) - log p(unwanted). Strength and place were "
+            f"chosen on {self.samples[0]} samples: the greatest mean change of the score whose "
+            f"perplexity on neutral text, steered at every token, stays within {self.budget:g} "
+            f"times the unsteered {self.perplexity:.3g}. On the other {self.samples[1]} samples "
+            "steering was compared, sample by sample, with no steering, with random directions of "
+            "the same length at the same place, and with an instruction in the prompt. p is that "
+            "of sign flips, adjusted by Holm for the three comparisons."
+        )
 
-        return dose_response_figure(self)
+    def tables(self) -> list[Table]:
+        grid = Table(
+            name="cells",
+            caption="To choose on",
+            heads=("site", "strength", "nats", "wrong", "ppl x", "budget"),
+            rows=[
+                (cell.site, f"{cell.coefficient:g}", f"{cell.change:+.2f}", f"{cell.wrong_way:.0%}",
+                 "inf" if cell.perplexity_ratio is None else f"{cell.perplexity_ratio:.3f}",
+                 "chosen" if cell == self.chosen else "yes" if cell.within_budget else "no")
+                for cell in self.cells
+            ],
+        )  # fmt: skip
+        held = Table(
+            name="comparisons",
+            caption="Held out",
+            heads=("control", "its score", "steered minus it", "interval", "p (Holm)"),
+            rows=[
+                (row.control, f"{row.score:+.2f}", f"{row.difference:+.2f}",
+                 f"{row.ci_low:+.2f} to {row.ci_high:+.2f}", f"{row.p_holm:.2g}")
+                for row in self.comparisons
+            ],
+        )  # fmt: skip
+        return [held, grid] if self.comparisons else [grid]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, the shape of the command line's ``--json``."""
-        return {**dataclasses.asdict(self), "samples": list(self.samples), "verdict": self.verdict}
-
-    def to_json(self) -> str:
-        """:meth:`to_dict` as strict JSON."""
-        return json.dumps(self.to_dict(), allow_nan=False)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> SweepResult:
-        """The inverse of :meth:`to_dict`.
-
-        Raises:
-            InvalidInputError: ``data`` is something else.
-        """
-        try:
-            fields = {field.name: data[field.name] for field in dataclasses.fields(cls)}
-            chosen = fields["chosen"]
-            fields |= {
-                "cells": tuple(SweepCell(**row) for row in fields["cells"]),
-                "chosen": None if chosen is None else SweepCell(**chosen),
-                "comparisons": tuple(SweepComparison(**row) for row in fields["comparisons"]),
-                "samples": tuple(fields["samples"]),
-            }
-            return cls(**fields)
-        except (KeyError, TypeError) as error:
-            raise InvalidInputError(f"not a steering sweep: {error}") from error
-
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write ``run.json``, ``cells.parquet`` and ``dose-response.png`` to ``folder``.
-
-        Raises:
-            RunFolderError: ``folder`` exists (and not ``overwrite``) or cannot be written.
-        """
-        from ed_interp.eval.steering.files import save_sweep
-
-        return save_sweep(self, Path(folder), overwrite=overwrite)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> SweepResult:
-        """Read back what :meth:`save` or the command line wrote.
-
-        Raises:
-            RunFolderError: no complete sweep is there.
-        """
-        from ed_interp.eval.steering.files import load_sweep
-
-        return load_sweep(Path(folder))
-
-    def _repr_html_(self) -> str:
-        tables = [frame.to_html(index=False, float_format=lambda value: f"{value:.3g}")
-                  for frame in (self.comparison_frame(), self.to_frame())]  # fmt: skip
-        return f"<p>{html.escape(self.verdict)}</p>{''.join(tables)}"
-
-
-def _frame(rows: tuple[Any, ...], kind: type[Any]) -> pd.DataFrame:
-    import pandas as pd
-
-    columns = [field.name for field in dataclasses.fields(kind)]
-    return pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=columns)
+    def charts(self) -> list[Chart]:
+        # A picture has room for the finding, not for its numbers.
+        below = self.verdict.partition(":")[0]
+        return [dose_response(self.cells, self.chosen, self.budget, self.title(), below)]

@@ -20,7 +20,7 @@ from ed_interp.prompts.population import Population, Prompt
 from ed_interp.prompts.tokens import Ids, tokenize
 
 FEWEST = 8
-"""Samples below which two halves say nothing."""
+"""Samples below which two halves are too small."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,54 +33,39 @@ class Sample:
 
 
 def samples_from_file(path: str | Path) -> list[Sample]:
-    """Samples from JSONL, JSON, CSV or Parquet: columns prompt, wanted and, if any, unwanted.
-
-    Leading spaces of continuations are kept (unlike in files of pairs): they are part of the word
-    for most tokenizers.
-
-    Raises:
-        InvalidInputError: no such file, damaged, a column missing, or a cell that is no text.
-    """
-    file = Path(path)
-    found = []
-    for number, row in enumerate(read_rows(file), 1):
+    """Samples from JSONL, JSON, CSV or Parquet: columns prompt, wanted and optionally unwanted."""
+    samples = []
+    for number, row in enumerate(read_rows(path), 1):
+        where = f"{path}, row {number}"
+        # Cells are taken with their leading spaces (unlike in files of pairs), which are part of
+        # the word for most tokenizers.
         missing = [name for name in ("prompt", "wanted") if not isinstance(row.get(name), str)]
         if missing:
             raise InvalidInputError(
-                f"{file}, row {number}: no text in {' and '.join(missing)}; found columns "
-                f"{', '.join(map(repr, row)) or 'none'}; prompt, wanted and unwanted are expected"
+                f"{where}: no text in {' and '.join(missing)}; the columns must be prompt, wanted "
+                f"and unwanted, got {', '.join(map(repr, row)) or 'none'}"
             )
         unwanted = row.get("unwanted")
         if unwanted is not None and not isinstance(unwanted, str):
-            raise InvalidInputError(
-                f"{file}, row {number}: 'unwanted' is {unwanted!r:.40}, no text"
-            )
-        found.append(Sample(row["prompt"], row["wanted"], unwanted or None))
-    return found
+            raise InvalidInputError(f"{where}: 'unwanted' must be text, got {unwanted!r:.40}")
+        samples.append(Sample(row["prompt"], row["wanted"], unwanted or None))
+    return samples
 
 
 def check_samples(samples: Sequence[Sample]) -> None:
-    """Refuse samples that nothing can be measured on.
-
-    Raises:
-        InvalidInputError: too few, an empty text, or equal continuations.
-    """
+    """Refuse samples that nothing can be measured on: too few, empty, or equal continuations."""
     if len(samples) < FEWEST:
-        raise InvalidInputError(
-            f"{len(samples)} samples: at least {FEWEST} are needed, half to choose and half to "
-            "report on"
-        )
+        raise InvalidInputError(f"samples must be {FEWEST} or more, got {len(samples)}")
     for row, sample in enumerate(samples, 1):
         if not sample.prompt.strip() or not sample.wanted.strip() or sample.unwanted == "":
             raise InvalidInputError(f"sample {row}: an empty prompt or continuation; remove it")
         if sample.wanted == sample.unwanted:
-            raise InvalidInputError(
-                f"sample {row}: wanted and unwanted are both {sample.wanted!r:.40}: nothing to tell"
-            )
+            twice = f"{sample.wanted!r:.40} twice"
+            raise InvalidInputError(f"sample {row}: wanted and unwanted must differ, got {twice}")
 
 
 def fingerprint_of(samples: Sequence[Sample]) -> str:
-    """Sixteen hexadecimal digits of all texts."""
+    """Sixteen hexadecimal digits of all texts, in their order, on which the halves depend."""
     rows = [dataclasses.astuple(sample) for sample in samples]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
@@ -94,12 +79,8 @@ class Question:
 
 
 def questions(hooked: HookedModel, pairs: Sequence[tuple[str, str]]) -> list[Question]:
-    """(prompt, continuation) texts as token ids.
-
-    Raises:
-        InvalidInputError: no tokenizer, or a text without tokens.
-    """
+    """(prompt, continuation) texts as token ids."""
     texts = tuple(Prompt((), prompt, answer) for prompt, answer in pairs)
     population = Population("samples", "labelled", texts, (0,), None, None, None, {})
-    found = tokenize(population, hooked.tokenizer).prompts
-    return [Question(item.sequence(0), item.answer) for item in found]
+    tokens = tokenize(population, hooked.tokenizer).prompts
+    return [Question(item.sequence(0), item.answer) for item in tokens]

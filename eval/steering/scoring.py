@@ -1,8 +1,8 @@
 """Log-probabilities of continuations, and perplexity, with and without interventions.
 
-Rows of a pass have one length, so nothing is padded; where a prompt ends is told to the injection,
-so "the last token of the prompt" is the same whatever the continuation. Equal sequences are run
-once. Cost: one forward pass over the distinct sequences.
+Rows of a pass have one length, so nothing is padded. The injection is given the length of the
+prompt, so that its last token is the same whatever the continuation. Equal sequences are run once.
+Cost: one forward pass over the distinct sequences.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ed_interp.errors import CaptureError, InvalidInputError
 from ed_interp.eval.steering.samples import Question
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
+from ed_interp.models.sites import resid_pre
 from ed_interp.prompts.tokens import Ids
 from ed_interp.streams.injection import Intervention, inject
-from ed_interp.models.sites import resid_pre
 
 T = TypeVar("T")
 _BATCH_TOKENS = 4096
@@ -40,54 +40,46 @@ class Answers:
 
 
 def answer(
-    hooked: HookedModel, asked: Sequence[Question], interventions: Sequence[Intervention] = ()
+    hooked: HookedModel, questions: Sequence[Question], interventions: Sequence[Intervention] = ()
 ) -> Answers:
-    """Score every continuation under ``interventions``.
-
-    Raises:
-        CaptureError: the model gives NaN under them.
-        InvalidInputError: an intervention that does not fit.
-    """
+    """Score every continuation under ``interventions``; NaN is refused."""
     groups: dict[tuple[int, int], dict[Ids, list[int]]] = collections.defaultdict(dict)
-    for number, question in enumerate(asked):
+    # Equal sequences run once: samples often share a prompt and differ in their last token.
+    for number, question in enumerate(questions):
+        # The last token of an answer is only predicted, so it is not fed.
         ids = question.prompt + question.answer[:-1]
+        # By length of the prompt too: the injection takes one for the whole batch.
         key = (len(question.prompt), len(ids))
         groups[key].setdefault(ids, []).append(number)
-    logprob = torch.zeros(len(asked))
-    correct = torch.zeros(len(asked), dtype=torch.bool)
+    logprob = torch.zeros(len(questions))
+    correct = torch.zeros(len(questions), dtype=torch.bool)
     for (prompt, length), sequences in groups.items():
-        for batch in _chunks(list(sequences.items()), max(1, _BATCH_TOKENS // length)):
+        for batch in _chunks(list(sequences.items()), length):
             logits = _logits(
                 hooked, [ids for ids, _ in batch], range(prompt - 1, length), interventions, prompt
             )
-            for row, (_, numbers) in enumerate(batch):
+            for row, (_, numbers) in zip(logits, batch, strict=True):
+                along, best = row.log_softmax(-1), row.argmax(-1)
                 for number in numbers:
-                    target = torch.tensor(asked[number].answer)
-                    along = logits[row].log_softmax(-1)
+                    target = torch.tensor(questions[number].answer)
                     logprob[number] = along.gather(-1, target[:, None]).sum()
-                    correct[number] = bool((logits[row].argmax(-1) == target).all())
+                    correct[number] = bool((best == target).all())
     if bool(logprob.isnan().any()):
-        raise CaptureError(
-            f"{hooked.name} gives NaN under this intervention; use a smaller coefficient"
-        )
+        what = f"{hooked.name} returns NaN under this intervention"
+        raise CaptureError(f"{what}; use a smaller coefficient")
     return Answers(logprob, correct)
 
 
 def neutral_rows(hooked: HookedModel, texts: Sequence[str]) -> list[Ids]:
-    """Neutral texts as token ids, cut to the context window.
-
-    Raises:
-        InvalidInputError: no text of at least two tokens, or no tokenizer.
-    """
+    """Neutral texts as token ids, cut to the context window; at least one of two tokens."""
     if hooked.tokenizer is None:
         raise InvalidInputError("neutral text needs a tokenizer; pass load(model, tokenizer=...)")
     window = hooked.context_window
     rows = [tuple(hooked.tokenizer(text)["input_ids"])[:window] for text in texts if text.strip()]
     rows = [row for row in rows if len(row) > 1]
     if not rows:
-        raise InvalidInputError(
-            f"{len(texts)} neutral text(s), none of at least 2 tokens: perplexity needs some text"
-        )
+        texts = f"{len(texts)} text(s), none of them as long"
+        raise InvalidInputError(f"neutral must hold a text of 2 or more tokens, got {texts}")
     return rows
 
 
@@ -100,12 +92,14 @@ def perplexity(
         groups[len(row)].append(row)
     total, count = 0.0, 0
     for length, members in groups.items():
-        for batch in _chunks(members, max(1, _BATCH_TOKENS // length)):
+        for batch in _chunks(members, length):
+            # All of it counts as prompt: neutral text has no continuation.
             logits = _logits(hooked, batch, range(length - 1), interventions, length)
             along = logits.log_softmax(-1).gather(-1, torch.tensor(batch)[:, 1:, None])
             total -= float(along.double().sum())
             count += along.numel()
     mean = total / count
+    # exp overflows above 709; a strong intervention gets there.
     return math.exp(mean) if mean < 700 else math.inf
 
 
@@ -116,16 +110,15 @@ def _logits(
     interventions: Sequence[Intervention],
     prompt_length: int,
 ) -> Float[Tensor, "row read d_vocab"]:
-    ids = torch.tensor(rows)
     where = torch.tensor(list(reads)).expand(len(rows), -1)
+    # A site must be read; the first costs nothing.
+    sites, inputs = [resid_pre(0)], Inputs(torch.tensor(rows))
     with inject(hooked, *interventions, prompt_length=prompt_length):
-        reading = hooked.runner.run(
-            Inputs(ids), sites=[resid_pre(0)], reads=where[:, :1], logit_reads=where
-        )
+        reading = hooked.runner.run(inputs, sites=sites, reads=where[:, :1], logit_reads=where)
     assert reading.logits is not None
     return reading.logits.float().cpu()
 
 
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _chunks(items: Sequence[T], length: int) -> Iterator[Sequence[T]]:
+    size = max(1, _BATCH_TOKENS // length)
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,4 +1,4 @@
-"""`sweep`: how strongly, and where, to steer: chosen on one half of the samples, told on the other.
+"""`sweep`: how strongly and where to steer, chosen on one half of the samples, tested on the other.
 
     result = sweep(model, direction, samples, neutral=texts, instruction="Answer happily. ")
     result.verdict; result.plot(); result.save("RUN")
@@ -9,17 +9,19 @@ budget is chosen. On the second half it is compared, sample by sample, with no s
 directions of the same length at the same place, and with an instruction in the prompt.
 
 Cost: per cell one pass over half of the samples (two where continuations have several tokens) and
-one over the neutral text; then a few passes over the other half. With ``folder`` every cell is
-kept as it is measured, and an interrupted sweep goes on where it stopped.
+one over the neutral text; then a few passes over the other half. With ``out`` every cell is kept as
+it is measured, and an interrupted sweep goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,153 +30,100 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ed_interp.errors import InvalidInputError, RunFolderError
-from ed_interp.eval.steering.plan import Cell, grid_of
-from ed_interp.eval.steering.result import SweepCell, SweepComparison, SweepResult
-from ed_interp.eval.steering.samples import Sample, check_samples, fingerprint_of, questions
+from ed_interp.errors import RunFolderError
+from ed_interp.eval.steering.options import SweepOptions
+from ed_interp.eval.steering.plan import Cell, direction_of, grid_of, selector_of
+from ed_interp.eval.steering.result import SweepResult
+from ed_interp.eval.steering.rows import SweepCell, SweepComparison
+from ed_interp.eval.steering.samples import (
+    Sample,
+    check_samples,
+    fingerprint_of,
+    questions,
+    samples_from_file,
+)
 from ed_interp.eval.steering.scoring import answer, neutral_rows, perplexity
 from ed_interp.models.hooked import HookedModel
-from ed_interp.models.load import load
+from ed_interp.options import takes_options
 from ed_interp.progress import Progress, track
-from ed_interp.records import write_json
+from ed_interp.prompts.files import text_from_file
+from ed_interp.prompts.tokens import Ids
+from ed_interp.records.files import write_json
+from ed_interp.results import keep
 from ed_interp.statistics import bootstrap_interval, holm, paired_difference, wilson_interval
 from ed_interp.streams.direction import Direction
 from ed_interp.streams.injection import Intervention
 from ed_interp.streams.injection.where import Selector
 
-COEFFICIENTS = (-2.0, -1.0, 0.5, 1.0, 2.0, 4.0)
 
-
+@takes_options(SweepOptions)
 def sweep(
-    model: Any,
-    direction: Direction,
-    samples: Sequence[Sample],
+    model: Any = None,
+    direction: Direction | str | Path | None = None,
+    samples: Sequence[Sample] | str | Path | None = None,
     *,
-    neutral: Sequence[str],
-    instruction: str,
-    coefficients: Sequence[float] = COEFFICIENTS,
-    together: bool = False,
-    where: Selector | None = None,
-    budget: float = 1.1,
-    random_directions: int = 5,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-    folder: str | Path | None = None,
+    neutral: Sequence[str] | str | Path | None = None,
+    where: Selector | str | None = None,
+    options: SweepOptions,
+    out: str | Path | None = None,
+    overwrite: bool = False,
     progress: Progress = None,
 ) -> SweepResult:
     """Sweep a direction over places and strengths, against controls.
 
     Args:
         model: Anything :func:`ed_interp.load` takes.
-        direction: Its sites are the places tried.
-        samples: Prompts with a wanted and an unwanted continuation.
-        neutral: Texts on which the model should stay as it is.
-        instruction: Put before every prompt instead of steering: the control that asks nicely.
-        coefficients: Tried at every place; 0 is always measured.
-        together: Write at all sites of the direction at once, as function vectors need.
-        where: Which tokens of a sample are steered; None is every one. Neutral text is always
-            steered at every token, the hardest case.
-        budget: Perplexity ratio that a cell may reach to be chosen.
-        random_directions: Over which the random control is averaged.
-        level: Of the intervals.
-        resamples: Of the bootstrap over samples.
-        seed: Of the halves, the random directions and the bootstrap.
-        folder: Keep every cell there and resume from them.
+        direction: A direction or a file of one; its sites are the places tried.
+        samples: Prompts with a wanted and an unwanted continuation, or a file of them.
+        neutral: Texts on which the model should stay as it is, or a file of them.
+        where: Tokens of a sample to steer: a selector, or a name. Neutral text is always steered
+            at every token, the hardest case.
+        out: Run folder to make; an interrupted sweep in it is resumed.
+        overwrite: Replace the run in ``out``.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
-        InvalidInputError: too few samples, a direction of another model, no neutral text, an empty
-            instruction, or a coefficient that overflows.
-        RunFolderError: ``folder`` holds another sweep.
+        InvalidInputError: too few samples, another model, or a coefficient that overflows.
+        RunFolderError: ``out`` exists, or holds an interrupted sweep of something else.
     """
-    hooked = load(model)
-    direction.check(hooked)
+    direction, tokens = direction_of(direction, options), selector_of(where)
+    if isinstance(samples, (str, Path)):
+        samples = samples_from_file(samples)
+    samples = list(samples or ())
     check_samples(samples)
-    if not instruction.strip():
-        raise InvalidInputError("instruction='': the prompt-only control needs one, in words")
-    if not (math.isfinite(budget) and budget >= 1):
-        raise InvalidInputError(f"budget={budget}: a perplexity ratio of at least 1 is expected")
-    if random_directions < 1:
-        raise InvalidInputError(f"random_directions={random_directions}: at least 1 is expected")
-    cells = grid_of(direction, coefficients, together=together)
+    if isinstance(neutral, (str, Path)):
+        neutral = text_from_file(neutral).texts
+    hooked = options.load(model)
+    direction.check(hooked)
+    cells = grid_of(direction, options.coefficients, together=options.together)
     for cell in cells:
-        for intervention in cell.interventions(where):
+        for intervention in cell.interventions(tokens):
+            # Refused now, not after an hour: a strength beyond the model's precision, say.
             intervention.check(hooked)
-    neutral_ids = neutral_rows(hooked, neutral)
-    order = random.Random(seed).sample(range(len(samples)), len(samples))
-    half = len(samples) // 2
-    choice = _Scores(hooked, [samples[row] for row in sorted(order[:half])])
-    report = _Scores(hooked, [samples[row] for row in sorted(order[half:])])
-    prompted = _Scores(hooked, [
-        dataclasses.replace(sample, prompt=instruction + sample.prompt) for sample in report.samples
-    ])  # fmt: skip
-    settings: dict[str, Any] = {
+    texts = neutral_rows(hooked, neutral or ())
+    order = random.Random(options.seed).sample(range(len(samples)), len(samples))
+    halves = (order[: len(samples) // 2], order[len(samples) // 2 :])
+    # Halves are drawn at random; within each, samples keep their order, as batches depend on it.
+    choice, report = ([samples[row] for row in sorted(half)] for half in halves)
+    prompted = [
+        dataclasses.replace(sample, prompt=options.instruction + sample.prompt) for sample in report
+    ]
+    first, second, third = (_Scores(hooked, some) for some in (choice, report, prompted))
+    plan = _Plan(hooked, direction, cells, tokens, texts, first, second, third, options)
+    # An interrupted sweep of another direction or other samples must not be resumed, though their
+    # names or files may be the same.
+    inputs = {
         "model": hooked.fingerprint,
         "direction": direction.provenance.to_dict(),
+        # A direction whose vectors were replaced may keep its provenance.
         "norms": direction.norm(),
         "samples": fingerprint_of(samples),
-        "neutral": len(neutral_ids),
-        "instruction": instruction,
-        "coefficients": [float(value) for value in coefficients],
-        "together": together,
-        "where": repr(where),
-        "budget": budget,
-        "random_directions": random_directions,
-        "level": level,
-        "resamples": resamples,
-        "seed": seed,
+        "neutral": hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16],
+        "where": repr(tokens),
     }
-    settings = json.loads(json.dumps(settings))  # as they are read back: lists for tuples
-    kept = _Kept(None if folder is None else Path(folder), settings)
-    statistics = {"level": level, "resamples": resamples, "seed": seed}
-
-    with track(progress, "steering", len(cells) + 2) as advance:
-        plain = kept.get("unsteered") or {
-            "scores": choice.under(()).tolist(),
-            "perplexity": perplexity(hooked, neutral_ids),
-        }
-        kept.put("unsteered", plain)
-        advance(1)
-        rows = []
-        for number, cell in enumerate(cells):
-            found = kept.get(f"{number:04d}")
-            if found is None:
-                found = {
-                    "scores": choice.under(cell.interventions(where)).tolist(),
-                    "perplexity": _finite(perplexity(hooked, neutral_ids, cell.interventions())),
-                }
-                kept.put(f"{number:04d}", found)
-            rows.append(_cell(cell, found, plain, budget, statistics))
-            advance(1)
-        best = _best(rows)
-        outcome: dict[str, Any] = {"comparisons": (), "score": None, "wrong_way": None}
-        outcome |= {"wrong_way_low": None, "wrong_way_high": None}
-        if best is not None:
-            steered = report.under(cells[best].interventions(where))
-            controls = {
-                "no steering": report.under(()),
-                "random direction": torch.stack(
-                    [
-                        report.under(cells[best].random(seed + turn).interventions(where))
-                        for turn in range(random_directions)
-                    ]
-                ).mean(0),
-                "prompt only": prompted.under(()),
-            }
-            outcome = _outcome(steered, controls, statistics)
-        advance(1)
-    return SweepResult(
-        model=hooked.name,
-        method=direction.provenance.method,
-        cells=tuple(rows),
-        chosen=None if best is None else rows[best],
-        samples=(len(choice.samples), len(report.samples)),
-        budget=budget,
-        perplexity=plain["perplexity"],
-        settings=settings,
-        **outcome,
-    )
+    record = {**options.to_dict(), "inputs": json.loads(json.dumps(inputs))}  # tuples as lists
+    make = functools.partial(plan.measured, progress)
+    return keep(make, options=record, out=out, overwrite=overwrite, progress=progress)
 
 
 class _Scores:
@@ -186,107 +135,142 @@ class _Scores:
         wanted = [(sample.prompt, sample.wanted) for sample in samples]
         self._rows = [row for row, sample in enumerate(samples) if sample.unwanted is not None]
         unwanted = [(samples[row].prompt, samples[row].unwanted or "") for row in self._rows]
-        self._asked = questions(hooked, wanted)
+        self._questions = questions(hooked, wanted)
         # Not in one call: a text that tokenises badly would change how all others are cut.
-        self._asked += questions(hooked, unwanted) if unwanted else []
+        self._questions += questions(hooked, unwanted) if unwanted else []
 
     def under(self, interventions: Sequence[Intervention]) -> Float[Tensor, " sample"]:
         """Log p(wanted) - log p(unwanted), in nats."""
-        found = answer(self.hooked, self._asked, interventions).logprob
-        scores = found[: len(self.samples)].clone()
-        scores[self._rows] -= found[len(self.samples) :]
+        logprob = answer(self.hooked, self._questions, interventions).logprob
+        # First all wanted continuations, then the unwanted ones of the samples that have one.
+        scores = logprob[: len(self.samples)].clone()
+        scores[self._rows] -= logprob[len(self.samples) :]
         return scores
 
 
-class _Kept:
-    """Measured cells in a folder, each a file; nothing at all without one."""
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """A sweep whose inputs are loaded and checked."""
 
-    def __init__(self, folder: Path | None, settings: dict[str, Any]) -> None:
-        self._folder = None if folder is None else folder / "cells"
-        if self._folder is None:
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        known = self.get("request")
-        if known is not None and known != settings:
-            raise RunFolderError(
-                f"{folder} holds a sweep of another direction, other samples or settings; use "
-                "another folder or remove it"
-            )
-        self.put("request", settings)
+    hooked: HookedModel
+    direction: Direction
+    cells: list[Cell]
+    tokens: Selector
+    neutral: list[Ids]
+    choice: _Scores
+    report: _Scores
+    prompted: _Scores
+    options: SweepOptions
 
-    def get(self, name: str) -> dict[str, Any] | None:
-        """What was kept under ``name``; None if nothing was."""
-        if self._folder is None or not (self._folder / f"{name}.json").exists():
-            return None
-        file = self._folder / f"{name}.json"
-        try:
-            data: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        except ValueError as error:
-            raise RunFolderError(f"{file} is damaged ({error}); remove it and resume") from error
-        return data
+    def measured(self, progress: Progress, work: Path | None) -> SweepResult:
+        """Measure every cell, keeping each in ``work``, and compare the best with its controls."""
+        with track(progress, "steering", len(self.cells) + 2) as advance:
+            plain = _kept(work, "unsteered", self._numbers)
+            advance(1)
+            rows = []
+            for number, cell in enumerate(self.cells):
+                numbers = _kept(work, f"{number:04d}", functools.partial(self._numbers, cell))
+                rows.append(self._row(cell, numbers, plain))
+                advance(1)
+            # However great its change: a cell that harms neutral text is never chosen.
+            allowed = [number for number, row in enumerate(rows) if row.within_budget]
+            best = max(allowed, key=lambda number: rows[number].change, default=None)
+            names = ("score", "wrong_way", "wrong_way_low", "wrong_way_high")
+            outcome: dict[str, Any] = {"comparisons": (), **dict.fromkeys(names)}
+            if best is not None:
+                outcome = self._outcome(self.cells[best])
+            advance(1)
+        return SweepResult(
+            model=self.hooked.name,
+            method=self.direction.provenance.method,
+            cells=tuple(rows),
+            chosen=None if best is None else rows[best],
+            samples=(len(self.choice.samples), len(self.report.samples)),
+            budget=self.options.budget,
+            perplexity=plain["perplexity"],
+            **outcome,
+        )
 
-    def put(self, name: str, data: dict[str, Any]) -> None:
-        """Keep ``data``, unless it is there."""
-        if self._folder is not None and not (self._folder / f"{name}.json").exists():
-            write_json(self._folder / f"{name}.json", data)
+    def _numbers(self, cell: Cell | None = None) -> dict[str, Any]:
+        """Scores of the samples to choose on, and perplexity; None if it is infinite."""
+        scores = self.choice.under(() if cell is None else cell.interventions(self.tokens))
+        everywhere = () if cell is None else cell.interventions()
+        value = perplexity(self.hooked, self.neutral, everywhere)
+        return {"scores": scores.tolist(), "perplexity": value if math.isfinite(value) else None}
 
+    def _row(self, cell: Cell, numbers: dict[str, Any], plain: dict[str, Any]) -> SweepCell:
+        # Paired by sample: differences vary much less than the scores themselves.
+        change = np.asarray(numbers["scores"]) - np.asarray(plain["scores"])
+        low, high = bootstrap_interval(change, **self._statistics)
+        steered = numbers["perplexity"]
+        ratio = None if steered is None else steered / plain["perplexity"]
+        return SweepCell(
+            site=cell.label,
+            coefficient=cell.coefficient,
+            change=float(change.mean()),
+            ci_low=float(low),
+            ci_high=float(high),
+            wrong_way=float((change < 0).mean()),
+            perplexity_ratio=ratio,
+            within_budget=ratio is not None and ratio <= self.options.budget,
+        )
 
-def _cell(
-    cell: Cell,
-    found: dict[str, Any],
-    plain: dict[str, Any],
-    budget: float,
-    statistics: dict[str, Any],
-) -> SweepCell:
-    change = np.asarray(found["scores"]) - np.asarray(plain["scores"])
-    low, high = bootstrap_interval(change, **statistics)
-    ratio = None if found["perplexity"] is None else found["perplexity"] / plain["perplexity"]
-    return SweepCell(
-        site=cell.label,
-        coefficient=cell.coefficient,
-        change=float(change.mean()),
-        ci_low=float(low),
-        ci_high=float(high),
-        wrong_way=float((change < 0).mean()),
-        perplexity_ratio=ratio,
-        within_budget=ratio is not None and ratio <= budget,
-    )
-
-
-def _best(rows: Sequence[SweepCell]) -> int | None:
-    allowed = [number for number, row in enumerate(rows) if row.within_budget]
-    return max(allowed, key=lambda number: rows[number].change) if allowed else None
-
-
-def _outcome(
-    steered: Tensor, controls: dict[str, Tensor], statistics: dict[str, Any]
-) -> dict[str, Any]:
-    found = {
-        name: paired_difference(steered.numpy(), control.numpy(), **statistics)
-        for name, control in controls.items()
-    }
-    adjusted = holm([float(row.p_value) for row in found.values()])
-    fell = int((steered < controls["no steering"]).sum())
-    low, high = wilson_interval(fell, len(steered), level=statistics["level"])
-    return {
-        "comparisons": tuple(
+    def _outcome(self, cell: Cell) -> dict[str, Any]:
+        """The cell on the other half of the samples, compared with each control."""
+        steered, plain = self.report.under(cell.interventions(self.tokens)), self.report.under(())
+        # Averaged sample by sample, so that this control is paired like the others.
+        randoms = [
+            self.report.under(cell.random(self.options.seed + turn).interventions(self.tokens))
+            for turn in range(self.options.random_directions)
+        ]
+        controls = {
+            "no steering": plain,
+            "random direction": torch.stack(randoms).mean(0),
+            "prompt only": self.prompted.under(()),
+        }
+        tests = [
+            paired_difference(steered.numpy(), control.numpy(), **self._statistics)
+            for control in controls.values()
+        ]
+        adjusted = holm([float(test.p_value) for test in tests])
+        fell = int((steered < plain).sum())
+        low, high = wilson_interval(fell, len(steered), level=self.options.level)
+        comparisons = [
             SweepComparison(
                 control=name,
-                score=float(controls[name].mean()),
-                difference=float(row.difference),
-                ci_low=float(row.low),
-                ci_high=float(row.high),
-                p_value=float(row.p_value),
+                score=float(control.mean()),
+                difference=float(test.difference),
+                ci_low=float(test.low),
+                ci_high=float(test.high),
+                p_value=float(test.p_value),
                 p_holm=float(p_holm),
             )
-            for (name, row), p_holm in zip(found.items(), adjusted, strict=True)
-        ),
-        "score": float(steered.mean()),
-        "wrong_way": fell / len(steered),
-        "wrong_way_low": low,
-        "wrong_way_high": high,
-    }
+            for (name, control), test, p_holm in zip(controls.items(), tests, adjusted, strict=True)
+        ]
+        return {
+            "comparisons": tuple(comparisons),
+            "score": float(steered.mean()),
+            "wrong_way": fell / len(steered),
+            "wrong_way_low": low,
+            "wrong_way_high": high,
+        }
+
+    @property
+    def _statistics(self) -> dict[str, Any]:
+        options = self.options
+        return {"level": options.level, "resamples": options.resamples, "seed": options.seed}
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _kept(work: Path | None, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``make`` returns; with a folder, kept in it as a file and read back from there."""
+    if work is None:
+        return make()
+    file = work / f"{name}.json"
+    if not file.exists():
+        work.mkdir(exist_ok=True)
+        write_json(file, make())
+    try:
+        data: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise RunFolderError(f"{file} is damaged ({error}); remove it and resume") from error
+    return data

@@ -8,18 +8,20 @@ allowed its own learning rate: a sweep per arm comes before any arm is called ba
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
-from unittest import mock
-
-import torch
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from ed_interp.errors import InvalidInputError, unknown
 
+if TYPE_CHECKING:
+    import torch
+
 LEARNING_RATES = (1e-3, 3e-3, 1e-2)
-"""What the sweep of a trained arm goes through, unless told otherwise."""
+"""Rates of the sweep of a trained arm, by default."""
 COEFFICIENTS = (0.25, 0.5, 1.0)
 """The same for a random direction: its length over the mean length of the stream's states."""
 
@@ -30,30 +32,31 @@ class Arm:
 
     name: str
     about: str
-    """What is compared with it, in a sentence."""
+    """What it is, in a sentence."""
     method: str
-    """A method of ``ed_interp.adapters.training``, ``frozen``, or ``direction``."""
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """A method of ``ed_interp.adapters.training``, ``frozen``, ``direction`` or ``checkpoint``."""
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Fields of ``AdapterOptions``."""
     equal_parameters: bool = False
     """The rank is chosen so that it trains as many parameters as ``bias-injection`` does."""
     shuffled_time: bool = False
-    """Feedback reads a random earlier token in place of the one before."""
+    """Feedback reads a random earlier token instead of the previous one."""
 
     @property
     def trained(self) -> bool:
         """Whether anything is learned."""
         return self.method not in ("frozen", "direction", "checkpoint")
 
-    def sweep(self, rates: tuple[float, ...] | None = None) -> tuple[float, ...]:
-        """What its sweep goes through: learning rates, lengths of a direction, or nothing."""
-        if self.method == "frozen":
-            return (0.0,)
-        return COEFFICIENTS if self.method == "direction" else (rates or LEARNING_RATES)
+    @property
+    def fixed(self) -> bool:
+        """Whether it has neither a rate nor a seed."""
+        return self.method in ("frozen", "checkpoint")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for records."""
-        return {**dataclasses.asdict(self), "options": dict(self.options)}
+    def sweep(self, rates: tuple[float, ...] | None = None) -> tuple[float, ...]:
+        """The values of its sweep: learning rates, lengths of a direction, or nothing."""
+        if self.fixed:
+            return (0.0,) if self.method == "frozen" else ()
+        return COEFFICIENTS if self.method == "direction" else (rates or LEARNING_RATES)
 
 
 _NODES = {"r": 4, "nodes": 4, "bias": True}
@@ -62,7 +65,7 @@ _OFF = {"r": 0, "nodes": 0, "bias": True}
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm("frozen", "The model as it is: what nothing at all does.", "frozen"),
+        Arm("frozen", "The model as it is, unchanged.", "frozen"),
         Arm(
             "bias-injection",
             "The adapter under test: low-rank part, bias, and feedback nodes that decay.",
@@ -85,7 +88,7 @@ ARMS: dict[str, Arm] = {
         ),
         Arm(
             "tau-zero",
-            "Feedback that forgets at once: nodes hold the token before, and nothing older.",
+            "Feedback that forgets at once: nodes hold the previous token, and nothing older.",
             "bias-injection",
             {**_NODES, "tau": 1e-3, "fixed_tau": True},
         ),
@@ -97,7 +100,7 @@ ARMS: dict[str, Arm] = {
         ),
         Arm(
             "random",
-            "A random direction added in the middle of the model: moving the stream at all.",
+            "A random direction added in the middle of the model: any change of the stream.",
             "direction",
         ),
     )
@@ -107,18 +110,18 @@ ARMS: dict[str, Arm] = {
 CONTROLS = tuple(name for name in ARMS if name not in ("frozen", "bias-injection"))
 
 
-def arms_of(names: Iterator[str] | tuple[str, ...] | list[str]) -> tuple[Arm, ...]:
-    """The arms called so, each once.
+def arms_of(names: Iterable[str]) -> tuple[Arm, ...]:
+    """The arms of these names, each once.
 
     Raises:
-        UnknownNameError: there is no such arm; the nearest names are listed.
+        UnknownNameError: no arm has the name; the nearest names are listed.
     """
-    found: dict[str, Arm] = {}
+    arms: dict[str, Arm] = {}
     for name in names:
         if name not in ARMS:
             raise unknown("arm", name, list(ARMS))
-        found[name] = ARMS[name]
-    return tuple(found.values())
+        arms[name] = ARMS[name]
+    return tuple(arms.values())
 
 
 def adapter_options(arm: Arm, model: Any) -> Any:
@@ -132,26 +135,26 @@ def adapter_options(arm: Arm, model: Any) -> Any:
 
     if not arm.equal_parameters:
         return AdapterOptions(**arm.options)
-    asked = trained_parameters(ARMS["bias-injection"].method, _NODES, model)
+    # Counted on the model itself: feedback nodes and ranks cost different things by its widths.
+    target = trained_parameters(ARMS["bias-injection"].method, _NODES, model)
+    # The parameters of a low-rank adapter are proportional to its rank.
     one = trained_parameters(arm.method, {"r": 1}, model)
-    rank = max(1, math.floor(asked / one + 0.5))
-    return AdapterOptions(**{**arm.options, "r": rank})
+    return AdapterOptions(**{**arm.options, "r": max(1, math.floor(target / one + 0.5))})
 
 
-def trained_parameters(method: str, options: Mapping[str, Any], model: Any) -> int:
+def trained_parameters(method: str, options: dict[str, Any], model: Any) -> int:
     """How many parameters an adapter of these options trains on this model.
 
     Raises:
         InvalidInputError: the configuration does not fit the model.
     """
-    import copy
-    import warnings
-
+    import torch
     from peft import get_peft_model
 
     from ed_interp.adapters.training import AdapterOptions
     from ed_interp.adapters.training.methods import make_config
 
+    # On a copy, since PEFT adapts a model in place, and without touching the global generator.
     config = make_config(method, AdapterOptions(**options))
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", message="fan_in_fan_out")
@@ -164,12 +167,14 @@ def trained_parameters(method: str, options: Mapping[str, Any], model: Any) -> i
 
 @contextlib.contextmanager
 def shuffled_time(seed: int) -> Iterator[None]:
-    """Inside, feedback nodes are given the input of a random earlier token, not of the last one.
+    """Inside, feedback nodes get the input of a random earlier token, not of the previous one.
 
     Token t reads one of the tokens 0 to t, drawn anew for every t and the same for every row and
     layer: what is read keeps its distribution and stays in the past, but its order is gone. For
     single tokens (cached decoding) there is nothing to shuffle, so run without a cache.
     """
+    import torch
+
     from ed_interp.adapters.bias_injection import layer
 
     plain: Callable[..., torch.Tensor] = vars(layer)["run"]
@@ -178,8 +183,13 @@ def shuffled_time(seed: int) -> Iterator[None]:
         time = u.shape[1]
         generator = torch.Generator().manual_seed(seed)
         share = torch.rand(time, generator=generator)
+        # floor(share * (t + 1)) is uniform over 0, ..., t: never a token of the future.
         index = (share * torch.arange(1, time + 1)).long().to(u.device)
         return plain(u[:, index], *args, **kwargs)
+
+    # Replaced in the module that calls it, so that every layer reads shuffled inputs.
+    # Imported here: it brings asyncio along, which --help would wait for.
+    from unittest import mock
 
     with mock.patch.object(layer, "run", run):
         yield

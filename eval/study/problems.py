@@ -1,132 +1,116 @@
-"""What the arms are trained on and asked: two tasks, split so that nothing asked was trained on.
+"""What the arms are trained on and prompted with, split so that no prompt was trained on.
 
-Cost: none; texts are made when asked for.
+Cost: none; texts are made on demand.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.prompts.tasks import (
-    LabelledTask,
-    ListTask,
-    MixedTask,
-    Task,
-    TextTask,
-    builtin_task,
-    most_shots,
-)
+from ed_interp.eval.study.options import StudyOptions
+from ed_interp.prompts.tasks import LabelledTask, ListTask, MixedTask, Task, TextTask, most_shots
 
 if TYPE_CHECKING:
     from ed_interp.adapters.training import Example
 
+SESSION = 4
+"""Pairs of the longest training session."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A task to train on and to be asked."""
+    """A task to train on and to be prompted with."""
 
     name: str
     about: str
     examples: tuple[Example, ...]
     """To train on; the trainer holds a share of them out to choose learning rates by."""
     on: LabelledTask | MixedTask | ListTask
-    """What is asked: other inputs than those of the examples."""
+    """The task of the prompts: other inputs than those of the examples."""
     known: LabelledTask | None
-    """What the examples were made of: where something is chosen that is not trained."""
+    """The pairs of the examples: for choices of an arm that is not trained."""
     shots: tuple[int, ...]
     data: dict[str, Any]
     """How the split was made, for the record."""
 
-
-SHOTS = (0, 1, 2, 4)
-
-
-def question(task: str | Task, *, shots: tuple[int, ...] = SHOTS) -> Problem:
-    """A task that is only asked: nothing can be trained for it here."""
-    found = builtin_task(task) if isinstance(task, str) else task
-    if isinstance(found, TextTask):
-        raise InvalidInputError("running text has no answers to compare; name a task with pairs")
-    least = 1 if isinstance(found, ListTask) else 0
-    counts = tuple(count for count in shots if least <= count <= most_shots(found))
-    about = f"answer {found.name}"
-    return Problem(found.name, about, (), found, None, counts, {"asked": "all of the task"})
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of the pairs: a file may change between two runs."""
+        return hashlib.sha256(repr((self.on, self.known)).encode()).hexdigest()[:16]
 
 
-def relation_problem(
-    task: str | LabelledTask,
-    *,
-    held_out: float = 0.3,
-    session: int = 4,
-    seed: int = 0,
-    shots: tuple[int, ...] = SHOTS,
-) -> Problem:
-    """Make the model answer one relation at once, without being shown which it is.
+def make_problem(task: Task, options: StudyOptions) -> Problem:
+    """The problem of a task: split if it is a single relation, else only to be prompted with.
 
-    An example is a session of 1 to ``session`` pairs in a row, with the loss on every answer, so
-    that what reads along the sequence is trained at the lengths it is asked at.
-
-    Args:
-        task: A labelled task, or the name of one.
-        held_out: Share of the inputs that is asked and not trained on.
-        session: Pairs of the longest training session.
-        seed: Of the split and the sessions.
-        shots: Shot counts to ask at, as far as the held-out pairs go.
+    An example is a session of 1 to :data:`SESSION` pairs in a row, with the loss on every answer,
+    so that what reads along the sequence is trained at the lengths it is prompted at.
 
     Raises:
-        InvalidInputError: a task of another kind, or too few pairs to split.
+        InvalidInputError: a task without answers to compare, too few pairs to split, or an arm
+            that would have to be trained on a task that is not a single relation.
     """
-    found = builtin_task(task) if isinstance(task, str) else task
-    if not isinstance(found, LabelledTask):
-        raise InvalidInputError(
-            f"task {found.name!r} is no single relation, so an adapter has nothing to be trained "
-            "to answer; name one of its relations"
-        )
-    if not 0 < held_out < 1:
-        raise InvalidInputError(f"held_out={held_out}: a share between 0 and 1 is expected")
-    inputs = sorted({input for input, _ in found.pairs})
-    asked = set(random.Random(seed).sample(inputs, max(2, round(held_out * len(inputs)))))
-    kept = [pair for pair in found.pairs if pair[0] not in asked]
+    if isinstance(task, TextTask):
+        raise InvalidInputError("task must have pairs, got running text; name a task with pairs")
+    if not isinstance(task, LabelledTask):
+        return _prompted(task, options)
+    # Split by input: an input with two outputs would otherwise be trained on and prompted with.
+    inputs = sorted({input for input, _ in task.pairs})
+    rng, share = random.Random(options.seed), options.held_out
+    held_out = set(rng.sample(inputs, min(len(inputs), max(2, round(share * len(inputs))))))
+    kept = tuple(pair for pair in task.pairs if pair[0] not in held_out)
+    # Fewer leave nothing to hold out from training by which a learning rate could be chosen.
     if len(kept) < 4:
         raise InvalidInputError(
-            f"task {found.name!r} has {len(found.pairs)} pairs, of which {len(kept)} are left to "
-            "train on; give at least 8 pairs"
+            f"task {task.name!r} must have 8 pairs or more, got {len(task.pairs)}, of which "
+            f"{len(kept)} are left to train on"
         )
-    if session < 1:
-        raise InvalidInputError(f"session={session}: a session has at least 1 pair")
-    on = dataclasses.replace(found, pairs=tuple(p for p in found.pairs if p[0] in asked))
-    counts = tuple(count for count in shots if count <= most_shots(on))
+    on = dataclasses.replace(task, pairs=tuple(p for p in task.pairs if p[0] in held_out))
     return Problem(
-        name=found.name,
-        about=f"answer {found.name} at once, on inputs that were not trained on",
-        examples=_sessions(kept, found.template.text, session, seed),
+        name=task.name,
+        about=f"answer {task.name} at once, on inputs that were not trained on",
+        examples=_sessions(kept, task.template.text, options.seed),
         on=on,
-        known=dataclasses.replace(found, pairs=tuple(kept)),
-        shots=counts,
+        known=dataclasses.replace(task, pairs=kept),
+        # Demonstrations come from the held-out pairs too, of which there may be few.
+        shots=tuple(count for count in options.shots if count <= most_shots(on)),
         data={
             "trained": len(kept),
             "asked": len(on.pairs),
-            "seed": seed,
-            "held_out": held_out,
-            "session": session,
+            "seed": options.seed,
+            "held_out": share,
+            "session": SESSION,
         },
     )
 
 
-def _sessions(
-    pairs: Sequence[tuple[str, str]], template: str, longest: int, seed: int
-) -> tuple[Example, ...]:
+def _prompted(task: MixedTask | ListTask, options: StudyOptions) -> Problem:
+    trained = [arm.name for arm in options.arms() if arm.trained]
+    if trained:
+        raise InvalidInputError(
+            f"task must be a single relation, got {task.name!r}: {', '.join(trained)} would have "
+            "to be trained to answer it; name one of its relations, or arms that are not trained"
+        )
+    least = 1 if isinstance(task, ListTask) else 0
+    shots = tuple(count for count in options.shots if least <= count <= most_shots(task))
+    data = {"asked": "all of the task"}
+    return Problem(task.name, f"answer {task.name}", (), task, None, shots, data)
+
+
+def _sessions(pairs: Sequence[tuple[str, str]], template: str, seed: int) -> tuple[Example, ...]:
     """Every pair opens one session, and random others follow it."""
     from ed_interp.adapters.training import Example, examples_of_pairs
 
     turns = [example.turns[0] for example in examples_of_pairs(pairs, template=template)]
     rng = random.Random(seed)
-    found = []
+    examples = []
     for place, first in enumerate(turns):
         others = [turn for index, turn in enumerate(turns) if index != place]
-        length = place % longest
-        found.append(Example((first, *rng.sample(others, min(length, len(others))))))
-    return tuple(found)
+        # Lengths take turns, so that every length is trained equally often.
+        rest = rng.sample(others, min(place % SESSION, len(others)))
+        examples.append(Example((first, *rest)))
+    return tuple(examples)

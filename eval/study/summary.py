@@ -15,30 +15,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-from ed_interp.eval.study.trials import TrialRow
+from ed_interp.eval.study.rows import ArmRow, TrialRow
 from ed_interp.statistics import holm
 
 LEVEL = 0.95
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ArmRow:
-    """One arm and metric over seeds."""
-
-    arm: str
-    metric: str
-    mean: float
-    ci_low: float | None
-    """Student's interval over seeds; None with one seed."""
-    ci_high: float | None
-    seeds: int
-    difference: float | None = None
-    """The arm under test minus this arm, paired by seed; None for the arm under test itself."""
-    difference_low: float | None = None
-    difference_high: float | None = None
-    p_value: float | None = None
-    """Paired t-test over seeds; None where fewer than 2 seeds are shared, or nothing varies."""
-    p_holm: float | None = None
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -58,23 +38,22 @@ METRICS: dict[str, Callable[[TrialRow], float | None]] = {
     "decode_ratio": lambda row: row.decode_ratio,
     "seconds": lambda row: row.seconds,
 }
-"""Metric -> its value in a trial; means over shot counts where a trial has one per shot count."""
+"""Metric -> its value in a trial: the mean over shot counts if there is one per shot count."""
 
 COMPARED = ("accuracy", "logprob", "forgetting", "harmed")
-"""Those that arms are tested on."""
+"""The metrics that arms are tested on."""
 
 
 def summarise(rows: Sequence[TrialRow], tested: str) -> tuple[ArmRow, ...]:
     """Every arm and metric of the compared trials; ``tested`` is the arm under test."""
     done = [row for row in rows if row.status == "done" and not row.sweep]
-    arms = list(dict.fromkeys(row.arm for row in done))
-    found = []
-    for arm in arms:
+    result = []
+    for arm in dict.fromkeys(row.arm for row in done):
         for metric in METRICS:
             own, reference = _values(done, arm, metric), _values(done, tested, metric)
             if own:
-                found.append(_row(arm, metric, own, {} if arm == tested else reference))
-    return _corrected(found)
+                result.append(_row(arm, metric, own, {} if arm == tested else reference))
+    return _corrected(result)
 
 
 def _values(rows: Sequence[TrialRow], arm: str, metric: str) -> dict[int, float]:
@@ -83,21 +62,22 @@ def _values(rows: Sequence[TrialRow], arm: str, metric: str) -> dict[int, float]
 
 
 def _row(arm: str, metric: str, own: dict[int, float], reference: dict[int, float]) -> ArmRow:
-    mean, low, high = _interval(list(own.values()))
-    row = ArmRow(arm, metric, mean, low, high, len(own))
-    if not reference or metric not in COMPARED:
+    row = ArmRow(arm, metric, *_interval(list(own.values())), len(own))
+    if metric not in COMPARED:
         return row
-    # What does not depend on the seed (the frozen model) is there once, and pairs with every seed.
-    alone = next(iter(own.values())) if len(own) == 1 else None
+    # An arm that does not depend on the seed (the frozen model) has one trial, which pairs with
+    # every seed of the arm under test.
+    only = next(iter(own.values())) if len(own) == 1 else None
     change = [
         value - other
         for seed, value in reference.items()
-        if (other := own.get(seed, alone)) is not None
+        if (other := own.get(seed, only)) is not None
     ]
     if not change:
         return row
     difference, low, high = _interval(change)
     p_value = None
+    # The t-test of differences without any spread would divide by zero.
     if len(change) > 1 and float(np.ptp(change)) > 0:
         p_value = float(stats.ttest_1samp(change, 0.0).pvalue)
     return dataclasses.replace(
@@ -115,11 +95,9 @@ def _interval(values: Sequence[float]) -> tuple[float, float | None, float | Non
 
 
 def _corrected(rows: Sequence[ArmRow]) -> tuple[ArmRow, ...]:
-    places = [place for place, row in enumerate(rows) if row.p_value is not None]
-    if not places:
-        return tuple(rows)
-    adjusted = holm([rows[place].p_value or 0.0 for place in places])
-    found = list(rows)
-    for place, value in zip(places, adjusted, strict=True):
-        found[place] = dataclasses.replace(rows[place], p_holm=float(value))
-    return tuple(found)
+    # Rows without a test are no part of the family.
+    adjusted = iter(holm([row.p_value for row in rows if row.p_value is not None]))
+    return tuple(
+        row if row.p_value is None else dataclasses.replace(row, p_holm=float(next(adjusted)))
+        for row in rows
+    )

@@ -1,172 +1,109 @@
 """One trial: train an arm with one learning rate and seed, and compare it with the frozen model.
 
-Everything a trial found is one :class:`TrialRow`, written to a file of its own when it is done, so
+The outcome of a trial is one :class:`TrialRow`, written to a file of its own when it is done, so
 that what is finished stays, whatever happens later. Cost: the training, and one comparison.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
+import functools
 import json
 import time
+import warnings
 from collections.abc import Callable
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from ed_interp.errors import EdInterpError, InvalidInputError
-from ed_interp.eval.study.arms import Arm, adapter_options, shuffled_time
-from ed_interp.eval.compare.control import Panel
-from ed_interp.eval.compare.files import plain, read_as, write_comparison
-from ed_interp.eval.study.plan import Plan, Trial
-from ed_interp.eval.study.problems import Problem
-from ed_interp.eval.compare.questions import neutral_texts
+from ed_interp.errors import EdInterpError
+from ed_interp.eval.compare.control import Panel, open_panel
 from ed_interp.eval.compare.reading import read_prompts
 from ed_interp.eval.compare.result import Comparison
 from ed_interp.eval.compare.subjects import Subject, open_subject
+from ed_interp.eval.study.arms import Arm, adapter_options, shuffled_time
+from ed_interp.eval.study.options import StudyOptions
+from ed_interp.eval.study.problems import Problem
+from ed_interp.eval.study.rows import Trial, TrialRow
 from ed_interp.models.load import load
+from ed_interp.models.sites import resid_post
 from ed_interp.prompts.population import draw
 from ed_interp.prompts.tasks import LabelledTask
 from ed_interp.prompts.tokens import tokenize
 from ed_interp.records import write_json
 from ed_interp.streams.capture import capture
-from ed_interp.models.sites import resid_post
-
-Keep = Literal["all", "tested", "rows"]
-"""Which comparisons stay: every one, that of the arm under test at its first seed, or none."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TrialRow:
-    """What one trial gave. Lists over shots are in the order of ``shots``."""
-
-    arm: str
-    rate: float
-    """Learning rate; for a direction, its length over that of the stream's states."""
-    seed: int
-    sweep: bool
-    status: str
-    """``done`` or ``failed``."""
-    error: str = ""
-    """Why it failed."""
-    attempt: int = 1
-    """How often it was started."""
-    eval_loss: float | None = None
-    """Nats per token on held-out training examples: what the rate is chosen by."""
-    steps: int | None = None
-    seconds: float | None = None
-    """Wall time of the training."""
-    parameters: int | None = None
-    """Trained."""
-    neutral: bool | None = None
-    """The before-state is the identity, bit for bit."""
-    shots: tuple[int, ...] = ()
-    accuracy: tuple[float, ...] = ()
-    accuracy_change: tuple[float, ...] = ()
-    """Against the frozen model, by prompt."""
-    logprob: tuple[float, ...] = ()
-    logprob_change: tuple[float, ...] = ()
-    p_holm: tuple[float, ...] = ()
-    """Of the change of the log-probability, corrected over the whole comparison."""
-    forgetting: float | None = None
-    """Rise of the cross-entropy on neutral text, nats per token."""
-    divergence: float | None = None
-    """KL(frozen || arm) per token of neutral text, mean, in nats."""
-    divergence_p99: float | None = None
-    harmed: tuple[str, ...] = ()
-    """What became worse at the corrected level."""
-    emergence_change: float | None = None
-    """Largest change of E by size, in bits."""
-    emergence_where: str = ""
-    emergence_p: float | None = None
-    checkpoint_bytes: int | None = None
-    peak_bytes: int | None = None
-    decode_ratio: float | None = None
-    worst: str = ""
-    """The relation that lost most log-probability, whether or not the tests hold it."""
-    worst_change: float | None = None
-
-
+@dataclasses.dataclass(frozen=True)
 class Bench:
-    """The model and questions of a plan, loaded when first needed and used by every trial."""
+    """The frozen model and the problem of a study, used by every trial."""
 
-    def __init__(self, plan: Plan, folder: Path, *, keep: Keep = "all") -> None:
-        self.plan = plan
-        self.folder = folder
-        self.keep = keep
+    options: StudyOptions
+    problem: Problem
+    base: Subject
+    """The frozen model."""
+    panel: Callable[[], Panel]
+    """The frozen model, read on the first call."""
+    work: Path
+    """Folder of files that are needed until the study is done; its parent is the run folder."""
 
-    @cached_property
-    def problem(self) -> Problem:
-        """What is trained on and asked."""
-        return self.plan.make_problem()
+    def row(self, trial: Trial) -> TrialRow | None:
+        """The row of a finished trial; None if it has none yet, or one that cannot be read."""
+        import pydantic
 
-    @cached_property
-    def base(self) -> Subject:
-        """The frozen model."""
-        return open_subject(load(self.plan.model, device=self.plan.device))
-
-    @cached_property
-    def panel(self) -> Panel:
-        """The frozen model's readings."""
-        problem, plan = self.problem, self.plan
-        return Panel.open(
-            self.base,
-            on=problem.on,
-            shots=problem.shots,
-            prompts=plan.prompts,
-            watch_prompts=plan.watch_prompts,
-            texts=neutral_texts(documents=plan.texts),
-            emergence=plan.emergence,
-            permutations=19999,
-        )
+        try:
+            text = self._file(trial).read_text("utf-8")
+            return pydantic.TypeAdapter(TrialRow).validate_json(text, strict=True)
+        except (OSError, ValueError):  # pydantic's errors are ValueErrors
+            return None
 
     def run(self, trial: Trial) -> TrialRow:
         """Train and compare; a failure is a row too, so that other trials go on."""
-        file = self.folder / "trials" / f"{trial.name}.json"
-        before = read_row(file)
+        before = self.row(trial)
         attempt = 1 if before is None else before.attempt + 1
+        file = self._file(trial)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Errors of one trial (an unstable rate, a full accelerator) must not cost the others.
         try:
             row = dataclasses.replace(self._row(trial), attempt=attempt)
+            write_json(file, dataclasses.asdict(row))  # refuses a loss that is NaN
         except (EdInterpError, RuntimeError, ValueError, LookupError, OSError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-            row = TrialRow(
-                trial.arm, trial.rate, trial.seed, trial.sweep, "failed", reason, attempt
-            )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, plain(row))
+            row = _row_of(trial, status="failed", error=reason, attempt=attempt)
+            write_json(file, dataclasses.asdict(row))
         return row
 
+    def _file(self, trial: Trial) -> Path:
+        return self.work / "trials" / f"{trial.name}.json"
+
     def _row(self, trial: Trial) -> TrialRow:
-        arm = self.plan.arm(trial.arm)
-        row = TrialRow(trial.arm, trial.rate, trial.seed, trial.sweep, "done")
-        subject, training = self._made(arm, trial)
-        row = dataclasses.replace(row, **training)
+        options = self.options
+        subject, training = self._made(options.arm(trial.arm), trial)
+        row = _row_of(trial, status="done", **training)
         if trial.sweep:
             return row
-        first = trial.arm == self.plan.tested and trial.seed == self.plan.seeds[0]
-        found = self.panel.compare(
-            subject,
-            require_identity=self.plan.require_identity,
-            session=self._session(subject) if first else None,
-            decode_rounds=self.plan.decode_rounds,
-            training_seconds=row.seconds,
+        # Sessions with feedback take long and are the same question at every seed.
+        first = trial.arm == options.tested and trial.seed == options.seed
+        comparison = self.panel().compare(
+            subject, session=self._session(subject) if first else None, training_seconds=row.seconds
         )
-        if self.keep == "all" or (self.keep == "tested" and first):
-            target = self.folder / "comparisons" / trial.name
-            target.mkdir(parents=True, exist_ok=True)
-            write_comparison(found, target, tables=self.keep == "all")
-        return dataclasses.replace(row, **_found(found))
+        if options.keep == "all" or (options.keep == "tested" and first):
+            folder = self.work.parent / "comparisons" / trial.name
+            folder.mkdir(parents=True, exist_ok=True)
+            # Without pages: each would weigh 5 MB, and the study has one of its own.
+            comparison.write(folder, page=False)
+        return dataclasses.replace(row, **_outcome(comparison))
 
     def _session(self, subject: Subject) -> LabelledTask | None:
-        """The task of sessions with feedback, where the subject has nodes that could remember."""
+        """The task of sessions with feedback, if the subject has nodes that could remember."""
         settings = subject.details.get("adapter", {})
         feeds = settings.get("n_nodes", 0) and settings.get("feedback") != "none"
-        asked = self.problem.on
-        return asked if feeds and isinstance(asked, LabelledTask) else None
+        on = self.problem.on
+        return on if feeds and isinstance(on, LabelledTask) else None
 
     def _made(self, arm: Arm, trial: Trial) -> tuple[Subject, dict[str, Any]]:
         """The subject of a trial, and what is known of its training."""
@@ -175,18 +112,20 @@ class Bench:
         if arm.method == "direction":
             return self._directed(trial)
         if arm.method == "checkpoint":
-            options = {"device": self.plan.device} if self.plan.device else {}
+            options = {"device": self.options.device, "dtype": self.options.dtype}
             return open_subject(str(arm.options["folder"]), name=arm.name, **options), {}
         return self._trained(arm, trial)
 
     def _trained(self, arm: Arm, trial: Trial) -> tuple[Subject, dict[str, Any]]:
-        from ed_interp.adapters.training import TrainingOptions, train
+        from ed_interp.adapters.training import TrainedAdapter, TrainingOptions, train
+        from ed_interp.adapters.training.methods import IMPORTS
 
-        folder = self.folder / "adapters" / f"{arm.name}-rate{trial.rate:g}-seed{trial.seed}"
-        clock = folder.with_name(f"{folder.name}.seconds.json")
+        kept = self.work.parent if self.options.keep == "all" else self.work
+        folder = kept / "adapters" / trial.adapter
+        clock = self.work / f"{trial.adapter}.seconds.json"
         options = TrainingOptions(
-            max_steps=self.plan.steps,
-            batch_size=self.plan.batch_size,
+            max_steps=self.options.steps,
+            batch_size=self.options.batch_size,
             lr_lora=trial.rate,
             lr_nodes=trial.rate,
             eval_share=0.2,
@@ -194,7 +133,8 @@ class Bench:
         )
         scope: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         if arm.shuffled_time:
-            scope = lambda: shuffled_time(trial.seed)  # noqa: E731
+            scope = functools.partial(shuffled_time, trial.seed)
+        # The sweep's training at the best rate and first seed is the final one too.
         if not folder.exists():
             start = time.perf_counter()
             with scope():
@@ -207,10 +147,8 @@ class Bench:
                     options=options,
                 )
             write_json(clock, {"seconds": time.perf_counter() - start})
-        from ed_interp.adapters.training import TrainedAdapter
-        from ed_interp.adapters.training.methods import IMPORTS
-
-        if arm.method in IMPORTS:  # PEFT knows it from then on, also where training was skipped.
+        if arm.method in IMPORTS:
+            # PEFT knows the method from then on, also if a resumed run skipped the training.
             import_module(IMPORTS[arm.method])
         done = TrainedAdapter.load(folder)
         subject = open_subject(_adapted(self.base, folder), name=arm.name)
@@ -228,13 +166,16 @@ class Bench:
 
         hooked = self.base.hooked
         site = resid_post(max(0, hooked.n_layers // 2 - 1))
+        # Chosen on training pairs, as the rates of the trained arms are.
         known = self.problem.known or self.problem.on
-        shots = self.problem.shots[:1]
-        population = tokenize(draw(known, prompts=32, shots=shots), hooked.tokenizer)
+        population = tokenize(
+            draw(known, prompts=32, shots=self.problem.shots[:1]), hooked.tokenizer
+        )
         states = capture(hooked, population, sites=[site], answers=False)[site]
         generator = torch.Generator().manual_seed(trial.seed)
         vector = torch.randn(hooked.d_model, generator=generator)
         length = trial.rate * float(states.norm(dim=-1).mean())
+        # Of one length for every seed, so that arms differ in direction alone.
         vector *= length / float(vector.norm())
         subject = Subject(
             trial.arm,
@@ -243,39 +184,55 @@ class Bench:
             scope=lambda: inject(hooked, Add(vector, site, coefficient=1.0), strict=False),
             details={"site": site.name, "length": length, "seed": trial.seed},
         )
-        found = read_prompts(subject, population, emergence=False)
-        loss = None if found.logprob is None else -float(found.logprob.mean())
+        reading = read_prompts(subject, population, emergence=False)
+        loss = None if reading.logprob is None else -float(reading.logprob.mean())
         return subject, {"eval_loss": loss, "parameters": 0}
 
 
-def read_row(file: Path) -> TrialRow | None:
-    """A trial's file; None if there is none or it cannot be read, and the trial is to be run."""
-    try:
-        return read_as(TrialRow, json.loads(file.read_text("utf-8")), "trial")  # type: ignore[no-any-return]
-    except (OSError, ValueError, InvalidInputError):
-        return None
+def control_of(options: StudyOptions, problem: Problem, base: Subject) -> Callable[[], Panel]:
+    """The frozen model over the prompts and texts of the study, read on the first call."""
+    return functools.cache(
+        lambda: open_panel(
+            base,
+            on=problem.on,
+            shots=problem.shots,
+            prompts=options.prompts,
+            watch_prompts=options.watch_prompts,
+            texts=options.texts,
+            emergence=options.emergence,
+            permutations=19999,
+            decode_rounds=options.decode_rounds,
+            require_identity=not options.allow_non_neutral,
+            device=options.device,
+            dtype=options.dtype,
+            seed=options.seed,
+        )
+    )
+
+
+def _row_of(trial: Trial, **fields: Any) -> TrialRow:
+    return TrialRow(trial.arm, trial.rate, trial.seed, trial.sweep, **fields)
 
 
 def _adapted(base: Subject, folder: Path) -> Any:
     """The adapter of ``folder`` on a copy of the base model, under hooks."""
-    import copy
-    import warnings
-
     from peft import PeftModel
 
+    # On a copy: PEFT would put the layers of the adapter into the frozen model itself.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out")
         model = PeftModel.from_pretrained(copy.deepcopy(base.model), str(folder)).eval()
     return load(model, tokenizer=base.hooked.tokenizer)
 
 
-def _found(comparison: Comparison) -> dict[str, Any]:
-    """The fields of a row that a comparison gives."""
+def _outcome(comparison: Comparison) -> dict[str, Any]:
+    """The fields of a row that a comparison fills."""
     accuracy = comparison.effect("behaviour", "accuracy")
     logprob = comparison.effect("behaviour", "logprob")
-    emergence = comparison.effect("emergence", "emergence")
-    text, cost, identity = comparison.forgetting, comparison.cost, comparison.identity
-    row: dict[str, Any] = {
+    cost, identity = comparison.cost, comparison.identity
+    known = {field.name for field in dataclasses.fields(TrialRow)}
+    row = {name: value for name, value in comparison.summary().items() if name in known}
+    row |= {
         "shots": tuple(int(effect.shots or 0) for effect in accuracy),
         "accuracy": tuple(effect.treated for effect in accuracy),
         "accuracy_change": tuple(effect.difference for effect in accuracy),
@@ -285,16 +242,8 @@ def _found(comparison: Comparison) -> dict[str, Any]:
         "harmed": comparison.harmed(),
         "neutral": None if identity is None else identity.neutral,
     }
-    if text is not None:
-        row |= {"forgetting": text.increase, "divergence": text.divergence_mean}
-        row |= {"divergence_p99": text.divergence_p99}
-    if emergence:
-        largest = max(emergence, key=lambda effect: abs(effect.difference))
-        row |= {"emergence_change": largest.difference, "emergence_p": largest.p_holm}
-        row |= {"emergence_where": f"{largest.name}, {largest.shots} shots"}
     if cost is not None:
-        row |= {"checkpoint_bytes": cost.checkpoint_bytes, "decode_ratio": cost.decode_ratio}
-        row |= {"peak_bytes": cost.peak_bytes_treated}
+        row |= {"checkpoint_bytes": cost.checkpoint_bytes, "peak_bytes": cost.peak_bytes_treated}
     relations = comparison.effect("relation", "logprob")
     if relations:
         lowest = min(relations, key=lambda effect: effect.difference)

@@ -1,7 +1,7 @@
-"""A share of a study's trials, in a process of its own: ``python -m ... FOLDER RANK/COUNT KEEP``.
+"""A share of a study's trials, in a process of its own: ``python -m ... WORK RANK/COUNT``.
 
-Started by :mod:`ed_interp.eval.study.experiment` under ``accelerate launch``; what it finishes
-lies in the run folder, where the first process finds it.
+Started by :mod:`ed_interp.eval.study.run` under ``accelerate launch``; what it finishes lies in the
+run folder, where the first process reads it.
 """
 
 from __future__ import annotations
@@ -10,21 +10,26 @@ import json
 import sys
 from pathlib import Path
 
-from ed_interp.eval.study.plan import Plan, Trial
-from ed_interp.eval.study.trials import Bench, Keep, read_row
+from ed_interp.eval.compare.subjects import open_subject
+from ed_interp.eval.study.options import StudyOptions
+from ed_interp.eval.study.problems import make_problem
+from ed_interp.eval.study.rows import Trial
+from ed_interp.eval.study.trials import Bench, control_of
 
 
 def main(arguments: list[str]) -> None:
     """Run every ``COUNT``-th pending trial that is not done."""
-    folder, share, keep = Path(arguments[0]), arguments[1], arguments[2]
+    work, share = Path(arguments[0]), arguments[1]
     rank, count = (int(part) for part in share.split("/"))
-    plan = Plan.from_dict(json.loads((folder / "plan.json").read_text("utf-8")))
-    pending = json.loads((folder / "pending.json").read_text("utf-8"))
-    kept: dict[str, Keep] = {"all": "all", "tested": "tested", "rows": "rows"}
-    bench = Bench(plan, folder, keep=kept[keep])
-    for entry in pending[rank::count]:
+    plan = json.loads((work / "plan.json").read_text("utf-8"))
+    options = StudyOptions.from_dict(plan["options"])
+    problem = make_problem(options.make_task(), options)
+    base = open_subject(options.load())
+    bench = Bench(options, problem, base, control_of(options, problem, base), work)
+    # Every COUNT-th: neighbours are of one arm, so that all processes get some of the slow ones.
+    for entry in json.loads((work / "pending.json").read_text("utf-8"))[rank::count]:
         trial = Trial(**entry)
-        row = read_row(folder / "trials" / f"{trial.name}.json")
+        row = bench.row(trial)
         if row is None or row.status != "done":
             bench.run(trial)
 

@@ -1,1 +1,1 @@
-"""Tasks that are made to tell one kind of adapter from another."""
+"""Tasks that tell one kind of adapter from another."""

@@ -1,22 +1,22 @@
 """A rule announced early governs later answers, beyond what the model can see.
 
-How it is made. Three relations over the same countries (to capital, continent, language) are the
-rules. A session draws a rule and distinct countries. The first is shown with its answer by the
-rule (``France -> Paris``), which announces the rule; for the others the model is to answer by the
-same rule. No query says which rule is meant, and no country occurs twice, so without a memory of
-the announcement the best answer is right one time in three.
+Three relations over the same countries (to capital, continent, language) are the rules. A session
+draws a rule and distinct countries. The first is shown with its answer by the rule
+(``France -> Paris``), which announces the rule; the model must answer for the others by the same
+rule. No query says which rule it is, and no country occurs twice, so without a memory of the
+announcement the best answer is right one time in three.
 
-- **turns**: the announcement and every query are calls of their own. Nothing of a call is in the
-  context of the next; only a state that outlives the call can tell. Queries before the last are
-  asked and not answered, so no answer of a query tells the rule again: with k queries it must
-  survive k calls.
-- **distance**: announcement, filler and one query are one sequence, read by a model of which every
-  layer attends to the last ``window`` tokens only. Through L layers a position can be reached from
-  at most ``L (window - 1)`` tokens back (:func:`reach`); the filler is longer. It is phrases of the
-  task ``sentiment``, which name no country.
+- **turns**: the announcement and every query are separate calls. Nothing of a call is in the
+  context of the next; only a state that outlives the call can carry the rule. Queries before the
+  last get no answer, so none of them reveals the rule again: with k queries it must survive k
+  calls.
+- **distance**: announcement, filler and one query are one sequence, for a model whose layers all
+  attend to the last ``window`` tokens only. Through L layers a position can be reached from at most
+  ``L (window - 1)`` tokens back (:func:`reach`); the filler is longer. It is phrases of the task
+  ``sentiment``, which name no country.
 
-Rules come in turn, so every rule is equally frequent. :func:`split_words` keeps the countries of
-training, validation and test apart: what is tested is the rule, not the country. Use::
+Rules take turns, so every rule is equally frequent. :func:`split_words` keeps the countries of
+training, validation and test apart, so that the rule is tested and not the country. Use::
 
     words = split_words(seed=0)
     sessions = draw_sessions(64, words=words["test"], queries=3, seed=1)
@@ -50,7 +50,7 @@ class Session:
     announcement: Pair
     """A country and its answer by the rule."""
     queries: tuple[Pair, ...]
-    """Countries with the right answers."""
+    """Countries with the answers by the rule."""
 
 
 def rule_answers() -> dict[str, dict[str, str]]:
@@ -61,6 +61,7 @@ def rule_answers() -> dict[str, dict[str, str]]:
         assert isinstance(task, LabelledTask)
         tables[rule] = dict(task.pairs)
     words = [word for word in tables[RULES[0]] if all(word in table for table in tables.values())]
+    # Two rules with the same answer (Singapore's capital) would not show which of them governs.
     clear = [w for w in words if len({table[w] for table in tables.values()}) == len(RULES)]
     return {rule: {word: table[word] for word in clear} for rule, table in tables.items()}
 
@@ -84,18 +85,18 @@ def draw_sessions(
     """
     if queries < 1 or len(words) < queries + 1:
         raise InvalidInputError(
-            f"{queries} queries and {len(words)} words: at least 1 query is expected, and a word "
-            "for each beside the announcement's"
+            f"queries must be 1 or more and fewer than the words, got {queries} queries and "
+            f"{len(words)} words: the announcement takes one too"
         )
     tables, rng = rule_answers(), random.Random(seed)
-    found = []
+    sessions = []
     for number in range(count):
         rule = RULES[number % len(RULES)]
         first, *rest = rng.sample(list(words), queries + 1)
         table = tables[rule]
-        asked = tuple((word, table[word]) for word in rest)
-        found.append(Session(rule, (first, table[first]), asked))
-    return tuple(found)
+        answers = tuple((word, table[word]) for word in rest)
+        sessions.append(Session(rule, (first, table[first]), answers))
+    return tuple(sessions)
 
 
 def turns_of(session: Session) -> Example:
@@ -103,26 +104,27 @@ def turns_of(session: Session) -> Example:
 
     A query without answer is its text up to the answer (``Spain ->``).
     """
-    told, *asked = _written(session)
-    questions = tuple((turn[0],) for turn in asked[:-1])
-    return Example((_without_loss(told), *questions, asked[-1]))
+    announcement, *queries = _written(session)
+    # A turn is (query, answer); without its answer nothing reveals the rule again.
+    unanswered = tuple((turn[0],) for turn in queries[:-1])
+    return Example((_without_loss(announcement), *unanswered, queries[-1]))
 
 
 def context_of(session: Session, query: int) -> Example:
-    """Announcement and one query in one sequence, nothing between: what a memory is measured by."""
-    told, *asked = _written(session)
-    return Example(((*_without_loss(told), *asked[query]),))
+    """Announcement and one query in one sequence: the upper bound for any memory."""
+    announcement, *queries = _written(session)
+    return Example(((*_without_loss(announcement), *queries[query]),))
 
 
 def distance_of(session: Session, *, phrases: int, seed: int) -> Example:
-    """Announcement, so many phrases of filler, and the first query, in one sequence."""
-    told, asked, *_ = _written(session)
+    """Announcement, a number of phrases of filler, and the first query, in one sequence."""
+    announcement, query, *_ = _written(session)
     task = builtin_task("sentiment")
     assert isinstance(task, LabelledTask)
     rng = random.Random(seed)
     texts = [rng.choice(task.pairs)[0] for _ in range(phrases)]
     filler = tuple(Part(f"{text}\n", False) for text in texts)
-    return Example(((*_without_loss(told), *filler, *asked),))
+    return Example(((*_without_loss(announcement), *filler, *query),))
 
 
 def reach(layers: int, window: int) -> int:

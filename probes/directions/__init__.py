@@ -9,33 +9,7 @@
     directions.find_direction("icl-gpt2", contrast).save("D.safetensors")
 """
 
-from ed_interp.probes.directions.activation_addition import (
-    ActivationAddition,
-    activation_addition,
-)
-from ed_interp.probes.directions.decoder import decoder_direction
-from ed_interp.probes.directions.find import METHODS, find_direction
-from ed_interp.probes.directions.function_vector import (
-    HeadEffects,
-    function_vector,
-    head_effects,
-)
-from ed_interp.probes.directions.pairs import Contrast
-from ed_interp.probes.directions.preflight import Preflight, preflight
-from ed_interp.probes.directions.states import ContrastStates, read_states
+import lazy_loader
 
-__all__ = [
-    "METHODS",
-    "ActivationAddition",
-    "Contrast",
-    "ContrastStates",
-    "HeadEffects",
-    "Preflight",
-    "activation_addition",
-    "decoder_direction",
-    "find_direction",
-    "function_vector",
-    "head_effects",
-    "preflight",
-    "read_states",
-]
+# By the stub beside this file, on first use: options are read for --help, without torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

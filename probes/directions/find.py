@@ -3,111 +3,147 @@
     direction = find_direction("icl-gpt2", Contrast.from_file("pairs.jsonl"))
     direction.save("mood.safetensors")
 
-Every method gives vectors on one scale (:mod:`ed_interp.probes.directions.scale`): coefficient 1
-moves the mean of the negative class to where the positive one is, along the direction. Cost: the
-forward passes over the texts; the methods themselves are milliseconds to seconds a site.
+Cost: the forward passes over the texts; the methods themselves are milliseconds to seconds a site
+(:mod:`ed_interp.probes.directions.methods`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+import dataclasses
+import inspect
+from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from ed_interp.errors import InvalidInputError, unknown
-from ed_interp.probes.directions.discriminant import linear_discriminant
-from ed_interp.probes.directions.logistic import logistic_probe
-from ed_interp.probes.directions.mean_difference import mean_difference
+from ed_interp.options import takes_options
+from ed_interp.probes.directions.function_vectors import function_vector
+from ed_interp.probes.directions.methods import METHODS, Method, get_method, parse_settings
+from ed_interp.probes.directions.options import FUNCTION_VECTOR, FindOptions
 from ed_interp.probes.directions.pairs import Contrast
-from ed_interp.probes.directions.principal import principal_direction
-from ed_interp.probes.directions.states import ContrastStates, read_states
-from ed_interp.probes.directions.whitened import whitened_difference
+from ed_interp.probes.directions.states import ContrastStates, check_gap
+from ed_interp.probes.directions.steerability import FEWEST, Preflight, preflight, states_of
 from ed_interp.progress import Progress
+from ed_interp.results import Result
 from ed_interp.streams.direction import Direction
-from ed_interp.models.sites import Site
-
-Method = Callable[..., Float[Tensor, "site d_model"]]
-
-METHODS: Final[dict[str, Method]] = {
-    "mean_difference": mean_difference,
-    "pca": principal_direction,
-    "logistic": logistic_probe,
-    "lda": linear_discriminant,
-    "whitened": whitened_difference,
-}
-"""Methods that find a direction from the states of two classes, by name."""
-
-_ZERO = 1e-6
-"""Of the states' root mean square: a gap below it is rounding."""
+from ed_interp.tables import Table
 
 
+@dataclasses.dataclass(frozen=True)
+class DirectionSummary(Result):
+    """What ``steer find`` reports, and ``steer show`` of a direction's file."""
+
+    KIND = "direction-summary"
+    method: str
+    model: str
+    d_model: int
+    norms: dict[str, float]
+    """Euclidean length of the vector at each site."""
+    provenance: dict[str, Any]
+    verdict: str = ""
+    """How likely it is to steer; empty for a function vector or a direction from a file."""
+    preflight: Preflight | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, direction: Direction, look: Preflight | None = None, *, verdict: str = ""
+    ) -> DirectionSummary:
+        """The summary of a direction, with its preflight if there is one."""
+        origin = direction.provenance
+        return cls(
+            method=origin.method,
+            model=origin.model.name,
+            d_model=direction.d_model,
+            norms=direction.norm(),
+            provenance=origin.to_dict(),
+            verdict=look.verdict if look else verdict,
+            preflight=look,
+        )
+
+    def title(self) -> str:
+        basis = f"{self.provenance['model']['basis']}, {self.provenance['stream']}"
+        return f"{self.method} in {self.model} (d_model {self.d_model}, {basis})"
+
+    def headline(self) -> str:
+        return self.verdict
+
+    def facts(self) -> dict[str, str]:
+        origin = self.provenance
+        facts = {"model": origin["model"]["fingerprint"], "data": origin["data"]}
+        return {name: str(value) for name, value in {**facts, **origin["settings"]}.items()}
+
+    def how(self) -> str:
+        kind = METHODS.get(self.method)
+        return f"{inspect.getdoc(kind)} ({kind.citation})." if kind else ""
+
+    def tables(self) -> list[Table]:
+        notes = [", ".join(f"{name} {value}" for name, value in self.facts().items())]
+        if len(self.norms) > 1:
+            sites = f"It holds vectors at {len(self.norms)} sites"
+            notes.append(f"{sites}, and apply adds at all of them; --site chooses.")
+        rows = [(site, f"{length:.3g}") for site, length in self.norms.items()]
+        heads = ("site", "length")
+        table = Table(name="sites", caption="Vectors", heads=heads, rows=rows, notes=notes)
+        return [table, *(self.preflight.tables() if self.preflight else [])]
+
+
+@takes_options(FindOptions)
 def find_direction(
-    model: Any,
-    contrast: Contrast | ContrastStates,
+    model: Any = None,
+    pairs: Contrast | ContrastStates | str | Path | None = None,
     *,
-    method: str = "mean_difference",
-    sites: Sequence[str | Site] | None = None,
-    batch_size: int | None = None,
+    method: str | Method | None = None,
+    task: Any = None,
+    options: FindOptions,
     progress: Progress = None,
-    **options: Any,
 ) -> Direction:
-    """Find a direction from two classes of texts.
+    """Find a direction from two classes of texts, or the function vector of a task.
 
     Args:
         model: Anything :func:`ed_interp.load` takes.
-        contrast: The texts, or their states where several methods are to share one pass.
-        method: One of :data:`METHODS`.
-        sites: Hook points; default the output of every block.
-        batch_size: Texts a batch; default by number of tokens.
+        pairs: The texts or a file of them, or their states if several methods share one pass.
+        method: A name, or a method with its settings such as ``LogisticProbe(penalty_c=0.1)``.
+        task: For a function vector: a labelled task, or its name.
         progress: See :mod:`ed_interp.progress`.
-        **options: Of the method, such as ``penalty_c`` of ``logistic``.
 
     Raises:
         UnknownNameError: no such method or site.
-        InvalidInputError: see :func:`~ed_interp.probes.directions.states.read_states`; both
-            classes have the same mean, so that there is no direction; options the method has not.
+        InvalidInputError: texts that cannot be read, or classes that have the same mean.
     """
-    if method not in METHODS:
-        raise unknown("method", method, list(METHODS))
-    if isinstance(contrast, ContrastStates):
-        states = contrast
-        if sites is not None or batch_size is not None:
-            raise InvalidInputError("sites= and batch_size= do not apply to states already read")
-    else:
-        states = read_states(model, contrast, sites=sites, batch_size=batch_size, progress=progress)
+    if options.method == FUNCTION_VECTOR:
+        hooked, shots = options.load(model), options.shots or 8
+        return function_vector(
+            hooked, task, heads=options.heads, shots=shots, seed=options.seed, progress=progress
+        )
+    chosen = method if isinstance(method, Method) else get_method(options.method)
+    chosen = dataclasses.replace(chosen, **parse_settings(options.set))
+    return _direction(states_of(model, pairs, options, progress), chosen)
+
+
+def find_with_preflight(
+    options: FindOptions, progress: Progress = None
+) -> tuple[Direction, DirectionSummary]:
+    """The direction that the options describe, and how likely it is to steer."""
+    if options.method == FUNCTION_VECTOR:
+        direction = find_direction(options=options, progress=progress)
+        return direction, DirectionSummary.of(direction)
+    method = get_method(options.method, **parse_settings(options.set))
+    # Read once, for the direction and for its preflight.
+    states = states_of(None, options.pairs, options, progress)
+    direction = _direction(states, method)
+    if min(len(states.positive), len(states.negative)) < FEWEST:
+        verdict = f"too few pairs to say whether it will steer: at least {FEWEST} are needed"
+        return direction, DirectionSummary.of(direction, verdict=verdict)
+    look = preflight(None, states, seed=options.seed)
+    return direction, DirectionSummary.of(direction, look)
+
+
+def _direction(states: ContrastStates, method: Method) -> Direction:
     check_gap(states)
-    try:
-        found = METHODS[method](states, **options)
-    except TypeError as error:
-        if options and "argument" in str(error):
-            raise InvalidInputError(f"method {method!r} does not take {options}") from error
-        raise
-    settings = {
-        "positive": len(states.positive),
-        "negative": len(states.negative),
-        "paired": states.paired,
-        "texts": states.name,
-        **options,
-    }
-    vectors = dict(zip(states.sites, found.to(torch.float32), strict=True))
-    return Direction.of(states.model, vectors, method=method, data=states.data, settings=settings)
-
-
-def check_gap(states: ContrastStates) -> None:
-    """Raise unless the classes differ in their means at every site.
-
-    Raises:
-        InvalidInputError: naming the first site where they do not.
-    """
-    size = torch.cat([states.positive, states.negative]).double().pow(2).mean((0, 2)).sqrt()
-    gap = states.gap.pow(2).mean(-1).sqrt()
-    for site, low in zip(states.sites, (gap <= _ZERO * size).tolist(), strict=True):
-        if low:
-            raise InvalidInputError(
-                f"the classes of {states.name!r} have the same mean at {site.name}: there is no "
-                "direction from one to the other; do their texts differ before the token that is "
-                "read (read=)?"
-            )
+    sizes = {"positive": len(states.positive), "negative": len(states.negative)}
+    settings = {**sizes, "paired": states.paired, "texts": states.name, **method.to_dict()}
+    # Computed in float64; kept in the precision of directions.
+    rows = method.vectors(states).to(torch.float32)
+    vectors, data = dict(zip(states.sites, rows, strict=True)), states.data
+    return Direction.of(states.model, vectors, method=method.name, data=data, settings=settings)

@@ -3,11 +3,11 @@
 In code, or from a file with a pair a row::
 
     Contrast.of([("I love it", "I hate it"), ...])
-    Contrast.from_file("pairs.jsonl")            # columns: positive, negative, and if wanted read
+    Contrast.from_file("pairs.jsonl")        # columns: positive, negative and, optionally, read
 
-Each text is read at one token: its last one unless told otherwise, by index (negative from the
-end, special tokens that come first included) or as the last token of a part of the text. Imports
-nothing heavy; cost: none to speak of.
+Each text is read at one token: by default its last one, or at an index (negative from the end;
+special tokens at the start count) or the last token of a part of the text. Imports nothing heavy;
+cost: negligible.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Contrast:
     """Texts of a positive and of a negative class; a direction points from the second to the first.
 
     Raises:
-        InvalidInputError: an empty class, an empty text, a pair of two equal readings, or classes
-            of different sizes that are said to be pairs.
+        InvalidInputError: an empty class, an empty text, a pair of two equal readings, or pairs
+            with classes of different sizes.
     """
 
     positive: tuple[Text, ...]
@@ -50,41 +50,36 @@ class Contrast:
     name: str = "pairs"
 
     def __post_init__(self) -> None:
+        sizes = f"got {len(self.positive)} positive and {len(self.negative)} negative"
         for side, texts in (("positive", self.positive), ("negative", self.negative)):
             if not texts:
-                other = len(self.negative) if side == "positive" else len(self.positive)
-                raise InvalidInputError(
-                    f"the {side} class of {self.name!r} is empty and the other holds {other}; a "
-                    "direction needs texts of both"
-                )
+                raise InvalidInputError(f"{self.name!r} must hold texts of both classes, {sizes}")
             for row, text in enumerate(texts, 1):
                 if not text.text.strip():
                     raise InvalidInputError(f"{self.name!r}, row {row}: the {side} text is empty")
+        # Two lists of different lengths are most often a mistake, not two classes.
         if self.paired and len(self.positive) != len(self.negative):
+            equal = f"{self.name!r} must hold as many positive as negative texts to be pairs"
+            raise InvalidInputError(f"{equal}, {sizes}; use Contrast.unpaired(...)")
+        same = [row for row, pair in enumerate(self.pairs) if pair[0] == pair[1]]
+        if same:
+            where = f"{self.name!r}, row {same[0] + 1}"
             raise InvalidInputError(
-                f"{self.name!r} has {len(self.positive)} positive and {len(self.negative)} "
-                "negative texts: pairs need as many of both; use Contrast.unpaired(...)"
-            )
-        equal = [row for row, pair in enumerate(self.pairs, 1) if pair[0] == pair[1]]
-        if equal:
-            raise InvalidInputError(
-                f"{self.name!r}, row {equal[0]}: both texts are "
-                f"{self.positive[equal[0] - 1].text!r:.60}, "
-                f"so their difference is zero ({len(equal)} of {len(self.positive)} pairs are like "
-                "that); remove such rows"
+                f"{where}: both texts are {self.positive[same[0]].text!r:.60}: no difference "
+                f"({len(same)} of {len(self.positive)} pairs are like that); remove such rows"
             )
 
     @property
     def pairs(self) -> list[tuple[Text, Text]]:
-        """The pairs; none where the classes are not paired."""
+        """The pairs; empty if the classes are not paired."""
         return list(zip(self.positive, self.negative, strict=True)) if self.paired else []
 
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of all texts and reading positions."""
-        rows = [
-            [[item.text, item.read] for item in side] for side in (self.positive, self.negative)
-        ]
+        sides = (self.positive, self.negative)
+        # With the positions: the same texts read elsewhere are other data.
+        rows = [[[item.text, item.read] for item in side] for side in sides]
         return hashlib.sha256(json.dumps([self.paired, rows]).encode()).hexdigest()[:16]
 
     @classmethod
@@ -95,23 +90,18 @@ class Contrast:
         read: Read = -1,
         name: str = "pairs",
     ) -> Contrast:
-        """From (positive, negative) pairs of strings, or of :class:`Text` for a read of their own.
+        """From (positive, negative) pairs of strings, or of :class:`Text` to read each elsewhere.
 
         Args:
             pairs: The pairs.
-            read: Where strings are read.
+            read: Which token of strings is read.
             name: For messages and records.
-
-        Raises:
-            InvalidInputError: see the class.
         """
         rows = [tuple(_text(side, read) for side in pair) for pair in pairs]
-        short = [row for row, pair in enumerate(rows, 1) if len(pair) != 2]
-        if short:
-            raise InvalidInputError(
-                f"{name!r}, row {short[0]}: {len(rows[short[0] - 1])} texts; a pair is "
-                "(positive, negative)"
-            )
+        for row, pair in enumerate(rows, 1):
+            if len(pair) != 2:
+                wanted = "a pair must be (positive, negative)"
+                raise InvalidInputError(f"{name!r}, row {row}: {wanted}, got {len(pair)} texts")
         return cls(tuple(pair[0] for pair in rows), tuple(pair[1] for pair in rows), True, name)
 
     @classmethod
@@ -123,11 +113,7 @@ class Contrast:
         read: Read = -1,
         name: str = "classes",
     ) -> Contrast:
-        """From two classes of texts without counterparts.
-
-        Raises:
-            InvalidInputError: see the class.
-        """
+        """From two classes of texts without counterparts."""
         first, second = (tuple(_text(item, read) for item in side) for side in (positive, negative))
         return cls(first, second, False, name)
 
@@ -140,20 +126,19 @@ class Contrast:
         negative: str = "negative",
         read: Read = -1,
     ) -> Contrast:
-        """From a file with one pair a row: ``.jsonl``, ``.json``, ``.csv`` or ``.parquet``.
+        """From a file with one pair per row: ``.jsonl``, ``.json``, ``.csv`` or ``.parquet``.
 
-        Columns ``positive_read``, ``negative_read`` or, for both, ``read`` may say where a row is
-        read: a whole number is an index, anything else a part of the text.
+        Columns ``positive_read``, ``negative_read`` or, for both, ``read`` may give the token that
+        is read: a whole number is an index, anything else a part of the text.
 
         Args:
             path: The file, in UTF-8.
             positive: Name of the column of positive texts.
             negative: Name of the column of negative texts.
-            read: Where rows without a column of their own are read.
+            read: Which token is read in rows that do not say.
 
         Raises:
-            InvalidInputError: no such file, damaged, a column missing, an empty cell, and see the
-                class.
+            InvalidInputError: also no such file, a damaged one, a column missing, an empty cell.
         """
         file = Path(path)
         sides: dict[str, list[Text]] = {positive: [], negative: []}
@@ -162,7 +147,7 @@ class Contrast:
             missing = [column for column in sides if column not in row]
             if missing:
                 raise InvalidInputError(
-                    f"{where}: no {' and no '.join(map(repr, missing))}; found columns "
+                    f"{where}: no {' and no '.join(map(repr, missing))}; the columns are "
                     f"{', '.join(map(repr, row)) or 'none'}; pairs need a positive and a negative"
                 )
             for column, texts in sides.items():
@@ -171,34 +156,30 @@ class Contrast:
         return cls(tuple(sides[positive]), tuple(sides[negative]), True, file.stem)
 
     def subset(self, rows: Sequence[int]) -> Contrast:
-        """The pairs of these rows.
-
-        Raises:
-            InvalidInputError: the classes are not paired, or no row is left.
-        """
+        """The pairs of these rows."""
         if not self.paired:
-            raise InvalidInputError("subset() of classes that are not paired has no meaning")
-        positive, negative = (
-            tuple(side[row] for row in rows) for side in (self.positive, self.negative)
-        )
-        return Contrast(positive, negative, True, self.name)
+            raise InvalidInputError("subset() must be of pairs, got classes that are not paired")
+        first, second = (tuple(side[k] for k in rows) for side in (self.positive, self.negative))
+        return Contrast(first, second, True, self.name)
 
 
 def _text(item: Any, read: Read) -> Text:
-    if isinstance(item, Text):
-        return item
-    if not isinstance(item, str):
-        raise InvalidInputError(f"a text is expected, found a {type(item).__name__}: {item!r:.60}")
-    return Text(item, read)
+    if isinstance(item, str):
+        return Text(item, read)
+    if not isinstance(item, Text):
+        raise InvalidInputError(f"a text must be a string, got {item!r:.60}")
+    return item
 
 
 def _read_of(row: Mapping[str, Any], column: str, default: Read, where: str) -> Read:
     for name in (f"{column}_read", "read"):
         value = row.get(name)
+        # An empty cell of a table is None, NaN (the one value unlike itself) or "".
         if value is None or value != value or value == "":
             continue
+        # A column with empty cells holds its whole numbers as floats.
         if isinstance(value, bool) or (isinstance(value, float) and value != int(value)):
-            raise InvalidInputError(f"{where}: {name!r} is {value!r}; an index or text is expected")
+            raise InvalidInputError(f"{where}: {name!r} must be an index or text, got {value!r}")
         try:
             return int(value)
         except ValueError:

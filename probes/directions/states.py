@@ -1,8 +1,8 @@
 """The states of two classes of texts at the tokens where they are read, in one streamed pass.
 
-In a causal model the state at a token depends on what stands before it only, so every text is cut
-behind the token that is read and :func:`ed_interp.capture` reads the last one: batches of similar
-length, no logits, nothing behind the last block asked for, every site in the same pass. Cost: the
+In a causal model the state at a token depends only on the tokens up to it, so every text is cut
+after the token that is read and :func:`ed_interp.capture` reads the last one: batches of similar
+length, no logits, nothing computed after the last site, every site in the same pass. Cost: the
 forward passes; memory 4 bytes per text, site and channel.
 """
 
@@ -13,26 +13,30 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
+from ed_interp.models.sites import Site, resid_post
 from ed_interp.probes.directions.pairs import Contrast, Text
 from ed_interp.progress import Progress
 from ed_interp.prompts.population import Population, Prompt
 from ed_interp.prompts.tokens import Ids, ShotTokens, TokenPopulation, tokenize
 from ed_interp.streams.capture import capture
-from ed_interp.models.sites import Site, resid_post
 
 _CPU_TOKENS = 256
-"""Of a batch: enough for matrix products at full speed, few enough that little is padding."""
+"""Tokens in a batch on a CPU: enough for matrix products at full speed, and little padding."""
+
+_ZERO = 1e-6
+"""Relative to the root mean square of the states: a smaller gap is rounding."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ContrastStates:
-    """What :func:`read_states` gives: the states of both classes, float32, on the CPU."""
+    """The states of both classes, float32, on the CPU. Made by :func:`read_states`."""
 
     sites: tuple[Site, ...]
     positive: Float[Tensor, "positive site d_model"]
@@ -45,14 +49,10 @@ class ContrastStates:
 
     @cached_property
     def differences(self) -> Float[Tensor, "pair site d_model"]:
-        """Positive minus negative, float64.
-
-        Raises:
-            InvalidInputError: the classes are not paired.
-        """
+        """Positive minus negative, float64; classes without pairs are refused."""
         if not self.paired:
             raise InvalidInputError(
-                f"{self.name!r} are two classes without pairs, and this needs pairs; use "
+                f"{self.name!r} must be pairs for this, got two classes without pairs; use "
                 "Contrast.of([(positive, negative), ...]) or method='mean_difference'"
             )
         return self.positive.double() - self.negative.double()
@@ -60,25 +60,8 @@ class ContrastStates:
     @cached_property
     def gap(self) -> Float[Tensor, "site d_model"]:
         """Mean of the positive class minus mean of the negative one, float64."""
+        # In float64: the gap is a small difference of large sums.
         return self.positive.double().mean(0) - self.negative.double().mean(0)
-
-    def at(self, site: str | Site) -> ContrastStates:
-        """The same at one site only.
-
-        Raises:
-            InvalidInputError: it was not read.
-        """
-        names = [known.name for known in self.sites]
-        name = site.name if isinstance(site, Site) else site
-        if name not in names:
-            raise InvalidInputError(f"{name} was not read; there are: {', '.join(names)}")
-        column = slice(names.index(name), names.index(name) + 1)
-        return dataclasses.replace(
-            self,
-            sites=self.sites[column],
-            positive=self.positive[:, column],
-            negative=self.negative[:, column],
-        )
 
 
 def read_states(
@@ -94,113 +77,101 @@ def read_states(
     Args:
         model: Anything :func:`ed_interp.load` takes.
         contrast: The texts.
-        sites: Hook points; default what every block gives to the stream
-            (``blocks.0.hook_resid_post`` and so on).
-        batch_size: Texts a batch; default by number of tokens (few on a CPU, where a full batch
-            gains nothing and padding costs).
+        sites: Hook points; by default the output of every block (``blocks.0.hook_resid_post`` ...).
+        batch_size: Texts per batch; by default chosen by number of tokens.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
-        InvalidInputError: no site, a position outside a text, or a text beyond the context window.
-        UnknownNameError: no such site.
+        InvalidInputError: a position outside a text, or a text longer than the context window.
         CaptureError: NaN or infinite states.
     """
     hooked = load(model)
     chosen = sites_of(hooked, sites)
     texts = [*contrast.positive, *contrast.negative]
-    population = _population(contrast.name, cut_texts(hooked, texts))
+    rows = cut_texts(hooked, texts)
+    # Whole texts in the form that capture reads: one demonstration each, read where it ends.
+    population = TokenPopulation(
+        _as_population(contrast.name, [""] * len(rows)),
+        tuple(ShotTokens((), (ids,)) for ids in rows),
+        "whole",
+    )
     if batch_size is None and hooked.device.type == "cpu":
-        batch_size = _cpu_batch_size(population)
+        # A large batch gains nothing on a CPU, and its padding costs. Batches are of similar
+        # length already, so the median length stands for all.
+        lengths = sorted(map(len, rows))
+        batch_size = max(1, _CPU_TOKENS // lengths[len(lengths) // 2])
     activations = capture(
-        hooked,
-        population,
-        sites=chosen,
-        answers=False,
-        batch_size=batch_size,
-        progress=progress,
+        hooked, population, sites=chosen, answers=False, batch_size=batch_size, progress=progress
     )
-    states = activations.at(1)
-    count = len(contrast.positive)
-    return ContrastStates(
-        tuple(chosen),
-        states[:count],
-        states[count:],
-        contrast.paired,
-        hooked,
-        contrast.fingerprint,
-        contrast.name,
-    )
+    # Each text is one demonstration, so it ends at shot count 1.
+    states, count = activations.at(1), len(contrast.positive)
+    sides = (states[:count], states[count:])
+    data = contrast.fingerprint
+    return ContrastStates(tuple(chosen), *sides, contrast.paired, hooked, data, contrast.name)
+
+
+def check_gap(states: ContrastStates) -> None:
+    """Refuse classes that have the same mean at some site."""
+    size = torch.cat([states.positive, states.negative]).double().pow(2).mean((0, 2)).sqrt()
+    gap = states.gap.pow(2).mean(-1).sqrt()
+    for site, low in zip(states.sites, (gap <= _ZERO * size).tolist(), strict=True):
+        if low:
+            raise InvalidInputError(
+                f"the classes of {states.name!r} have the same mean at {site.name}, so there is no "
+                "direction; do their texts differ before the token that is read (read=)?"
+            )
 
 
 def sites_of(hooked: HookedModel, sites: Sequence[str | Site] | None) -> list[Site]:
-    """The sites asked for, in order of depth; default the output of every block.
-
-    Raises:
-        InvalidInputError: none, or one of them twice.
-        UnknownNameError: no such site.
-        CaptureError: this architecture has no such place.
-    """
+    """The sites of these names in order of depth; by default the output of every block."""
     if isinstance(sites, str):
         sites = [sites]
-    asked = [resid_post(layer) for layer in range(hooked.n_layers)] if sites is None else sites
-    chosen = [hooked.site(site) for site in asked]
+    if sites is None:
+        sites = [resid_post(layer) for layer in range(hooked.n_layers)]
+    chosen = [hooked.site(site) for site in sites]
     if not chosen or len(set(chosen)) < len(chosen):
-        raise InvalidInputError(f"sites={[site.name for site in chosen]}: name each site once")
+        names = ", ".join(site.name for site in chosen) or "none"
+        raise InvalidInputError(f"sites must be one or more, each once, got {names}")
     return sorted(chosen)
 
 
 def cut_texts(hooked: HookedModel, texts: Sequence[Text]) -> list[Ids]:
-    """Token ids of each text up to and including the token that is read.
-
-    Raises:
-        InvalidInputError: no tokenizer, a position outside a text, or a part that is not in it.
-    """
-    shown = tuple(Prompt((item.text,)) for item in texts)
-    population = Population("texts", "text", shown, (1,), None, None, None, {})
+    """Token ids of each text up to and including the token that is read."""
+    population = _as_population("texts", [item.text for item in texts])
     tokens = tokenize(population, hooked.tokenizer).prompts
     cut = []
     for item, prompt in zip(texts, tokens, strict=True):
         ids = prompt.sequence(1)
         if isinstance(item.read, str):
+            # Offsets count from the text's own first token; special tokens come before it.
             place = len(prompt.prefix) + _token_of(hooked.tokenizer, item)
         else:
             place = item.read + len(ids) if item.read < 0 else item.read
         if not 0 <= place < len(ids):
-            raise InvalidInputError(
-                f"read={item.read} of {item.text!r:.60}: it has {len(ids)} tokens; "
-                f"-{len(ids)} to {len(ids) - 1} can be read"
-            )
+            indices = f"-{len(ids)} to {len(ids) - 1}, the tokens of {item.text!r:.60}"
+            raise InvalidInputError(f"read must be {indices}, got {item.read}")
         cut.append(ids[: place + 1])
     return cut
 
 
-def _cpu_batch_size(population: TokenPopulation) -> int:
-    """About as many texts as fill :data:`_CPU_TOKENS`; batches are of similar length already."""
-    lengths = sorted(len(prompt.sequence(1)) for prompt in population.prompts)
-    return max(1, _CPU_TOKENS // lengths[len(lengths) // 2])
-
-
 def _token_of(tokenizer: Any, item: Text) -> int:
-    """Index, without special tokens, of the last token of the last place where the part stands."""
+    """Index, without special tokens, of the last token of the last occurrence of the part."""
     assert isinstance(item.read, str)
     start = item.text.rfind(item.read)
     if start < 0 or not item.read:
-        raise InvalidInputError(f"read={item.read!r} does not stand in the text {item.text!r:.80}")
+        raise InvalidInputError(f"read must be a part of {item.text!r:.80}, got {item.read!r}")
     if not getattr(tokenizer, "is_fast", False):
-        raise InvalidInputError(
-            f"read={item.read!r}: {type(tokenizer).__name__} does not say where its tokens stand; "
-            "give an index"
-        )
+        why = f"{type(tokenizer).__name__} does not report where its tokens begin"
+        raise InvalidInputError(f"read must be an index, as {why}, got {item.read!r}")
     last = start + len(item.read) - 1
     spans = tokenizer(item.text, add_special_tokens=False, return_offsets_mapping=True)
     inside = [n for n, (low, high) in enumerate(spans["offset_mapping"]) if low <= last < high]
     if not inside:
         raise InvalidInputError(f"read={item.read!r}: no token of {item.text!r:.60} covers its end")
+    # Bytes of one character may be split over several tokens with the same offsets.
     return inside[-1]
 
 
-def _population(name: str, rows: Sequence[Ids]) -> TokenPopulation:
-    """Whole texts as populations have them: one demonstration, read where it ends."""
-    shown = tuple(Prompt(("",)) for _ in rows)
-    population = Population(name, "text", shown, (1,), None, None, None, {})
-    return TokenPopulation(population, tuple(ShotTokens((), (ids,)) for ids in rows), "whole")
+def _as_population(name: str, texts: Sequence[str]) -> Population:
+    prompts = tuple(Prompt((text,)) for text in texts)
+    return Population(name, "text", prompts, (1,), None, None, None, {})

@@ -1,8 +1,8 @@
 """Macro and micro information of one model over one population, as terms per prompt.
 
-Everything that follows (estimates, intervals, comparisons) is a mean over prompts of what stands
-here, so a prompt's contribution to E is known and results of two models on the same prompts are
-paired. Cost: one capture (:mod:`ed_interp.streams.capture`) and the estimator's work on it.
+Estimates, intervals and comparisons are means over prompts of these terms, so a prompt's
+contribution to E is known and results of two models on the same prompts are paired. Cost: one
+capture (:mod:`ed_interp.streams.capture`), one pass over single tokens, and the estimator's work.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ed_interp.models.hooked import HookedModel
-from ed_interp.probes.emergence.estimators import Estimator, normalise
-from ed_interp.probes.emergence.estimators.noise import Normalisation
-from ed_interp.probes.emergence.lone import LoneTokens, Slot, lone_tokens, read_lone
-from ed_interp.probes.emergence.together import Blocks, Chain, Together, blocks_together
+from ed_interp.probes.emergence.estimators.base import Estimator
+from ed_interp.probes.emergence.estimators.noise import Normalisation, normalise
+from ed_interp.probes.emergence.options import SinglePosition
+from ed_interp.probes.emergence.single import SingleTokens, read_single_tokens, single_tokens
+from ed_interp.probes.emergence.together import Chain, Estimates
 from ed_interp.processes import gather, process
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.tokens import TokenPopulation
@@ -30,6 +31,8 @@ from ed_interp.streams.activations import Activations
 from ed_interp.streams.capture import capture
 
 Array = NDArray[np.float64]
+Contents = tuple[bytes, bytes]
+"""What a slot holds: its distinct tokens and their counts. Slots of equal contents share terms."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +40,25 @@ class Read:
     """What was read from one model: enough to estimate under any noise, without the model."""
 
     activations: Activations
-    lone: LoneTokens
-    lone_states: Float[Tensor, "site token d_model"]
+    tokens: SingleTokens
+    token_states: Float[Tensor, "site token d_model"]
     population: TokenPopulation
     normalisation: Normalisation
     device: torch.device
+
+    def sequences(self, shots: int) -> Sequences:
+        """The distinct sequences of one shot count."""
+        # Equal sequences have equal states but for rounding, which differs between batches. As
+        # separate rows they would look like two close states that noise fails to separate; so they
+        # are one row of higher weight, with the states of the first of them.
+        first = first_rows([prompt.sequence(shots) for prompt in self.population.prompts])
+        rows, row_of, counts = np.unique(first, return_inverse=True, return_counts=True)
+        states = self.activations.at(shots)[torch.as_tensor(rows)].movedim(1, 0)
+        return Sequences(states, counts, row_of, first)
+
+    def normal(self, states: Tensor) -> Tensor:
+        """States on the model's device, normalised so that noise means the same in every block."""
+        return normalise(states.to(self.device), self.normalisation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +81,7 @@ class ShotTerms:
     macro: Array
     """``block prompt``: pointwise information at the last token."""
     micro: Array
-    """``block prompt``: pointwise information of the lone tokens, summed over the sequence."""
+    """``block prompt``: pointwise information of the single tokens, summed over the sequence."""
     tokens: Array
     """``prompt``: number of tokens of the sequence, without special tokens."""
     macro_limit: float
@@ -76,7 +93,7 @@ class ShotTerms:
     constant: tuple[bool, ...]
     """Per block: whether its input is the same for every sequence."""
     flags: tuple[tuple[str, ...], ...] = ()
-    """Per block: what the estimator itself says of its macro term."""
+    """Per block: the estimator's own flags of its macro term."""
 
     def macro_bits(self) -> Array:
         """``block``: the macro term."""
@@ -91,17 +108,17 @@ class ShotTerms:
         return self.macro_bits() - self.micro_bits()
 
     def interval(self, *, level: float, resamples: int, seed: int) -> tuple[Interval, Interval]:
-        """Bootstrap over prompts: intervals of E and of the macro term, per block.
-
-        Macro and micro are resampled together, since they are of the same prompts. Resampling the
-        terms is right to first order; see :meth:`Terms.intervals`.
-        """
+        """Bootstrap over prompts: intervals of E and of the macro term, per block."""
+        # Macro and micro are resampled together, since they are of the same prompts. Resampling
+        # the terms, and not the states, is right to first order: see Terms.intervals.
         prompts = len(self.tokens)
         rng = np.random.default_rng(seed)
+        # How often each prompt is drawn says all of a resample: one matrix product serves all.
         counts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples).astype(
             float
         )
         macro = counts @ self.macro.T / prompts
+        # A ratio: prompts differ in length, so the number of tokens varies with the resample.
         micro = (counts @ self.micro.T) / (counts @ self.tokens)[:, None]
         tails = [50 * (1 - level), 50 * (1 + level)]
         return (
@@ -114,15 +131,15 @@ def read(
     hooked: HookedModel,
     population: TokenPopulation,
     *,
-    position: str,
     normalisation: Normalisation,
-    answers: bool,
-    path: str,
-    batch_size: int | None,
-    folder: Path | None,
-    progress: Progress,
+    position: SinglePosition = "zero",
+    answers: bool = False,
+    path: str = "auto",
+    batch_size: int | None = None,
+    folder: Path | None = None,
+    progress: Progress = None,
 ) -> Read:
-    """Run the model: states of the prompts and of the lone tokens at every block boundary."""
+    """Run the model: states of the prompts and of the single tokens at every block boundary."""
     activations = capture(
         hooked,
         population,
@@ -132,9 +149,9 @@ def read(
         folder=folder,
         progress=progress,
     )
-    lone = lone_tokens(population, position=position)
-    states = read_lone(hooked, lone, activations.sites)
-    return Read(activations, lone, states, population, normalisation, hooked.device)
+    tokens = single_tokens(population, position=position)
+    states = read_single_tokens(hooked, tokens, activations.sites)
+    return Read(activations, tokens, states, population, normalisation, hooked.device)
 
 
 def estimate(
@@ -142,138 +159,74 @@ def estimate(
 ) -> dict[int, ShotTerms]:
     """Terms per shot count; shot counts are shared out over processes."""
     rank, processes = process()
+    # Every second (third, ...) shot count: neighbours cost about the same, so the shares are even.
     mine = read.population.shots[rank::processes]
-    macro = _MacroTerms(read, estimator, seed)
-    slots = _SlotTerms(read, estimator, seed)
-    found: dict[int, ShotTerms] = {}
-    if isinstance(estimator, Together):
-        ours = estimator.reporting(progress if rank == 0 else None)
-        macro.prepare(mine, ours)
-        slots.prepare([slot for shots in mine for slot in read.lone.by_shots[shots]], ours)
-        progress = None  # The training has told it all.
-    with track(progress if rank == 0 else None, what, len(mine)) as advance:
+    shown = progress if rank == 0 else None
+    # Single tokens are few: normalised once, while sequences are so shot count by shot count.
+    token_states = read.normal(read.token_states)
+
+    def sequences(shots: int) -> Chain:
+        distinct = read.sequences(shots)
+        return Chain(read.normal(distinct.states), distinct.counts)
+
+    def tokens_of(contents: Contents) -> Chain:
+        # Copies, as arrays over bytes are read-only, which torch warns of.
+        tokens, counts = (np.frombuffer(part, dtype=np.int64).copy() for part in contents)
+        rows = torch.as_tensor(tokens, device=token_states.device)
+        return Chain(token_states[:, rows], counts)
+
+    reporting = estimator.reporting(shown)
+    macro = Estimates(sequences, reporting, seed)
+    micro = Estimates(tokens_of, reporting, seed)
+    if estimator.together:
+        macro.prepare(mine)
+        slots = dict.fromkeys(slot for shots in mine for slot in read.tokens.by_shots[shots])
+        micro.prepare(contents_of(read.tokens.slots[slot]) for slot in slots)
+        shown = None  # The training has shown its own progress.
+    terms: dict[int, ShotTerms] = {}
+    with track(shown, what, len(mine)) as advance:
         for shots in mine:
-            found[shots] = _shot_terms(read, shots, macro, slots)
+            terms[shots] = _shot_terms(read, shots, macro, micro)
             advance(1)
+    # Each process has its own shot counts; afterwards all have all of them, in order.
     merged: dict[int, ShotTerms] = {}
-    for part in gather(found):
+    for part in gather(terms):
         merged |= part
     return {shots: merged[shots] for shots in read.population.shots}
 
 
-def _shot_terms(read: Read, shots: int, macros: _MacroTerms, slots: _SlotTerms) -> ShotTerms:
-    sequences = macros.population(shots)
-    prompts, blocks = len(sequences.first), sequences.states.shape[0] - 1
-    macro = np.zeros((blocks, prompts))
-    flags: tuple[tuple[str, ...], ...] = ((),) * blocks
-    if len(sequences.counts) > 1:
-        found = macros[shots]
-        macro, flags = found.terms[:, sequences.row_of], found.flags
-    micro = np.zeros((blocks, prompts))
-    tokens = np.zeros(prompts)
+def _shot_terms(
+    read: Read, shots: int, macros: Estimates[int], micros: Estimates[Contents]
+) -> ShotTerms:
+    sequences = read.sequences(shots)
+    blocks = macros[shots]
+    micro = np.zeros((len(sequences.states) - 1, len(sequences.first)))
+    tokens = np.zeros(len(sequences.first))
     entropy = 0.0
-    for slot in read.lone.by_shots[shots]:
-        terms, bits = slots[slot]
-        there = read.lone.slots[slot] >= 0
-        micro += terms
-        tokens += there
-        entropy += bits * float(there.sum())
+    for slot in read.tokens.by_shots[shots]:
+        mask = read.tokens.slots[slot] >= 0  # prompts that have the slot
+        ids = read.tokens.slots[slot][mask]
+        # A chain holds the distinct tokens in ascending order, so a token's row is its rank.
+        row_of = np.unique(ids, return_inverse=True)[1]
+        micro[:, mask] += micros[contents_of(ids)].terms[:, row_of]
+        tokens += mask
+        entropy += entropy_bits(ids) * float(mask.sum())
     return ShotTerms(
-        macro=macro,
+        macro=blocks.terms[:, sequences.row_of],
         micro=micro,
         tokens=tokens,
         macro_limit=entropy_bits(sequences.first),
         micro_limit=entropy / float(tokens.sum()),
         sequences=len(sequences.counts),
         constant=tuple(bool((site == site[:1]).all()) for site in sequences.states[:-1]),
-        flags=flags,
+        flags=blocks.flags,
     )
 
 
-class _MacroTerms:
-    """Terms of the sequences per shot count, computed when first asked for, or all at once."""
-
-    def __init__(self, read: Read, estimator: Estimator, seed: int) -> None:
-        self._read, self._estimator, self._seed = read, estimator, seed
-        self._known: dict[int, Blocks] = {}
-
-    def population(self, shots: int) -> Sequences:
-        """The distinct sequences.
-
-        Equal sequences have equal states but for rounding, which differs between batches: they are
-        one row of higher weight, with the states of the first of them.
-        """
-        prompts = self._read.population.prompts
-        first = first_rows([prompt.sequence(shots) for prompt in prompts])
-        rows, row_of, counts = np.unique(first, return_inverse=True, return_counts=True)
-        states = self._read.activations.at(shots)[torch.as_tensor(rows)].movedim(1, 0)
-        return Sequences(states, counts, row_of, first)
-
-    def prepare(self, shots: Sequence[int], estimator: Estimator) -> None:
-        """Estimate these shot counts together."""
-        found = {one: self.population(one) for one in shots}
-        chains = {
-            one: Chain(self._normal(sequences.states), sequences.counts)
-            for one, sequences in found.items()
-            if len(sequences.counts) > 1
-        }
-        self._known |= blocks_together(chains, estimator, seed=self._seed)
-
-    def __getitem__(self, shots: int) -> Blocks:
-        if shots not in self._known:
-            sequences = self.population(shots)
-            found = self._estimator.chain(
-                self._normal(sequences.states),
-                weights=torch.as_tensor(sequences.counts),
-                seed=self._seed,
-            )
-            return Blocks.of(found)
-        return self._known[shots]
-
-    def _normal(self, states: Tensor) -> Tensor:
-        return normalise(states.to(self._read.device), self._read.normalisation)
-
-
-class _SlotTerms:
-    """Terms of the lone tokens per slot, computed when first asked for, or all at once."""
-
-    def __init__(self, read: Read, estimator: Estimator, seed: int) -> None:
-        self._lone = read.lone
-        self._states = normalise(read.lone_states.to(read.device), read.normalisation)
-        self._estimator = estimator
-        self._seed = seed
-        self._known: dict[bytes, Array] = {}
-
-    def __getitem__(self, slot: Slot) -> tuple[Array, float]:
-        """(``block prompt`` terms, 0 where a prompt lacks the slot; entropy of the slot, bits)."""
-        rows = self._lone.slots[slot]
-        there = rows >= 0
-        tokens, counts = np.unique(rows[there], return_counts=True)
-        key = tokens.tobytes() + counts.tobytes()
-        if key not in self._known:
-            self._known[key] = self._terms(tokens, counts)
-        terms = np.zeros((self._states.shape[0] - 1, len(rows)))
-        terms[:, there] = self._known[key][:, np.searchsorted(tokens, rows[there])]
-        return terms, entropy_bits(rows[there])
-
-    def prepare(self, slots: Sequence[Slot], estimator: Estimator) -> None:
-        """Estimate these slots together."""
-        chains: dict[bytes, Chain] = {}
-        for slot in slots:
-            rows = self._lone.slots[slot]
-            tokens, counts = np.unique(rows[rows >= 0], return_counts=True)
-            if len(tokens) > 1:
-                states = self._states[:, torch.as_tensor(tokens, device=self._states.device)]
-                chains[tokens.tobytes() + counts.tobytes()] = Chain(states, counts)
-        found = blocks_together(chains, estimator, seed=self._seed)
-        self._known |= {key: one.terms for key, one in found.items()}
-
-    def _terms(self, tokens: NDArray[np.int64], counts: NDArray[np.int64]) -> Array:
-        if len(tokens) == 1:  # One possible token carries no information.
-            return np.zeros((self._states.shape[0] - 1, 1))
-        chain = self._states[:, torch.as_tensor(tokens, device=self._states.device)]
-        found = self._estimator.chain(chain, weights=torch.as_tensor(counts), seed=self._seed)
-        return np.asarray(found.terms.cpu().double().numpy())
+def contents_of(tokens: NDArray[np.int64]) -> Contents:
+    """Distinct tokens of a slot and their counts; -1 (prompts that lack the slot) is left out."""
+    distinct, counts = np.unique(tokens[tokens >= 0], return_counts=True)
+    return distinct.tobytes(), counts.tobytes()
 
 
 def first_rows(sequences: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
@@ -286,4 +239,4 @@ def entropy_bits(values: NDArray[np.int64]) -> float:
     """Entropy of the empirical distribution of ``values``, in bits."""
     _, counts = np.unique(values, return_counts=True)
     share = counts / counts.sum()
-    return float(-(share * np.log2(share)).sum()) + 0.0
+    return float(-(share * np.log2(share)).sum()) + 0.0  # + 0.0 turns -0.0 into 0.0

@@ -1,4 +1,4 @@
-"""Rows of a curve from terms per prompt: estimates, intervals, flags.
+"""Rows from terms per prompt: estimates, intervals and flags.
 
 Cost: the bootstrap, one small matrix product per shot count.
 """
@@ -6,85 +6,167 @@ Cost: the bootstrap, one small matrix product per shot count.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import itertools
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import stats
 
 from ed_interp.models.hooked import HookedModel
-from ed_interp.probes.emergence.curve import EmergenceRow, ProfileRow
-from ed_interp.probes.emergence.estimators import (
-    Estimator,
-    flags_of,
-    get_estimator,
-    noise_scale,
+from ed_interp.probes.emergence.estimators.base import flags_of
+from ed_interp.probes.emergence.measure import ShotTerms
+from ed_interp.probes.emergence.options import EmergenceOptions
+from ed_interp.probes.emergence.rows import (
+    AgreementRow,
+    BehaviourRow,
+    ComparisonRow,
+    EmergenceRow,
+    ProfileRow,
 )
-from ed_interp.probes.emergence.measure import Read, ShotTerms, estimate
-from ed_interp.progress import Progress
 from ed_interp.prompts.tokens import TokenPopulation
-
-PROFILE_BETAS = (0.03, 0.1, 0.2, 1 / 3, 0.5, 1.0, 2.0)
-"""Noise levels of a profile, as multiples in the noise rule."""
+from ed_interp.statistics import bootstrap_interval
+from ed_interp.streams.activations import Activations
 
 
 def emergence_rows(
-    terms: dict[int, ShotTerms],
-    twin: dict[int, ShotTerms] | None,
+    terms: Mapping[int, ShotTerms],
+    twin: Mapping[int, ShotTerms] | None,
     hooked: HookedModel,
     population: TokenPopulation,
-    level: float,
-    resamples: int,
-    seed: int,
-) -> Iterable[EmergenceRow]:
+    options: EmergenceOptions,
+) -> tuple[EmergenceRow, ...]:
     """One row per block and shot count; ``twin`` are the terms of the untrained twin."""
     intervals = {
-        shots: found.interval(level=level, resamples=resamples, seed=seed)
-        for shots, found in terms.items()
+        shots: term.interval(level=options.level, resamples=options.resamples, seed=options.seed)
+        for shots, term in terms.items()
     }
     general = []
     if hooked.processed_weights:
         general.append("processed-weights")
     if (population.population.answers or 0) > len(population.prompts):
         general.append("fewer-prompts-than-answers")
-    for layer in range(hooked.n_layers):
-        for shots, found in terms.items():
-            interval, macro_interval = intervals[shots]
-            macro = float(found.macro_bits()[layer])
-            flags = flags_of(
-                bits=macro,
-                ci_low=float(macro_interval.low[layer]),
-                limit=found.macro_limit,
-                rows=found.sequences,
-                constant=found.constant[layer],
-                half_precision=hooked.dtype in (torch.bfloat16, torch.float16),
-                own=found.flags[layer] if found.flags else (),
-            )
-            yield EmergenceRow(
+    rows = []
+    for layer, (shots, term) in itertools.product(range(hooked.n_layers), terms.items()):
+        interval, macro_interval = intervals[shots]
+        macro = float(term.macro_bits()[layer])
+        # Of the macro term alone: the micro term is a mean over many small populations.
+        flags = flags_of(
+            bits=macro,
+            ci_low=float(macro_interval.low[layer]),
+            limit=term.macro_limit,
+            rows=term.sequences,
+            constant=term.constant[layer],
+            half_precision=hooked.dtype in (torch.bfloat16, torch.float16),
+            own=term.flags[layer] if term.flags else (),
+        )
+        rows.append(
+            EmergenceRow(
                 layer=layer,
                 shots=shots,
-                emergence=float(found.bits()[layer]),
+                emergence=float(term.bits()[layer]),
                 ci_low=float(interval.low[layer]),
                 ci_high=float(interval.high[layer]),
                 macro=macro,
-                micro=float(found.micro_bits()[layer]),
-                limit=found.macro_limit - found.micro_limit,
-                macro_limit=found.macro_limit,
+                micro=float(term.micro_bits()[layer]),
+                limit=term.macro_limit - term.micro_limit,
+                macro_limit=term.macro_limit,
                 untrained=None if twin is None else float(twin[shots].bits()[layer]),
                 flags=(*flags, *general),
             )
+        )
+    return tuple(rows)
 
 
-def noise_profile_rows(
-    trained: Read, d_model: int, n: int, name: str, seed: int, progress: Progress
-) -> tuple[ProfileRow, ...]:
-    """Emergence at every noise level of :data:`PROFILE_BETAS`, from the same activations."""
+def profile_rows(terms: Mapping[int, ShotTerms], beta: float, noise: float) -> list[ProfileRow]:
+    """One row per block and shot count at one noise level."""
     rows = []
-    for beta in PROFILE_BETAS:
-        scale = noise_scale(d_model, n, beta)
-        chosen: Estimator = get_estimator(name, noise=scale)
-        found = estimate(trained, chosen, seed=seed, progress=progress, what=f"noise {scale:.3g}")
-        for shots, terms in found.items():
-            triples = zip(terms.bits(), terms.macro_bits(), terms.micro_bits(), strict=True)
-            for layer, (bits, macro, micro) in enumerate(triples):
-                row = ProfileRow(layer, shots, beta, scale, float(bits), float(macro), float(micro))
-                rows.append(row)
-    return tuple(sorted(rows, key=dataclasses.astuple))
+    for shots, term in terms.items():
+        triples = zip(term.bits(), term.macro_bits(), term.micro_bits(), strict=True)
+        rows += [
+            ProfileRow(layer, shots, beta, noise, float(bits), float(macro), float(micro))
+            for layer, (bits, macro, micro) in enumerate(triples)
+        ]
+    return rows
+
+
+def behaviour_rows(
+    activations: Activations, *, chance: float, options: EmergenceOptions
+) -> tuple[BehaviourRow, ...]:
+    """One row per shot count, with bootstrap intervals; empty if no answers were scored."""
+    # Both a discontinuous metric (accuracy) and a continuous one (log-probability), since a jump
+    # in the first alone may be an artefact of its threshold (Schaeffer et al., arXiv 2304.15004).
+    scores = activations.scores()
+    if scores is None:
+        return ()
+    tables = {name: table.double().numpy() for name, table in scores.items()}
+    correct, logprob = tables["correct"], tables["logprob"]
+
+    def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+        ends = bootstrap_interval(
+            values, level=options.level, resamples=options.resamples, seed=options.seed
+        )
+        return float(ends.low), float(ends.high)
+
+    rows = []
+    for column, shots in enumerate(activations.shots):
+        accuracy = interval(correct[:, column])
+        likelihood = interval(logprob[:, column])
+        # Against the fewest shots, on the same prompts: paired, so much narrower than a
+        # difference of two accuracies.
+        difference = correct[:, column] - correct[:, 0]
+        gain = interval(difference)
+        rows.append(
+            BehaviourRow(
+                shots=shots,
+                accuracy=float(correct[:, column].mean()),
+                ci_low=accuracy[0],
+                ci_high=accuracy[1],
+                logprob=float(logprob[:, column].mean()),
+                logprob_ci_low=likelihood[0],
+                logprob_ci_high=likelihood[1],
+                rank=float(np.median(tables["rank"][:, column])),
+                chance=chance,
+                gain=float(difference.mean()),
+                gain_ci_low=gain[0],
+                gain_ci_high=gain[1],
+                n=len(correct),
+            )
+        )
+    return tuple(rows)
+
+
+def comparison_rows(
+    estimates: Mapping[str, Sequence[EmergenceRow]],
+) -> tuple[tuple[ComparisonRow, ...], tuple[AgreementRow, ...]]:
+    """The rows of each estimator side by side, and how far every two of them agree."""
+    # Bits differ in meaning between estimators; a result needs the order of blocks and shots not
+    # to depend on which one is used. Hence rank correlations, over all blocks and shots.
+    columns = [field.name for field in dataclasses.fields(ComparisonRow)][1:]
+    rows = [
+        ComparisonRow(name, *(getattr(row, column) for column in columns))
+        for name, one in estimates.items()
+        for row in sorted(one, key=lambda row: (row.layer, row.shots))
+    ]
+    agreement = [
+        _agreement(first, second, quantity, rows)
+        for first, second in itertools.combinations(estimates, 2)
+        for quantity in ("emergence", "macro")
+    ]
+    return tuple(rows), tuple(agreement)
+
+
+def _agreement(
+    first: str, second: str, quantity: str, rows: Sequence[ComparisonRow]
+) -> AgreementRow:
+    left, right = (
+        np.array([getattr(row, quantity) for row in rows if row.estimator == name])
+        for name in (first, second)
+    )
+    spearman = kendall = None
+    # A correlation with a constant is not defined, and two points always correlate perfectly.
+    if len(left) >= 3 and np.ptp(left) > 0 and np.ptp(right) > 0:
+        spearman = float(stats.spearmanr(left, right).statistic)
+        kendall = float(stats.kendalltau(left, right).statistic)
+    return AgreementRow(first, second, quantity, spearman, kendall, len(left))

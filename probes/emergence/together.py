@@ -1,15 +1,10 @@
-"""Many populations in one call, for estimators that gain by it.
-
-An estimator that trains says so by having ``reporting``: it then gets all shot counts, and all
-places of lone tokens, in one call of ``chain``, as batch elements that are padded with rows of
-weight 0, and shows its own progress. Others are called once per population.
-"""
+"""Estimates of many populations, in few calls for estimators that gain by it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -17,22 +12,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ed_interp.probes.emergence.estimators import Estimator, Terms
-from ed_interp.progress import Progress
+from ed_interp.probes.emergence.estimators.base import Estimator, Terms
 
 Key = TypeVar("Key")
 
 _BYTES = 2**30
-"""Of padded states in one call."""
-
-
-@runtime_checkable
-class Together(Estimator, Protocol):
-    """An estimator that gains by getting populations together."""
-
-    def reporting(self, progress: Progress) -> Estimator:
-        """The same estimator, telling its progress."""
-        ...
+"""Padded states in one call."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +31,7 @@ class Chain:
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """What was estimated of one population."""
+    """Estimates of one population."""
 
     terms: NDArray[np.float64]
     """``block row``, in bits."""
@@ -54,45 +39,74 @@ class Blocks:
     """Per block."""
 
     @classmethod
-    def of(cls, found: Terms) -> Blocks:
-        """Of terms without batch axes."""
-        terms = found.terms.cpu().double().numpy()
-        return cls(terms, tuple(found.flags_at(block) for block in range(len(terms))))
+    def of(cls, terms: Terms) -> Blocks:
+        """From terms without batch axes."""
+        values = terms.terms.cpu().double().numpy()
+        return cls(values, tuple(terms.flags_at(block) for block in range(len(values))))
+
+
+class Estimates(Generic[Key]):
+    """Estimates of populations by key, each made once: all together, or when it is needed."""
+
+    def __init__(self, chain_of: Callable[[Key], Chain], estimator: Estimator, seed: int) -> None:
+        self._chain_of, self._estimator, self._seed = chain_of, estimator, seed
+        self._known: dict[Key, Blocks] = {}
+
+    def prepare(self, keys: Iterable[Key]) -> None:
+        """Estimate these populations together."""
+        # For estimators whose critics train together (Estimator.together). Others are called when
+        # an estimate is needed, so that the states of one population are in memory at a time.
+        chains = {key: self._chain_of(key) for key in keys}
+        varied = {key: chain for key, chain in chains.items() if len(chain.counts) > 1}
+        self._known |= blocks_together(varied, self._estimator, seed=self._seed)
+
+    def __getitem__(self, key: Key) -> Blocks:
+        if key not in self._known:
+            chain = self._chain_of(key)
+            if len(chain.counts) == 1:
+                # A single possible row carries no information, and an estimator needs two.
+                blocks = len(chain.states) - 1
+                self._known[key] = Blocks(np.zeros((blocks, 1)), ((),) * blocks)
+            else:
+                weights = torch.as_tensor(chain.counts)
+                terms = self._estimator.chain(chain.states, weights=weights, seed=self._seed)
+                self._known[key] = Blocks.of(terms)
+        return self._known[key]
 
 
 def blocks_together(
     chains: Mapping[Key, Chain], estimator: Estimator, *, seed: int
 ) -> dict[Key, Blocks]:
     """Estimate all populations in as few calls as memory allows."""
-    # Those of like length beside each other: less padding.
+    # Populations of similar length share a call: less padding.
     keys = sorted(chains, key=lambda key: len(chains[key].counts), reverse=True)
-    found: dict[Key, Blocks] = {}
+    results: dict[Key, Blocks] = {}
     while keys:
+        # The first is the longest that is left, so it sets the size that the others are padded to.
         longest = chains[keys[0]].states
-        size = longest.numel() * longest.element_size()
-        part, keys = keys[: max(1, _BYTES // size)], keys[max(1, _BYTES // size) :]
-        for key, one in zip(
-            part, _call([chains[key] for key in part], estimator, seed), strict=True
-        ):
-            found[key] = one
-    return found
+        size = max(1, _BYTES // (longest.numel() * longest.element_size()))
+        part, keys = keys[:size], keys[size:]
+        estimates = _call([chains[key] for key in part], estimator, seed)
+        results |= zip(part, estimates, strict=True)
+    return results
 
 
 def _call(chains: Sequence[Chain], estimator: Estimator, seed: int) -> list[Blocks]:
     rows = len(chains[0].counts)
     first = chains[0].states
+    # Shorter populations are padded with rows of weight 0, which an estimator leaves out.
     states = first.new_zeros(len(chains), first.shape[0], rows, first.shape[2])
     counts = torch.zeros(len(chains), rows, dtype=torch.int64)
     for index, chain in enumerate(chains):
         states[index, :, : len(chain.counts)] = chain.states
         counts[index, : len(chain.counts)] = torch.as_tensor(chain.counts)
-    found = estimator.chain(states, weights=counts, seed=seed)
-    terms = found.terms.cpu().double().numpy()
+    result = estimator.chain(states, weights=counts, seed=seed)
+    terms = result.terms.cpu().double().numpy()
     blocks = range(terms.shape[1])
     return [
         Blocks(
             terms[index, :, : len(chain.counts)],
-            tuple(found.flags_at(index, block) for block in blocks),
+            tuple(result.flags_at(index, block) for block in blocks),
         )
         for index, chain in enumerate(chains)
     ]

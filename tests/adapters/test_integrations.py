@@ -15,7 +15,7 @@ from peft import PeftModel, get_peft_model
 from torch import Tensor
 
 from ed_interp.adapters.bias_injection import BiasInjectionConfig
-from ed_interp.adapters.training.train import checkpointing_arguments
+from ed_interp.adapters.training.trainer import checkpointing_arguments
 
 TARGETS = {"gpt2": ["c_attn", "c_fc"], "llama": ["q_proj", "down_proj"]}
 

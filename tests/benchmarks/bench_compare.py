@@ -1,6 +1,6 @@
 """A comparison against the forward passes it needs; and how often it finds something in nothing.
 
-What is needed: for each of two models the packed prompts with their answers, the lone tokens, and
+What is needed: for each of two models the packed prompts with their answers, the single tokens, and
 neutral text; timed as those bare passes by the same runners. What is timed against it is a whole
 comparison: drawing nothing, but checking the adapter's before-state, choosing the path, scoring,
 estimating emergence, divergence, every test and interval. Measuring decoding speed is work of its
@@ -30,14 +30,13 @@ import torch
 from harness import Options, Result, Row, Target, base_row, paired, row_of
 from subjects import gpt2, relation
 
-from ed_interp.eval.compare.control import Panel
-from ed_interp.eval.compare.questions import neutral_texts
+from ed_interp.eval.compare.control import open_panel
 from ed_interp.eval.compare.subjects import Subject, open_subject
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
+from ed_interp.models.sites import resid_post
 from ed_interp.probes.emergence.measure import read
 from ed_interp.streams.injection import Transform, inject
-from ed_interp.models.sites import resid_post
 
 SHOTS = range(9)
 NOISE = 0.1
@@ -56,9 +55,9 @@ def run(options: Options) -> Iterator[Result]:
     windows = tuple(tuple(rng.randrange(vocabulary) for _ in range(128)) for _ in range(texts))
 
     def whole() -> None:
-        panel = Panel.open(control, on=population, watch=None, texts=())
-        asked = dataclasses.replace(panel.questions, texts=windows)
-        dataclasses.replace(panel, questions=asked).compare(treated, cost=False)
+        panel = open_panel(control, on=population, watch=None, texts=(), cost=False)
+        questions = dataclasses.replace(panel.questions, texts=windows)
+        dataclasses.replace(panel, questions=questions).compare(treated)
 
     def needed() -> None:
         for model in (control, treated):
@@ -114,13 +113,14 @@ def false_alarms(runs: int, *, prompts: int = 40, texts: int = 24) -> list[str]:
     found = []
     for number in range(runs):
         sides = [_noisy(hooked, 2 * number + side) for side in (0, 1)]
-        panel = Panel.open(
+        panel = open_panel(
             sides[0], on="mixed-country", shots=(0, 4), prompts=prompts, seed=number,
             watch=("present-past", "number-ordinal", "noun-french"), watch_prompts=16,
-            watch_shots=(2,), texts=neutral_texts(documents=texts, seed=number), text_tokens=64,
+            watch_shots=(2,), texts=texts, text_tokens=64,
             resamples=100, path="separate",
+            cost=False, samples=False,
         )  # fmt: skip
-        held = panel.compare(sides[1], cost=False, samples=False).found()
+        held = panel.compare(sides[1]).significant()
         if held:
             best = held[0]
             found.append(f"run {number}: {best.family} {best.name} {best.metric} {best.p_holm:.3g}")
@@ -132,7 +132,7 @@ def false_alarms(runs: int, *, prompts: int = 40, texts: int = 24) -> list[str]:
 def _noisy(hooked: HookedModel, seed: int) -> Subject:
     """The model with noise of its own in the stream of every prompt and text.
 
-    Lone tokens are left alone: a token's state is one number for all prompts that hold it, so
+    Single tokens are left alone: a token's state is one number for all prompts that hold it, so
     noise there would be a difference between the models, and not between samples.
     """
     generator = torch.Generator().manual_seed(seed)

@@ -1,8 +1,8 @@
 """The smoothed estimator against the forward passes it reads, and against the paper's estimator.
 
 What is timed as "the estimate" is all that turns states into a curve: ``measure.estimate`` (macro
-chain of every shot count, and the micro terms of the lone tokens) and the bootstrap intervals of
-every shot count. What is timed as "the forward passes" is ``measure.read``: packed prompts and lone
+chain of every shot count, and the micro terms of the single tokens) and the bootstrap intervals of
+every shot count. What is timed as "the forward passes" is ``measure.read``: packed prompts and single
 tokens, without scoring answers (which would make the passes dearer and the ratio smaller). The
 untrained twin doubles both and is left out.
 
@@ -101,7 +101,7 @@ class _Round:
     """Macro and micro terms."""
     intervals: Taken
     places: str
-    """How many places have lone tokens, and how many different ones."""
+    """How many slots have single tokens, and how many different ones."""
 
     @property
     def total(self) -> Taken:
@@ -111,10 +111,10 @@ class _Round:
     @classmethod
     def run(cls, model: HookedModel, population: TokenPopulation, estimator: Estimator) -> _Round:
         passes, kept = timed(lambda: _read(model, population))
-        terms, found = timed(lambda: estimate(kept, estimator, seed=0, progress=None))
-        intervals, _ = timed(lambda: _intervals(found))
+        terms, shots = timed(lambda: estimate(kept, estimator, seed=0, progress=None))
+        intervals, _ = timed(lambda: _intervals(shots))
         macro, _ = timed(lambda: _macro(kept, estimator))
-        places = f"{len(kept.lone.slots)} places, {len(kept.lone.keys):,} distinct tokens"
+        places = f"{len(kept.tokens.slots)} slots, {len(kept.tokens.keys):,} distinct tokens"
         return cls(passes, macro, terms, intervals, places)
 
 
@@ -223,7 +223,7 @@ def _growth_of_reading(options: Options) -> Result:
         "emergence: growth of the forward passes",
         "exponent",
         tuple(rows),
-        "shots 0 to 8 packed and lone tokens; least squares of log time over log size",
+        "shots 0 to 8 packed and single tokens; least squares of log time over log size",
     )
 
 
@@ -257,22 +257,12 @@ def _series(
 
 
 def _read(model: HookedModel, population: TokenPopulation) -> Read:
-    return read(
-        model,
-        population,
-        position="zero",
-        normalisation="layernorm",
-        answers=False,
-        path="auto",
-        batch_size=None,
-        folder=None,
-        progress=None,
-    )
+    return read(model, population, normalisation="layernorm")
 
 
 def _intervals(terms: dict[int, ShotTerms]) -> None:
-    for found in terms.values():
-        found.interval(level=0.95, resamples=1000, seed=0)
+    for term in terms.values():
+        term.interval(level=0.95, resamples=1000, seed=0)
 
 
 def _macro(kept: Read, estimator: Estimator) -> None:

@@ -116,7 +116,7 @@ def run_arm(task: Task, arm: str, rate: float, seed: int, split: str, out: Path)
     count = task.steps * task.batch
     drawn = memory.draw_sessions(count, words=words["training"], queries=QUERIES, seed=seed)
     method, options = adapter_of(task, arm)
-    how = TrainingOptions(
+    settings = TrainingOptions(
         max_steps=task.steps,
         batch_size=task.batch,
         lr_lora=rate,
@@ -131,7 +131,7 @@ def run_arm(task: Task, arm: str, rate: float, seed: int, split: str, out: Path)
     base = task.base()
     if not (folder / "training.json").is_file():
         examples = task.examples(drawn, seed)
-        train(base, examples, out=folder, method=method, adapter=options, options=how)
+        train(base, examples, out=folder, method=method, adapter=options, **settings.to_dict())
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(base.model, str(folder)).eval()
@@ -236,7 +236,7 @@ def _cut(session: memory.Session, queries: int) -> memory.Session:
 
 
 def _batch(examples: Sequence[Example], tokenizer: Any, turn: int) -> dict[str, Any]:
-    rows = encode_all(examples, tokenizer, apart=True)
+    rows = encode_all(examples, tokenizer, separate=True)
     batch: dict[str, Any] = Collator(0)([{"turns": [row[turn]]} for row in rows])
     return batch
 

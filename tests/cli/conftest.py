@@ -76,10 +76,10 @@ def small(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests about something else: leave out what takes longest to write."""
-    from ed_interp.probes.emergence import files
+    from ed_interp.probes.emergence.curve import EmergenceCurve
     from ed_interp.records import write_json
 
     def stub(curve: object, folder: Path) -> None:
         write_json(folder / "run.json", {"stub": True})
 
-    monkeypatch.setattr(files, "write_curve", stub)
+    monkeypatch.setattr(EmergenceCurve, "write", stub)

@@ -41,7 +41,7 @@ def test_a_killed_process_is_continued(
     command += ["--method", "lora", "--dropout", "0.1", "--max-steps", "40"]
     line = [sys.executable, "-m", "ed_interp", *command, "--out", str(tmp_path / "cut")]
     killed = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE)
-    checkpoints = tmp_path / ".cut.partial" / "checkpoints"
+    checkpoints = tmp_path / ".cut.partial" / "work"
     while not list(checkpoints.glob("checkpoint-*/complete.json")):
         assert killed.poll() is None, killed.communicate()
         time.sleep(0.01)
@@ -86,13 +86,13 @@ def test_train_show_and_refusals(tmp_path: Path, command: list[str], cli: Any):
     ("options", "message"),
     [
         (["--method", "lira"], "did you mean lora"),
-        (["--layers", "a-b"], "--layers 'a-b'"),
-        (["--lr-nodes", "-1"], "no learning rate"),
-        (["--tau", "0"], "above 0"),
-        (["--batch-size", "0"], "below 1"),
-        (["--patience", "2", "--eval-share", "0"], "needs held-out examples"),
-        (["--method", "lora", "--nodes", "3"], "only method 'bias-injection'"),
-        (["--input-column", "question"], "no 'question'"),
+        (["--layers", "a-b"], "--layers must be whole numbers"),
+        (["--lr-nodes", "-1"], "--lr-nodes must be 0 or greater, got -1"),
+        (["--tau", "0"], "--tau must be greater than 0"),
+        (["--batch-size", "0"], "--batch-size must be 1 or greater"),
+        (["--patience", "2", "--eval-share", "0"], "--patience must come with held-out examples"),
+        (["--method", "lora", "--nodes", "3"], "got nodes"),
+        (["--input-column", "question"], "must have a column 'question'"),
         (["--data", "nowhere.jsonl"], "no file nowhere.jsonl"),
         (["--model", "./nowhere"], "no such folder"),
     ],

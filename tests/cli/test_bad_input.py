@@ -16,19 +16,19 @@ Cli = Callable[..., Any]
 WRONG = [
     # (arguments, words of the line); all of exit status 2
     ("--model no-such/model", "'no-such/model' local folder hub"),
-    ("--model ./nowhere", "nowhere no such folder"),
+    ("--model ./nowhere", "nowhere folder does not exist"),
     ("--model .", "config.json"),
     ("--tokenizer no-such/tokenizer", "tokenizer 'no-such/tokenizer'"),
     ("--task country-captial", "unknown task 'country-captial' country-capital"),
     ("--task ''", "unknown task ''"),
     ("--estimator smooth", "unknown estimator 'smooth' smoothed"),
-    ("--path pack", "--path 'pack' 'packed' 'prefix' 'separate'"),
-    ("--normalisation rmsnorm", "--normalisation 'rmsnorm' 'layernorm' 'rms'"),
-    ("--lone-position one", "--lone-position 'one' 'zero' 'original'"),
-    ("--dtype float8", "--dtype 'float8' 'bfloat16'"),
-    ("--device gpu", "unknown device 'gpu' cpu"),
+    ("--path pack", "--path 'pack' packed prefix separate"),
+    ("--normalisation rmsnorm", "--normalisation 'rmsnorm' layernorm rms"),
+    ("--single-position one", "--single-position 'one' zero original"),
+    ("--dtype float8", "--dtype 'float8' bfloat16"),
+    ("--device gpu", "device must be 'gpu' cpu"),
     ("--shots x", "--shots 'x' 0-8"),
-    ("--shots=-1", "--shots '-1' 0-8"),
+    ("--shots=-1", "--shots 0 or greater -1"),
     ("--shots 3-1", "--shots 3-1 ascending"),
     ("--shots 1,,2", "--shots '1,,2' 0-8"),
     ("--shots ''", "--shots '' 0-8"),
@@ -42,16 +42,16 @@ WRONG = [
     ("--shots 0-45", "45 shots tokens context window of 256 fewer shots"),
     ("--prompts 0", "--prompts 0"),
     ("--prompts 1", "--prompts 1"),
-    ("--noise 1 --beta 1", "noise or beta, not both"),
-    ("--noise 0", "--noise 0.0 above 0"),
+    ("--noise 1 --beta 1", "noise and beta"),
+    ("--noise 0", "--noise greater than 0, got 0.0"),
     ("--noise nan", "--noise nan"),
     ("--noise=-1", "--noise -1.0"),
     ("--noise inf", "--noise inf"),
     ("--beta 0", "--beta 0.0"),
     ("--beta nan", "--beta nan"),
-    ("--level 0", "--level 0.0 between 0 and 1"),
-    ("--level 1", "--level 1.0 between 0 and 1"),
-    ("--level nan", "--level nan between 0 and 1"),
+    ("--level 0", "--level greater than 0 and less than 1 0.0"),
+    ("--level 1", "--level greater than 0 and less than 1 1.0"),
+    ("--level nan", "--level finite nan"),
     ("--resamples 0", "--resamples 0"),
     ("--batch-size 0", "--batch-size 0"),
     ("--seed=-1", "--seed -1"),
@@ -59,21 +59,21 @@ WRONG = [
     ("--text t.txt --window 0", "--window 0"),
     ("--text t.txt --window 2 --shots 1-4", "1 to 4 window of 2"),
     ("--text t.txt --window 200", "0 window(s) of 200 tokens shorter window"),
-    ("--text t.txt --template '{input}{output}'", "--template --text"),
+    ("--text t.txt --template '{input}{output}'", "template text"),
     ("--text empty.txt", "'empty' holds no text"),
-    ("--text nowhere.txt", "no file nowhere.txt"),
+    ("--text nowhere.txt", "nowhere.txt does not exist"),
     ("--template x", "template 'x' {input} {output}"),
     ("--template '{output}{input}'", "{input} once and then {output}"),
     ("--template ''", "template '' {input}"),
     ("--task country --template '{input} {output}'", "'country' list template"),
-    ("--task country --data pairs.csv", "--task and --data one source"),
-    ("--data pairs.csv --text t.txt", "--data and --text one source"),
-    ("--window 4", "--window --text"),
-    ("--split test", "--split --dataset"),
-    ("--data pairs.csv --config x", "--config --dataset"),
-    ("--input-column q", "--input-column --data"),
-    ("--data nowhere.csv", "no file nowhere.csv"),
-    ("--data nowhere.parquet", "no file nowhere.parquet"),
+    ("--task country --data pairs.csv", "task and data one source"),
+    ("--data pairs.csv --text t.txt", "data and text one source"),
+    ("--window 4", "window text"),
+    ("--split test", "split dataset"),
+    ("--data pairs.csv --config x", "config dataset"),
+    ("--input-column q", "input_column data"),
+    ("--data nowhere.csv", "nowhere.csv does not exist"),
+    ("--data nowhere.parquet", "nowhere.parquet does not exist"),
     ("--data .", "cannot tell the format"),
     ("--data empty.csv", "empty.csv is empty at least 2 rows"),
     ("--data one.csv", "'one' 1 usable pair at least 2"),
@@ -113,11 +113,11 @@ def test_what_does_not_exist_is_refused(
     given = shlex.split(arguments)
     if not any(word.startswith(("--shots", "--task", "--text")) for word in given):
         given += ["--shots", "0-1"]
-    found = cli(*small, *given, "--out", "run")
-    assert (found.status, found.stdout) == (2, "")
+    result = cli(*small, *given, "--out", "run")
+    assert (result.status, result.stdout) == (2, "")
     for word in words.split():
-        assert word in found.error
-    assert len(found.error) < 600
+        assert word in result.error
+    assert len(result.error) < 600
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
@@ -131,8 +131,8 @@ def test_a_device_that_is_not_there(cli: Cli, small: list[str]) -> None:
     import torch
 
     device = "mps" if not torch.backends.mps.is_available() else "cuda"
-    found = cli(*small, "--device", device)
-    assert (found.status, f"device '{device}'" in found.error) == (2, True)
+    result = cli(*small, "--device", device)
+    assert (result.status, f"'{device}'" in result.error) == (2, True)
 
 
 def _save(folder: Path, model: Any, tokenizer: Any) -> Path:
@@ -157,10 +157,10 @@ def test_nan_weights_are_an_error_and_not_a_curve(
     damaged = copy.deepcopy(tiny_model)
     damaged.transformer.h[1].mlp.c_fc.weight.data[3, 5] = float("nan")
     source = _save(tmp_path / "damaged", damaged, tiny_tokenizer)
-    found = cli(*small, "--model", source, *arguments, "--json", "--out", "run")
-    assert (found.status, found.stdout) == (1, "")
-    assert "damaged" in found.error
-    assert "NaN" in found.error
+    result = cli(*small, "--model", source, *arguments, "--json", "--out", "run")
+    assert (result.status, result.stdout) == (1, "")
+    assert "damaged" in result.error
+    assert "NaN" in result.error
     assert not (tmp_path / "run").exists()
 
 
@@ -179,15 +179,15 @@ def test_labels_that_give_no_tokens(
     )
     (tmp_path / "pairs.csv").write_text("input,output\na,b\nc,☃\ne,f\n", "utf-8")
     arguments = ["--data", "pairs.csv", "--shots", "0-1", "--template", "{input}={output};"]
-    found = cli(*small, "--model", source, *arguments)
-    assert (found.status, found.stdout) == (2, "")
-    assert "'☃' gives no tokens" in found.error
+    result = cli(*small, "--model", source, *arguments)
+    assert (result.status, result.stdout) == (2, "")
+    assert "'☃' has no tokens" in result.error
 
 
 def test_a_model_without_tokenizer(
     cli: Cli, small: list[str], tiny_model: Any, tmp_path: Path
 ) -> None:
     tiny_model.save_pretrained(tmp_path / "mute")
-    found = cli(*small, "--model", tmp_path / "mute", "--shots", "0-1")
-    assert (found.status, found.stdout) == (2, "")
-    assert "tokenizer" in found.error
+    result = cli(*small, "--model", tmp_path / "mute", "--shots", "0-1")
+    assert (result.status, result.stdout) == (2, "")
+    assert "tokenizer" in result.error

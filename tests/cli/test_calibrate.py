@@ -42,8 +42,11 @@ def test_json_is_one_object(tmp_path: Path) -> None:
     ("arguments", "kind", "message"),
     [
         (["--estimator", "gausian"], UnknownNameError, "gaussian"),
-        (["--estimator", "gaussian", "--noise", "1"], InvalidInputError, "options are"),
-        (["--bits", "1,two"], InvalidInputError, "numbers such as"),
+        (["--estimator", "gaussian", "--noise", "1"], InvalidInputError, "noise"),
+        (["--bits", "1,two"], InvalidInputError, "--bits must be a finite number, got 'two'"),
+        (["--estimator", "ksg", "--set", "neighbors=5"], InvalidInputError, "neighbours"),
+        (["--estimator", "ksg", "--set", "neighbours"], InvalidInputError, "NAME=VALUE"),
+        (["--d", "1"], InvalidInputError, "leave the checks out"),
         (["--families", "gauss", "--estimator", "ksg"], UnknownNameError, "family"),
     ],
 )

@@ -6,11 +6,15 @@ import json
 
 import pytest
 
+from ed_interp.results import load_any
+
 
 @pytest.fixture
 def quick(tiny_folder, tmp_path, monkeypatch):
-    """Arguments of a run of seconds."""
+    """Arguments of a run of seconds, whose page and pictures are left empty."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ed_interp.report.render", lambda *_: "")
+    monkeypatch.setattr("ed_interp.charts.still.png", lambda *_: b"")
     sizes = {
         "--model": tiny_folder, "--seeds": 1, "--rates": "0.001", "--steps": 2, "--batch-size": 2,
         "--prompts": 8, "--watch-prompts": 14, "--texts": 2, "--shots": "0,1",
@@ -27,10 +31,9 @@ def test_json_and_exit_status(cli, quick, tmp_path):
     done = cli(*quick, "--treated", "random", "--controls", "none", "--json", "--out", "RUN")
     assert done.status == 0, done.stderr
     record = json.loads(done.stdout)
-    assert record["format"] == "ed-interp/comparison-run"
-    assert record == json.loads((tmp_path / "RUN" / "run.json").read_text("utf-8"))
-    assert record["command"].startswith("ed-interp compare")
-    assert "written to RUN" in done.stderr
+    assert record == load_any(tmp_path / "RUN").to_dict()
+    assert record["settings"]["command"].startswith("ed-interp compare")
+    assert "written to RUN; open RUN/report.html" in done.stderr
 
     again = cli(*quick, "--treated", "random", "--controls", "none", "--out", "RUN")
     assert again.status == 1
@@ -69,16 +72,16 @@ def test_a_checkpoint_is_compared_with_the_frozen_model(cli, quick, tiny_folder,
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--treated", "nowhere"], "does not exist, and no arm is called so"),
+        (["--treated", "nowhere"], "must be the folder of an adapter, or one of"),
         (["--treated", "."], "has no adapter_config.json"),
         (["--controls", "lore"], "did you mean lora"),
-        (["--controls", ","], "--controls is empty"),
+        (["--controls", ","], "--controls must name arms"),
         (["--task", "mixed-country"], "would have to be trained"),
         (["--task", "country-capitol"], "country-capital"),
-        (["--rates", "fast"], "--rates 'fast'"),
-        (["--shots", "many"], "--shots 'many'"),
-        (["--fail-on-forgetting", "-1"], "above 0"),
-        (["--seeds", "0"], "below 1"),
+        (["--rates", "fast"], "--rates must be a finite number, got 'fast'"),
+        (["--shots", "many"], "--shots must be whole numbers"),
+        (["--fail-on-forgetting", "-1"], "--fail-on-forgetting must be greater than 0"),
+        (["--seeds", "0"], "--seeds must be 1 or greater, got 0"),
     ],
 )
 def test_bad_input_is_one_line(cli, quick, arguments, reason, tmp_path):

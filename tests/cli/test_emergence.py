@@ -86,7 +86,7 @@ def test_the_run_folder_holds_everything(cli: Cli, small: list[str], tmp_path: P
     settings = kept["settings"]
     assert settings["model"]["fingerprint"]
     assert settings["population"]["fingerprint"]
-    assert settings["asked"]["seed"] == settings["seed"] == 3
+    assert settings["options"]["seed"] == settings["seed"] == 3
     assert kept["environment"]["versions"]["torch"]
     assert settings["command"].split()[:2] == ["ed-interp", "emergence"]
     assert ed_interp.EmergenceCurve.load(run).to_dict() == printed
@@ -166,5 +166,5 @@ def test_fewer_prompts_than_answers_works_and_is_flagged(cli: Cli, small: list[s
 @pytest.mark.usefixtures("no_pictures")
 def test_activations_are_kept_on_demand(cli: Cli, small: list[str], tmp_path: Path) -> None:
     assert cli(*small, "--shots", "1", "--keep-activations", "--out", "run").status == 0
-    shards = list((tmp_path / "run" / "activations" / "trained").glob("*.safetensors"))
+    shards = list((tmp_path / "run" / "work" / "activations" / "trained").glob("*.safetensors"))
     assert shards

@@ -74,9 +74,15 @@ def test_explain(cli, where, tmp_path):
     [
         (["show", "--feature", "32"], "feature must be 0 to 31"),
         (["show", "--site", "blocks.7.hook_resid_post"], "the model has 2 blocks"),
-        (["emergence", "--checkpoints", "x"], "--checkpoints must be training steps or all, got 'x'"),
+        (
+            ["emergence", "--checkpoints", "x"],
+            "--checkpoints must be training steps or all, got 'x'",
+        ),
         (["emergence", "--checkpoints", "1"], "without training checkpoints"),
-        (["emergence", "--about", "mood", "--prompts", "8"], "--about must be one of auto, answer or relation"),
+        (
+            ["emergence", "--about", "mood", "--prompts", "8"],
+            "--about must be one of auto, answer or relation",
+        ),
         (["explain", "--feature", "99"], "feature must be 0 to 31"),
     ],
 )

@@ -13,9 +13,8 @@ from typing import Any, get_args
 import pytest
 
 import ed_interp
-from ed_interp.cli import models, options, tasks
-from ed_interp.cli.emergence import command
 from ed_interp.errors import RunFolderError
+from ed_interp.options import hints_of
 
 Cli = Callable[..., Any]
 
@@ -40,9 +39,9 @@ def run(environment: dict[str, str]) -> Run:
 
 
 def test_python_m_prints_the_version(run: Run) -> None:
-    found = run("-m", "ed_interp", "--version")
-    assert (found.returncode, found.stderr) == (0, b"")
-    assert found.stdout.decode().strip() == ed_interp.__version__
+    result = run("-m", "ed_interp", "--version")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout.decode().strip() == ed_interp.__version__
 
 
 @pytest.mark.parametrize("arguments", [["--help"], [], ["emergence", "-h"], ["tasks"], ["models"]])
@@ -56,38 +55,31 @@ def test_help_and_lists_import_nothing_heavy(run: Run, arguments: list[str]) -> 
         "heavy = {'torch', 'transformers', 'numpy', 'pandas', 'datasets'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    found = run("-c", script)
-    assert found.returncode == 0, found.stderr.decode()
-    assert found.stdout
+    result = run("-c", script)
+    assert result.returncode == 0, result.stderr.decode()
+    assert result.stdout
 
 
 def test_help_names_every_setting_of_the_function(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "140")
     text = cli("emergence", "--help").stdout
-    elsewhere = {"folder": "--out", "progress": "--quiet", "position": "--lone-position"}
+    elsewhere = {"progress": "--quiet", "options": "--json"}
     for name in inspect.signature(ed_interp.emergence).parameters:
         assert elsewhere.get(name, f"--{name.replace('_', '-')}") in text, name
-
-
-def test_the_function_and_the_command_have_the_same_defaults() -> None:
-    function = inspect.signature(ed_interp.emergence).parameters
-    for name, parameter in inspect.signature(command).parameters.items():
-        if name in function and name not in ("model", "task", "dtype"):
-            assert parameter.default == function[name].default, name
 
 
 def test_choices_are_the_library_s() -> None:
     from ed_interp.models.load import load
     from ed_interp.probes.emergence.estimators import noise
-    from ed_interp.probes.emergence.lone import POSITIONS
+    from ed_interp.probes.emergence.options import EmergenceOptions
     from ed_interp.streams.paths import PATHS
 
-    assert set(get_args(options.ReadingPath)) == {"auto", *PATHS}
-    assert set(get_args(options.LonePosition)) == set(POSITIONS)
-    assert set(get_args(options.Normalisation)) == {"auto", *get_args(noise.Normalisation)}
-    for dtype in get_args(options.Dtype):
+    hints = hints_of(EmergenceOptions)
+    assert set(get_args(hints["path"])) == {"auto", *PATHS}
+    assert set(get_args(hints["normalisation"])) == {"auto", *get_args(noise.Normalisation)}
+    for dtype in get_args(hints["dtype"]):
         with pytest.raises(ed_interp.EdInterpError, match="/nowhere"):
             load("/nowhere", dtype=dtype)
 
@@ -97,11 +89,11 @@ def test_tasks_are_listed_by_their_whole_names(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    found = cli("tasks")
-    assert (found.status, found.stderr) == (0, "")
-    words = found.stdout.split()
+    result = cli("tasks")
+    assert (result.status, result.stderr) == (0, "")
+    words = result.stdout.split()
     assert all(name in words for name in ed_interp.task_names())
-    assert max(map(len, found.stdout.splitlines())) <= width
+    assert max(map(len, result.stdout.splitlines())) <= width
 
 
 def test_tasks_and_models_as_json(cli: Cli) -> None:
@@ -111,8 +103,8 @@ def test_tasks_and_models_as_json(cli: Cli) -> None:
     assert capital["kind"] == "labelled"
     assert capital["example"] == "France -> Paris\n"
     assert capital["size"] >= capital["answers"] > 2
-    there = json.loads(cli("models", "--json").stdout)["models"]
-    assert [row["name"] for row in there] == ed_interp.bundled_names()
+    listed = json.loads(cli("models", "--json").stdout)["models"]
+    assert [row["name"] for row in listed] == ed_interp.bundled_names()
     shown = cli("models").stdout
     assert all(name in shown for name in ed_interp.bundled_names())
 
@@ -124,14 +116,14 @@ def test_tasks_and_models_as_json(cli: Cli) -> None:
         (["emergence", "--nosuch"], ["--nosuch"]),
         (["emergence", "surplus"], ["surplus"]),
         (["emergence", "--shots"], ["--shots", "argument"]),
-        (["emergence", "--prompts", "many"], ["--prompts", "integer"]),
+        (["emergence", "--prompts", "many"], ["--prompts", "whole number"]),
         (["tasks", "--jsn"], ["--jsn"]),
     ],
 )
 def test_usage_errors_are_one_line(cli: Cli, arguments: list[str], words: list[str]) -> None:
-    found = cli(*arguments)
-    assert (found.status, found.stdout) == (2, "")
-    assert all(word in found.error for word in words)
+    result = cli(*arguments)
+    assert (result.status, result.stdout) == (2, "")
+    assert all(word in result.error for word in words)
 
 
 @pytest.mark.parametrize(
@@ -145,12 +137,12 @@ def test_usage_errors_are_one_line(cli: Cli, arguments: list[str], words: list[s
 def test_an_error_is_one_line_unless_debugging(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, line: str
 ) -> None:
-    def fail(*args: Any) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
         raise error
 
     monkeypatch.setattr(json, "dumps", fail)
-    found = cli("tasks", "--json")
-    assert (found.status, found.stdout, found.error) == (status, "", line)
+    result = cli("tasks", "--json")
+    assert (result.status, result.stdout, result.error) == (status, "", line)
     debugged = cli("tasks", "--json", "--debug")
     assert debugged.status == status
     assert debugged.stderr.splitlines()[-1] == f"ed-interp: {line}"
@@ -168,24 +160,42 @@ def test_a_reader_that_goes_away_is_no_error(environment: dict[str, str]) -> Non
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as gone:
-        found = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", script],
             env=environment,
             stdout=gone,
             stderr=subprocess.PIPE,
             timeout=300,
         )
-    assert b"Traceback" not in found.stderr
-    assert found.stderr == b""
+    assert b"Traceback" not in result.stderr
+    assert result.stderr == b""
 
 
 def test_a_terminal_without_unicode_gets_codes(run: Run) -> None:
-    found = run("-m", "ed_interp", "tasks", PYTHONIOENCODING="ascii", COLUMNS="80")
-    assert found.returncode == 0, found.stderr
-    assert b"country-capital" in found.stdout
-    assert found.stdout.isascii()
+    result = run("-m", "ed_interp", "tasks", PYTHONIOENCODING="ascii", COLUMNS="80")
+    assert result.returncode == 0, result.stderr
+    assert b"country-capital" in result.stdout
+    assert result.stdout.isascii()
 
 
-def test_each_verb_takes_debug() -> None:
-    for verb in (command, models.command, tasks.command):
-        assert "debug" in inspect.signature(verb).parameters
+VERBS = [
+    ["emergence"],
+    ["calibrate"],
+    ["compare"],
+    ["paper"],
+    ["models"],
+    ["tasks"],
+    *(["steer", verb] for verb in ("find", "apply", "sweep", "show")),
+    *(["features", verb] for verb in ("train", "measure", "show", "emergence", "explain")),
+    *(["adapter", verb] for verb in ("train", "show", "export", "merge")),
+]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_every_verb_has_what_all_have(cli: Cli, verb: list[str]) -> None:
+    result = cli(*verb, "--help")
+    assert result.status == 0
+    for flag in ("--json", "--quiet", "--debug"):
+        assert flag in result.stdout
+    wrong = cli(*verb, "--nosuch")
+    assert (wrong.status, "--nosuch" in wrong.error) == (2, True)

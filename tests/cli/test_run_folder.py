@@ -77,7 +77,7 @@ def test_an_interrupted_run_is_resumed_and_equals_another(
     if name == "SIGINT":
         assert killed.stderr == "ed-interp: interrupted; the same command resumes the run\n"
     assert not (tmp_path / "run").exists()
-    trained = tmp_path / ".run.partial" / "activations" / "trained"
+    trained = tmp_path / ".run.partial" / "work" / "activations" / "trained"
     kept = {path: path.stat().st_mtime_ns for path in trained.glob("shard-*")}
     assert len(kept) == 3
 
@@ -89,7 +89,7 @@ def test_an_interrupted_run_is_resumed_and_equals_another(
     arguments.remove("--quiet")
     resumed = cli(*arguments, "--keep-activations")
     assert "resuming the interrupted run" in resumed.stderr
-    done = tmp_path / "run" / "activations" / "trained"
+    done = tmp_path / "run" / "work" / "activations" / "trained"
     # What was there is used as it is.
     assert {path.name: (done / path.name).stat().st_mtime_ns for path in kept} == {
         path.name: written for path, written in kept.items()
@@ -102,12 +102,12 @@ def test_an_interrupted_run_is_resumed_and_equals_another(
 def test_ctrl_c_before_anything_is_written_leaves_nothing(
     cli: Cli, sharded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ed_interp.probes.emergence import definition
+    from ed_interp.probes.emergence import emergence
 
     def interrupt(*args: object, **options: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(definition, "read", interrupt)
+    monkeypatch.setattr(emergence, "read", interrupt)
     found = cli(*sharded, "--out", "run")
     assert (found.status, found.stdout) == (130, "")
     assert "interrupted" in found.error
@@ -138,7 +138,7 @@ def test_a_full_disk_in_the_middle(
     assert "no space left" in found.error
     assert "shard-000001" in found.error
     assert names(tmp_path) == [".run.partial"]
-    shards = tmp_path / ".run.partial" / "activations" / "trained"
+    shards = tmp_path / ".run.partial" / "work" / "activations" / "trained"
     assert names(shards) == ["index.json", "shard-000000.safetensors"]
     assert rows(cli(*arguments)) == rows(cli(*sharded, "--out", "other"))
 
@@ -146,10 +146,10 @@ def test_a_full_disk_in_the_middle(
 def test_a_full_disk_at_the_end(
     cli: Cli, sharded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ed_interp.probes.emergence import files
+    from ed_interp.probes.emergence.curve import EmergenceCurve
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "write_curve", full)
+        patch.setattr(EmergenceCurve, "write", full)
         found = cli(*sharded, "--out", "run")
     assert (found.status, found.stdout) == (1, "")
     assert "no space left" in found.error
@@ -164,19 +164,19 @@ def test_a_folder_that_exists_is_kept(cli: Cli, sharded: list[str], tmp_path: Pa
     assert "--overwrite" in refused.error
     replaced = rows(cli(*sharded, "--out", "run", "--overwrite", "--seed", "9"))
     assert replaced != first
-    asked = json.loads((tmp_path / "run" / "settings.json").read_text("utf-8"))["settings"]
-    assert asked["seed"] == 9
+    options = json.loads((tmp_path / "run" / "settings.json").read_text("utf-8"))["settings"]
+    assert options["seed"] == 9
     assert names(tmp_path) == ["run"]
 
 
 def test_overwrite_that_fails_keeps_the_old_run(
     cli: Cli, sharded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ed_interp.probes.emergence import files
+    from ed_interp.probes.emergence.curve import EmergenceCurve
 
     assert cli(*sharded, "--out", "run").status == 0
     before = (tmp_path / "run" / "run.json").read_bytes()
-    monkeypatch.setattr(files, "write_curve", full)
+    monkeypatch.setattr(EmergenceCurve, "write", full)
     assert cli(*sharded, "--out", "run", "--overwrite", "--seed", "9").status == 1
     assert (tmp_path / "run" / "run.json").read_bytes() == before
 
@@ -242,10 +242,10 @@ def test_two_runs_at_once(cli: Cli, sharded: list[str], tmp_path: Path) -> None:
 def test_the_default_folder_resumes_too(
     cli: Cli, sharded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ed_interp.probes.emergence import files
+    from ed_interp.probes.emergence.curve import EmergenceCurve
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "write_curve", full)
+        patch.setattr(EmergenceCurve, "write", full)
         assert cli(*sharded).status == 1
     assert cli(*sharded, "--seed", "4").status == 0
     assert cli(*sharded).status == 0

@@ -35,7 +35,7 @@ def test_from_pairs_to_a_sweep(cli, pairs):
     assert found.status == 0, found.stderr
     told = json.loads(found.stdout)
     assert list(told["norms"]) == [site]
-    assert told["preflight"]["verdict"].startswith("nothing speaks against")
+    assert told["verdict"].startswith("no warning signs for")
 
     prompt = "France -> Paris\\nItaly ->"
     asked = ("steer", "apply", "--model", "icl-gpt2", "--direction", "D.st", "--prompt", prompt)
@@ -58,7 +58,8 @@ def test_from_pairs_to_a_sweep(cli, pairs):
     assert result["comparisons"][0]["ci_low"] > 0
     shown = cli("steer", "show", "RUN", "--json")
     assert json.loads(shown.stdout)["cells"] == result["cells"]
-    assert "held out" in cli("steer", "show", "RUN").stdout
+    assert "Held out" in cli("steer", "show", "RUN").stdout
+    assert "<html" in (pairs / "RUN" / "report.html").read_text("utf-8")
     assert site in cli("steer", "show", "D.st").stdout
 
 
@@ -76,14 +77,24 @@ def test_a_function_vector(cli, pairs):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("find", "--out", "D"), 2, "takes --pairs and no --task"),
+        (
+            ("find", "--out", "D"),
+            2,
+            "--pairs must be given with method mean_difference, and task must not",
+        ),
         (("find", "--out", "D", "--method", "mean"), 2, "unknown method 'mean'"),
-        (("find", "--out", "D", "--pairs", "none.csv"), 2, "there is no file none.csv"),
+        (("find", "--out", "D", "--pairs", "none.csv"), 2, "none.csv does not exist"),
         (("find", "--out", "no/D", "--pairs", "pairs.jsonl"), 1, "there is no folder"),
         (("find", "--out", "pairs.jsonl", "--pairs", "pairs.jsonl"), 1, "exists"),
         (("find", "--out", "D", "--pairs", "pairs.jsonl", "--heads", 2), 2, "--heads does not"),
         (("find", "--out", "D", "--pairs", "pairs.jsonl", "--site", "x"), 2, "unknown hook point"),
+        (
+            ("find", "--out", "D", "--pairs", "pairs.jsonl", "--method", "pca", "--set", "k=1"),
+            2,
+            "k must be a setting of PrincipalDirection",
+        ),
         (("apply", "--direction", "none", "--prompt", "a"), 2, "none"),
+        (("apply", "--direction", "a", "--prompt", "a", "--tokens", 0), 2, "--tokens must be 1 or"),
         (("apply", "--direction", "pairs.jsonl", "--prompt", "a"), 2, "pairs.jsonl"),
         (("show", "none"), 2, "none"),
     ],
@@ -92,3 +103,22 @@ def test_one_line_for_what_is_wrong(cli, pairs, arguments, status, message):
     outcome = cli("steer", *arguments)
     assert outcome.status == status, outcome.stderr
     assert message in outcome.error
+
+
+def test_a_sweep_is_refused_before_there_is_a_folder(cli, pairs):
+    cli("steer", "find", "--pairs", "pairs.jsonl", "--out", "D.st", "--quiet")
+    line = {"--direction": "D.st", "--samples": "samples.jsonl", "--neutral": "neutral.txt",
+            "--instruction": "x", "--out": "RUN"}  # fmt: skip
+    for change, status, message in (
+        ({"--samples": "pairs.jsonl"}, 2, "no text in prompt and wanted"),
+        ({"--neutral": "none.txt"}, 2, "none.txt"),
+        ({"--where": "first"}, 2, "where must be all, prompt, last or generation"),
+        ({"--coefficients": "1,x"}, 2, "--coefficients must be a finite number, got 'x'"),
+        ({"--budget": "0.5"}, 2, "--budget must be 1 or greater"),
+        ({"--site": "blocks.0.hook_mlp_out"}, 2, "no vector at blocks.0.hook_mlp_out"),
+    ):
+        arguments = [part for pair in (line | change).items() for part in pair]
+        outcome = cli("steer", "sweep", *arguments)
+        assert outcome.status == status, outcome.stderr
+        assert message in outcome.error
+    assert not [path.name for path in pairs.iterdir() if "RUN" in path.name]

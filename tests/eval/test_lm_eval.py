@@ -55,15 +55,15 @@ def test_logs_are_paired_by_document(tmp_path: Path) -> None:
     _log(tmp_path / "b", treated.tolist())
     found = compare_logs(tmp_path / "a", tmp_path / "b")
     (row,) = found.rows
-    assert (row.task, row.metric, row.n) == ("t", "acc", 200)
+    assert (row.name, row.metric, row.n) == ("t", "acc", 200)
     assert row.difference == pytest.approx(0.06)
     assert row.p_value == pytest.approx(2 * 0.5**12)  # McNemar, exact
     assert row.ci_low > 0
     # Unpaired, the same difference could not be told from chance.
     spread = np.sqrt(control.var() / 200 + treated.var() / 200)
     assert abs(row.difference) / spread < 1.96
-    path = found.save(tmp_path / "found.json")
-    assert TaskComparison.load(path) == found
+    assert TaskComparison.load(found.save(tmp_path / "saved")) == found
+    assert "1 of 1 differences hold" in found.headline()
 
 
 def test_order_does_not_matter_and_only_common_documents_count(tmp_path: Path) -> None:

@@ -282,5 +282,5 @@ def test_bad_input(tmp_path, capsys):
     with pytest.raises(RunFolderError, match="exists"):
         make("icl-gpt2", tmp_path, steps=1)
     assert main(["icl-gpt2", "--out", str(tmp_path / "out"), "--steps", "0"]) == 1
-    assert "at least 1" in capsys.readouterr().err
+    assert "must be 1 or greater" in capsys.readouterr().err
     assert os.listdir(tmp_path) == []

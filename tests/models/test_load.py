@@ -56,19 +56,19 @@ def test_a_folder_and_a_live_model_are_the_same_model(folder, gpt2, tiny_tokeniz
 def test_dtypes_and_devices(folder):
     assert ed_interp.load(folder, device="cpu", dtype="bfloat16").dtype == torch.bfloat16
     assert ed_interp.load(folder, device="cpu").dtype == torch.float32
-    with pytest.raises(InvalidInputError, match="unknown dtype 'int8'"):
+    with pytest.raises(InvalidInputError, match="dtype must be .* got 'int8'"):
         ed_interp.load(folder, dtype="int8")
-    with pytest.raises(InvalidInputError, match="unknown device 'gpu'"):
+    with pytest.raises(InvalidInputError, match="device must be .* got 'gpu'"):
         ed_interp.load(folder, device="gpu")
     if not torch.cuda.is_available():
-        with pytest.raises(InvalidInputError, match="torch finds none"):
+        with pytest.raises(InvalidInputError, match="must be available to torch"):
             ed_interp.load(folder, device="cuda")
 
 
 def test_a_live_model_is_not_moved(gpt2):
     with pytest.raises(InvalidInputError, match="never changed"):
         ed_interp.load(gpt2, dtype="float16")
-    with pytest.raises(InvalidInputError, match="cannot load a dict"):
+    with pytest.raises(InvalidInputError, match="got a dict"):
         ed_interp.load({})
 
 
@@ -92,7 +92,7 @@ def test_pickles_are_not_read(folder):
 def test_folders_that_are_no_models(tmp_path):
     with pytest.raises(ModelLoadError, match=r"no config\.json"):
         ed_interp.load(tmp_path)
-    with pytest.raises(ModelLoadError, match="no such folder"):
+    with pytest.raises(ModelLoadError, match="does not exist"):
         ed_interp.load("./nowhere")
 
 
@@ -240,11 +240,11 @@ def test_bundled_names_take_a_checkpoint():
     final = ed_interp.load("icl-gpt2", device="cpu")
     assert first.fingerprint != final.fingerprint
     assert ed_interp.load("icl-gpt2", checkpoint=steps[0]).fingerprint == first.fingerprint
-    with pytest.raises(UnknownNameError, match="there are: 0"):
+    with pytest.raises(UnknownNameError, match="choose from: 0"):
         ed_interp.load("icl-gpt2@7")
     with pytest.raises(InvalidInputError, match="after @"):
         ed_interp.load("icl-gpt2@last")
-    with pytest.raises(InvalidInputError, match="applies to bundled models"):
+    with pytest.raises(InvalidInputError, match="must come with a bundled model"):
         ed_interp.load("gpt2", checkpoint=7)
 
 

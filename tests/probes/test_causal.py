@@ -104,6 +104,10 @@ def test_a_profile_has_a_row_per_block() -> None:
     assert list(frame["layer"]) == [0, 1]
     assert frame["macro"][1] > 10 > frame["macro"][0] > 0
     assert found.settings["parts"] == 4
+    above = [str(row.layer) for row in found.rows if row.psi > 0]
+    assert found.headline().endswith(f"in blocks {', '.join(above)}." if above else "blocks.")
+    assert len(found.tables()[0].rows) == 2
+    assert {mark.name for mark in found.charts()[0].panels[0].marks} >= {"psi", "o-information"}
     chosen = causal_profile(
         Captured(), shots=0, parts=torch.eye(8)[:, :3].double(), normalisation="none"
     )
@@ -114,15 +118,15 @@ def test_bad_input_is_refused() -> None:
     x = normal(50, 4)
     with pytest.raises(InvalidInputError, match="between 1 and 4"):
         causal_emergence(x, x, macro=5)
-    with pytest.raises(InvalidInputError, match="same parts"):
+    with pytest.raises(InvalidInputError, match="the same parts"):
         causal_emergence(x, x[:, :3])
-    with pytest.raises(InvalidInputError, match="expected \\(4, columns\\)"):
+    with pytest.raises(InvalidInputError, match=r"macro must have the shape \(4, columns\)"):
         causal_emergence(x, x, macro=normal(3, 1))
     with pytest.raises(InvalidInputError, match="at least 3 columns"):
         o_information(x[:, :2])
     with pytest.raises(InvalidInputError, match="more than 5 rows"):
         o_information(x[:4])
-    with pytest.raises(InvalidInputError, match="follows from the others"):
+    with pytest.raises(InvalidInputError, match="no column may be a sum"):
         o_information(torch.cat([x, x.sum(1, keepdim=True)], 1))
-    with pytest.raises(InvalidInputError, match="parts=40"):
+    with pytest.raises(InvalidInputError, match="got 40"):
         causal_profile(Captured(), shots=0, parts=40)

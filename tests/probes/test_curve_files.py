@@ -17,14 +17,16 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from ed_interp.errors import InvalidInputError, RunFolderError
-from ed_interp.probes.emergence.curve import (
-    BehaviourRow,
-    EmergenceCurve,
-    EmergenceRow,
-    ProfileRow,
-)
-from ed_interp.probes.emergence.files import FORMAT, load_curve, save_curve, write_curve
+from ed_interp.probes.emergence.calibration import Calibration
+from ed_interp.probes.emergence.curve import EmergenceCurve
+from ed_interp.probes.emergence.rows import BehaviourRow, EmergenceRow, ProfileRow
 from ed_interp.records import write_json
+from ed_interp.results import load_any
+
+RUNS = Path(__file__).with_name("runs")
+"""Runs that version 0.1 of the formats wrote."""
+
+HEADER = {"format": "ed-interp/emergence", "version": 2}
 
 NUMBER = st.floats(-1e6, 1e6)
 JSON = st.recursive(
@@ -89,13 +91,13 @@ def test_every_curve_survives_its_dictionary_and_json(data: dict[str, Any]) -> N
     assert made.to_dict() == {**data, "comparison": None, "calibration": None}
     assert EmergenceCurve.from_dict(json.loads(made.to_json())) == made
     with tempfile.TemporaryDirectory() as folder:
-        write_json(Path(folder) / "run.json", {"format": FORMAT, "version": 1, **data})
-        assert load_curve(Path(folder)) == made
+        write_json(Path(folder) / "run.json", {**HEADER, **data})
+        assert EmergenceCurve.load(folder) == made
 
 
 @given(CURVES)
 # Without shrinking, which would draw hundreds of pictures.
-@settings(deadline=None, max_examples=10, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(deadline=None, max_examples=6, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_every_curve_can_be_saved(data: dict[str, Any]) -> None:
     made = EmergenceCurve.from_dict(data)
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +126,7 @@ def test_saved_is_loaded_and_the_tables_agree(tmp_path: Path) -> None:
     assert pd.read_parquet(path / "behaviour.parquet")["n"].tolist() == [9]
     assert pd.read_parquet(path / "profile.parquet")["beta"].tolist() == [0.5]
     run = json.loads((path / "run.json").read_text())
-    assert (run["format"], run["version"]) == ("ed-interp/emergence", 1)
+    assert {name: run[name] for name in HEADER} == HEADER
     assert run["environment"]["versions"]["transformers"]
 
 
@@ -132,7 +134,7 @@ def test_tables_without_rows_are_left_out(tmp_path: Path) -> None:
     path = curve(behaviour=(), profile=()).save(tmp_path / "run")
     assert not (path / "behaviour.parquet").exists()
     assert not (path / "profile.parquet").exists()
-    assert load_curve(path).behaviour == ()
+    assert EmergenceCurve.load(path).behaviour == ()
 
 
 def test_the_environment_of_the_run_is_kept(tmp_path: Path) -> None:
@@ -146,9 +148,9 @@ def test_saving_twice_needs_overwrite(tmp_path: Path) -> None:
     curve().save(tmp_path / "run")
     with pytest.raises(RunFolderError, match="exists"):
         curve(noise=0.75).save(tmp_path / "run")
-    assert load_curve(tmp_path / "run") == curve()
+    assert EmergenceCurve.load(tmp_path / "run") == curve()
     curve(noise=0.75).save(tmp_path / "run", overwrite=True)
-    assert load_curve(tmp_path / "run").noise == 0.75
+    assert EmergenceCurve.load(tmp_path / "run").noise == 0.75
 
 
 def test_a_curve_that_json_cannot_hold_leaves_nothing(tmp_path: Path) -> None:
@@ -169,14 +171,14 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(RunFolderError, match="no space left"):
-        save_curve(curve(), tmp_path / "run")
+        curve().save(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_writing_again_gives_the_same_numbers(tmp_path: Path) -> None:
-    write_curve(curve(), tmp_path)
+    curve().write(tmp_path)
     first = (tmp_path / "run.json").read_bytes()
-    write_curve(curve(), tmp_path)
+    curve().write(tmp_path)
     assert (tmp_path / "run.json").read_bytes() == first
 
 
@@ -184,7 +186,7 @@ def damaged(folder: Path, text: str | bytes) -> str:
     folder.mkdir(exist_ok=True)
     (folder / "run.json").write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(RunFolderError) as error:
-        load_curve(folder)
+        EmergenceCurve.load(folder)
     message = str(error.value)
     assert "\n" not in message
     assert str(folder) in message
@@ -192,18 +194,18 @@ def damaged(folder: Path, text: str | bytes) -> str:
 
 
 def test_damaged_runs_are_refused_with_the_reason(tmp_path: Path) -> None:
-    good = {"format": FORMAT, "version": 1, **curve().to_dict()}
+    good = {**HEADER, **curve().to_dict()}
     text = json.dumps(good)
     assert "damaged" in damaged(tmp_path, text[: len(text) // 2])
     assert "damaged" in damaged(tmp_path, "")
-    assert "not UTF-8" in damaged(tmp_path, b"\xff\xfe")
+    assert "damaged" in damaged(tmp_path, b"\xff\xfe")
     assert "NaN" in damaged(tmp_path, text.replace("0.5", "NaN"))
-    assert "format is 'other'" in damaged(tmp_path, json.dumps({**good, "format": "other"}))
+    assert "got 'other'" in damaged(tmp_path, json.dumps({**good, "format": "other"}))
     assert "list" in damaged(tmp_path, "[]")
-    assert "version 2" in damaged(tmp_path, json.dumps({**good, "version": 2}))
-    for key, part in {"model": "model", "rows": "EmergenceRow", "noise": "noise"}.items():
+    assert "got 3" in damaged(tmp_path, json.dumps({**good, "version": 3}))
+    for key in ("model", "rows", "noise"):
         without = {name: value for name, value in good.items() if name != key}
-        assert part in damaged(tmp_path, json.dumps(without))
+        assert key in damaged(tmp_path, json.dumps(without))
     for change in (
         {"rows": None},
         {"rows": [3]},
@@ -224,8 +226,8 @@ def test_what_is_not_a_run_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / ".half.partial").mkdir()
     for name, part in {
         "none": "there is no run",
-        "file": "is a file",
-        "folder": "no run.json",
+        "file": "got a file",
+        "folder": "without run.json",
         "half": "interrupted",
     }.items():
         with pytest.raises(RunFolderError) as error:
@@ -239,4 +241,25 @@ def test_only_json_is_read_back(tmp_path: Path) -> None:
     for file in path.iterdir():
         if file.name != "run.json":
             file.unlink()
-    assert load_curve(path) == curve()
+    assert EmergenceCurve.load(path) == curve()
+
+
+def test_runs_of_version_1_are_read() -> None:
+    data = json.loads((RUNS / "emergence-1" / "run.json").read_text("utf-8"))
+    old = load_any(RUNS / "emergence-1")
+    assert isinstance(old, EmergenceCurve)
+    assert old.comparison is not None
+    assert old.calibration is not None
+    assert json.loads(old.to_json())["rows"] == data["rows"]
+    assert len(old.profile) == len(data["profile"]) > 0
+    assert len(old.comparison.rows) == len(data["comparison"]["rows"]) > 0
+    assert old.calibration.bands == data["calibration"]["bands"]
+    assert old.calibration.band == data["calibration"]["band"]
+    assert old.settings == data["settings"]
+    assert EmergenceCurve.from_dict(old.to_dict()) == old
+
+    checks = json.loads((RUNS / "calibration-1" / "run.json").read_text("utf-8"))["checks"]
+    calibration = load_any(RUNS / "calibration-1")
+    assert isinstance(calibration, Calibration)
+    assert [row.estimate for row in calibration.checks] == [check["found"] for check in checks]
+    assert Calibration.from_dict(calibration.to_dict()) == calibration

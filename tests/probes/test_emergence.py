@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ed_interp
-from ed_interp.errors import InvalidInputError, UnknownNameError
+from ed_interp.errors import InvalidInputError, RunFolderError, UnknownNameError
 from ed_interp.probes.emergence.estimators import DEFAULT_BETA
 from ed_interp.prompts.population import Population, Prompt
 from ed_interp.prompts.tokens import ShotTokens, TokenPopulation
@@ -193,8 +193,8 @@ def test_intervals_cover_the_estimate_of_a_larger_sample(tiny_folder):
     assert np.mean(covered) > 0.7
 
 
-def test_lone_tokens_run_once_each_and_at_their_position():
-    from ed_interp.probes.emergence.lone import lone_tokens
+def test_single_tokens_run_once_each_and_at_their_position():
+    from ed_interp.probes.emergence.single import single_tokens
 
     prompts = (
         ShotTokens((1,), ((5, 6), (7,)), ((0, (8,)), (2, (8, 9))), (4,)),
@@ -204,34 +204,36 @@ def test_lone_tokens_run_once_each_and_at_their_position():
     population = TokenPopulation(
         Population("t", "labelled", texts, (0, 2), None, 0.5, 2, {}), prompts, "whole"
     )
-    lone = lone_tokens(population)
-    assert sorted(lone.keys) == [(5, 0), (6, 0), (7, 0), (8, 0), (9, 0)]
-    for shots, slots in lone.by_shots.items():
+    single = single_tokens(population)
+    assert sorted(single.keys) == [(5, 0), (6, 0), (7, 0), (8, 0), (9, 0)]
+    for shots, slots in single.by_shots.items():
         for row, prompt in enumerate(prompts):
-            tokens = [lone.keys[lone.slots[s][row]][0] for s in slots if lone.slots[s][row] >= 0]
+            rows = [single.slots[slot][row] for slot in slots]
+            tokens = [single.keys[index][0] for index in rows if index >= 0]
             assert sorted(tokens) == sorted(prompt.sequence(shots)[1:])
-    placed = lone_tokens(population, position="original")
+    placed = single_tokens(population, position="original")
     assert (5, 1) in placed.keys
     assert (5, 2) in placed.keys
     assert (9, 5) in placed.keys
     assert (9, 4) in placed.keys
-    with pytest.raises(InvalidInputError, match="'zero' or at its 'original'"):
-        lone_tokens(population, position="middle")
+    with pytest.raises(InvalidInputError, match="position must be zero or original"):
+        # Past the type checker of the tests, as a caller without one.
+        single_tokens.__wrapped__(population, position="middle")
 
 
-def test_lone_tokens_equal_the_models_own_single_token_pass(build_model):
-    from ed_interp.probes.emergence.lone import lone_tokens, read_lone
+def test_single_tokens_equal_the_models_own_single_token_pass(build_model):
+    from ed_interp.probes.emergence.single import read_single_tokens, single_tokens
 
     model = build_model("gpt2").eval()
     hooked = ed_interp.load(model)
     population = windows(20, 3)
     site = hooked.site("blocks.2.hook_resid_post")
     for position in ("zero", "original"):
-        lone = lone_tokens(population, position=position)
-        states = read_lone(hooked, lone, [site])
+        single = single_tokens(population, position=position)
+        states = read_single_tokens(hooked, single, [site])
         seen = []
         model.transformer.h[2].register_forward_hook(lambda m, a, o, seen=seen: seen.append(o))
-        for index, (token, place) in itertools.islice(enumerate(lone.keys), 12):
+        for index, (token, place) in itertools.islice(enumerate(single.keys), 12):
             with torch.no_grad():
                 model(torch.tensor([[token]]), position_ids=torch.tensor([[place]]))
             assert torch.allclose(states[0, index], seen[-1][0, 0], atol=1e-5)
@@ -240,15 +242,22 @@ def test_lone_tokens_equal_the_models_own_single_token_pass(build_model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"noise": -1.0}, "above 0"),
-        ({"noise": float("nan")}, "above 0"),
-        ({"beta": 0.0}, "above 0"),
+        ({"noise": -1.0}, "noise must be greater than 0"),
+        ({"noise": float("nan")}, "noise must be a finite number"),
+        ({"beta": 0.0}, "beta must be greater than 0"),
         ({"noise": 1.0, "beta": 1.0}, "not both"),
-        ({"normalisation": "batch"}, "use auto, layernorm, rms or none"),
-        ({"position": "last"}, "'zero'"),
-        ({"path": "fast"}, "unknown path"),
+        ({"noise": 1.0, "set": ["noise=1"]}, "noise must be given once"),
+        ({"estimator": "ksg", "noise": 1.0}, "noise"),
+        ({"estimator": "ksg", "noise_profile": True}, "drop noise_profile"),
+        ({"set": {"neighbours": 5}}, "neighbours"),
+        ({"normalisation": "batch"}, "auto, layernorm, rms or none"),
+        ({"single_position": "last"}, "zero or original"),
+        ({"path": "fast"}, "auto, packed, prefix or separate"),
         ({"shots": [0, 300]}, "at most 24"),
-        ({"prompts": 1}, "at least 2"),
+        ({"shots": "0-8"}, "shots must be a sequence"),
+        ({"prompts": 1}, "prompts must be 2 or greater"),
+        ({"compare_estimators": "ksg"}, "compare_estimators must be a sequence"),
+        ({"keep_activations": True}, "must come with out"),
         ({"template": "{input}"}, "needs {input} once"),
     ],
 )
@@ -263,6 +272,56 @@ def test_unknown_names_list_the_nearest(tiny_folder):
         ed_interp.emergence(tiny_folder, task="next-letter", estimator="smooth")
     with pytest.raises(UnknownNameError, match="next-letter"):
         ed_interp.emergence(tiny_folder, task="next-leter")
+    with pytest.raises(UnknownNameError, match="gaussian"):
+        ed_interp.emergence(tiny_folder, task="next-letter", compare_estimators=["gausian"])
+    with pytest.raises(InvalidInputError, match="did you mean untrained"):
+        ed_interp.emergence(tiny_folder, untraned=False)
+
+
+def test_a_task_is_a_name_an_object_pairs_or_a_population(tiny_folder):
+    from ed_interp.prompts.population import draw
+    from ed_interp.prompts.tasks import builtin_task
+
+    options = {"prompts": 30, "untrained": False, "resamples": 20}
+    named = ed_interp.emergence(tiny_folder, "item-category", shots=[0, 2], **options)
+    task = builtin_task("item-category")
+    pairs = ed_interp.emergence(tiny_folder, list(task.pairs), shots=[0, 2], **options)
+    given = ed_interp.emergence(tiny_folder, task, shots=[0, 2], **options)
+    drawn = ed_interp.emergence(tiny_folder, draw(task, prompts=30, shots=[0, 2]), **options)
+    for other in (pairs, given, drawn):
+        assert other.rows == named.rows
+    assert named.settings["options"]["task"] == given.settings["options"]["task"] == "item-category"
+    with pytest.raises(InvalidInputError, match="shots and template must be left out"):
+        ed_interp.emergence(tiny_folder, draw(task, prompts=30, shots=[0]), shots=[0])
+
+
+def test_options_of_the_estimator_reach_it(tiny_folder):
+    options = {"task": "next-letter", "shots": [2], "prompts": 30, "untrained": False}
+    by_name = ed_interp.emergence(tiny_folder, estimator="ksg", set={"neighbours": 5}, **options)
+    assert by_name.settings["estimator"]["neighbours"] == 5
+    as_text = ed_interp.emergence(tiny_folder, estimator="ksg", set=["neighbours=5"], **options)
+    other = ed_interp.emergence(tiny_folder, estimator="ksg", **options)
+    assert by_name.rows == as_text.rows != other.rows
+
+
+def test_a_live_model_is_not_resumed_by_another(build_model, random_prompts, tmp_path, monkeypatch):
+    """Its options are no more than its name, so the weights decide."""
+    from ed_interp.probes.emergence import emergence as module
+
+    population = random_prompts(prompts=20)
+    options = {"task": population, "untrained": False, "resamples": 20, "out": tmp_path / "run"}
+    model = build_model("llama")
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "estimate", interrupt)
+        ed_interp.emergence(model, **options)
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+    with pytest.raises(RunFolderError, match="other settings"):
+        ed_interp.emergence(model, **options)
 
 
 def test_a_live_model_is_unchanged_and_a_peft_model_is_read_with_its_adapter(tiny_folder):

@@ -1,6 +1,8 @@
 """Names of estimators, options, estimators of other packages, and the chain they inherit."""
 
+import dataclasses
 import math
+import sys
 from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
@@ -8,28 +10,35 @@ import torch
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError, UnknownNameError
+from ed_interp.options import option
 from ed_interp.probes.emergence.estimators import (
+    GENERAL_FLAGS,
     Estimator,
-    PairEstimator,
     Terms,
     available_estimators,
+    flag_meanings,
     flags_of,
     get_estimator,
     mutual_information,
+    noise_scale,
+    parse_settings,
+    register,
     registry,
 )
-from ed_interp.probes.emergence.estimators.smoothed import Smoothed
+from ed_interp.probes.emergence.estimators.base import Batch
+from ed_interp.probes.emergence.estimators.smoothed import PROFILE_BETAS, Smoothed
+
+BUILT_IN = {
+    *("auto", "gaussian", "infonce", "ksg", "latent"),
+    *("mine", "mine-heldout", "nwj", "smile", "smoothed"),
+}
 
 
-class Constant(PairEstimator):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Constant(Estimator):
     """Gives every row as many bits as its first column says."""
 
-    def __init__(self, *, factor: float = 1.0) -> None:
-        self.factor = factor
-
-    @property
-    def name(self) -> str:
-        return "constant"
+    factor: float = option(1.0, help="Factor of the columns.", min=0)
 
     def pair(
         self,
@@ -54,33 +63,46 @@ class NotAnEstimator:
     """Lacks everything."""
 
 
+class WithoutPair(Estimator):
+    """Lacks the one method that it must have."""
+
+
 @pytest.fixture
 def others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two estimators of another package, a broken one, and one that claims a built-in name."""
-
-    def point(name: str, value: str) -> EntryPoint:
-        return EntryPoint(name=name, value=value, group=registry.GROUP)
+    """Estimators of another package: one that works, some broken, one with a built-in name."""
 
     class Local(EntryPoint):
         def load(self) -> object:
-            return {"constant": Constant, "nothing": NotAnEstimator}[self.name]
+            return getattr(sys.modules[__name__], self.attr)
 
-    found = EntryPoints(
+    points = EntryPoints(
         [
             Local("constant", "here:Constant", registry.GROUP),
             Local("nothing", "here:NotAnEstimator", registry.GROUP),
-            point("broken", "no_such_module_at_all:Thing"),
-            point("smoothed", "no_such_module_at_all:Thing"),
+            Local("no-pair", "here:WithoutPair", registry.GROUP),
+            EntryPoint("broken", "no_such_module_at_all:Thing", registry.GROUP),
+            EntryPoint("smoothed", "no_such_module_at_all:Thing", registry.GROUP),
         ]
     )
-    monkeypatch.setattr(registry, "entry_points", lambda *, group: found.select(group=group))
+    monkeypatch.setattr(registry, "entry_points", lambda *, group: points.select(group=group))
+    monkeypatch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
 
 
-def test_smoothed_is_built_in() -> None:
-    assert "smoothed" in available_estimators()
+def test_every_built_in_estimator_is_a_file_of_its_name() -> None:
+    assert set(available_estimators()) >= BUILT_IN
+    for name in BUILT_IN:
+        estimator = get_estimator(name)
+        assert isinstance(estimator, Estimator)
+        assert estimator.name == name
+        file = type(estimator).__module__.rpartition(".")[2]
+        assert file == name.replace("-", "_")
+        # Options are data: what is recorded makes the same estimator again.
+        assert type(estimator).from_dict(estimator.to_dict()) == estimator
+        assert all(field.metadata.get("help") for field in dataclasses.fields(estimator))
+        assert all(meaning for meaning in estimator.flags.values())
+        assert not set(estimator.flags) & set(GENERAL_FLAGS)
     made = get_estimator("smoothed", beta=0.5)
     assert isinstance(made, Smoothed)
-    assert isinstance(made, Estimator)
     assert (made.name, made.beta) == ("smoothed", 0.5)
 
 
@@ -89,23 +111,75 @@ def test_unknown_names_list_the_nearest() -> None:
         get_estimator("smooth")
     with pytest.raises(UnknownNameError, match="unknown estimator"):
         mutual_information(torch.randn(5, 1), torch.randn(5, 1), estimator="zzz")
+    for name in ("rows", "registry", "neural", "no.such", ""):  # files, but no estimators
+        with pytest.raises(UnknownNameError, match="unknown estimator"):
+            get_estimator(name)
 
 
 def test_unknown_options_list_the_known() -> None:
-    with pytest.raises(InvalidInputError, match="its options are: noise, beta"):
+    with pytest.raises(InvalidInputError, match="its options are noise, beta"):
         get_estimator("smoothed", sigma=1.0)
+    with pytest.raises(InvalidInputError) as caught:
+        parse_settings("ksg", ["k=5"])
+    assert str(caught.value) == (
+        "estimator 'ksg' has no option 'k'; its options are neighbours, norm, margins"
+    )
+    with pytest.raises(InvalidInputError, match="'auto' has no option 'k'; it has no options"):
+        get_estimator("auto", k=1)
+
+
+def test_texts_become_options_of_their_types() -> None:
+    assert parse_settings("ksg", ("neighbours=5", " margins = rank ")) == {
+        "neighbours": 5,
+        "margins": "rank",
+    }
+    assert parse_settings("smoothed", ["noise=0.5", "samples=none"]) == {
+        "noise": 0.5,
+        "samples": None,
+    }
+    assert parse_settings("smoothed", ["noise=0.5, 1e-3,0"]) == {"noise": (0.5, 1e-3, 0.0)}
+    trained = parse_settings("mine-heldout", ["hidden=64", "debias=False", "lr=1e-4", "batch=8"])
+    assert trained == {"hidden": (64,), "debias": False, "lr": 1e-4, "batch": 8}
+    assert get_estimator("mine-heldout", **trained).hidden == (64,)
+    for name, text, message in (
+        ("ksg", "neighbours", "must be NAME=VALUE, got 'neighbours'"),
+        ("ksg", "neighbours=few", "neighbours must be a whole number, got 'few'"),
+        ("ksg", "neighbours=0", "neighbours must be 1 or greater, got 0"),
+        ("ksg", "margins=5", "margins must be one of raw or rank, got '5'"),
+        ("infonce", "debias=maybe", "debias must be true or false, got 'maybe'"),
+        ("smoothed", "noise=loud", "noise must be .* got 'loud'"),
+        ("mine", "hidden=8,x", "hidden must be a whole number, got 'x'"),
+    ):
+        with pytest.raises(InvalidInputError, match=message) as caught:
+            get_estimator(name, **parse_settings(name, [text]))
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("others")
 def test_other_packages_add_estimators_but_take_no_name_over() -> None:
-    assert available_estimators()[0] == "smoothed"
-    assert set(available_estimators()) >= {"constant", "broken", "nothing"}
+    assert set(available_estimators()) >= {*BUILT_IN, "constant", "broken", "nothing"}
     assert isinstance(get_estimator("smoothed"), Smoothed)
-    assert isinstance(get_estimator("constant", factor=2.0), Constant)
-    with pytest.raises(InvalidInputError, match="cannot be imported"):
-        get_estimator("broken")
-    with pytest.raises(InvalidInputError, match="PairEstimator"):
-        get_estimator("nothing")
+    made = get_estimator("constant", factor=2.0)
+    assert isinstance(made, Constant)
+    assert made.name == "constant"
+    assert parse_settings("constant", ["factor=3"]) == {"factor": 3.0}
+    for name, message in (
+        ("broken", "cannot be imported"),
+        ("nothing", "must be a class that inherits .*Estimator"),
+        ("no-pair", "must have the method pair"),
+    ):
+        with pytest.raises(InvalidInputError, match=message) as caught:
+            get_estimator(name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InvalidInputError, match="must be new, got 'ksg', which is built in"):
+        register("ksg")(Constant)
+
+
+@pytest.mark.usefixtures("others")
+def test_a_registered_class_needs_no_package() -> None:
+    kind = register("my-own")(dataclasses.make_dataclass("Own", (), bases=(Constant,), frozen=True))
+    assert isinstance(get_estimator("my-own", factor=2), kind)
+    assert "my-own" in available_estimators()
 
 
 @pytest.mark.usefixtures("others")
@@ -126,12 +200,30 @@ def test_an_inherited_chain_is_its_pairs() -> None:
 def test_the_inherited_chain_agrees_with_the_native_one() -> None:
     states = torch.randn(2, 3, 20, 4, generator=torch.Generator().manual_seed(0))
     smoothed = Smoothed(noise=0.7, samples=400)
-    by_pairs = PairEstimator.chain(smoothed, states)  # type: ignore[arg-type]
+    by_pairs = Estimator.run(smoothed, Batch.of_states(states, None), seed=0, max_bytes=10**9)
     native = smoothed.chain(states)
     # The first blocks see the same noise; later ones see other draws of it.
     assert torch.allclose(by_pairs.bits[:, 0], native.bits[:, 0], atol=1e-5)
     assert torch.allclose(by_pairs.bits, native.bits, atol=0.1)
     assert torch.allclose(by_pairs.limit, native.limit)
+
+
+def test_settings_that_depend_on_the_population_are_made_definite() -> None:
+    chosen = get_estimator("smoothed", beta=0.5, samples=6)
+    assert chosen.added_noise is None
+    definite = chosen.for_population(d=64, n=200)
+    assert definite == Smoothed(noise=noise_scale(64, 200, 0.5), samples=6)
+    assert definite.added_noise == definite.noise
+    assert definite.for_population(d=3, n=5) is definite
+    # The levels of a noise profile keep every other option.
+    betas, variants = zip(*definite.variants(), strict=True)
+    assert betas == PROFILE_BETAS
+    assert variants[0] == Smoothed(beta=PROFILE_BETAS[0], samples=6)
+    plain = get_estimator("gaussian")
+    assert plain.for_population(d=64, n=200) is plain
+    assert plain.reporting(True).resuming("folder") is plain
+    assert (plain.variants(), plain.added_noise, plain.together) == ((), None, False)
+    assert get_estimator("infonce").together
 
 
 def test_flags() -> None:
@@ -144,5 +236,13 @@ def test_flags() -> None:
     assert flags(0.05, 0.04) == ("lost",)
     assert flags(0.0, 0.0, constant=True) == ("constant",)
     assert flags(5.0, 4.5, rows=99, half_precision=True) == ("few-rows", "half-precision")
-    with pytest.raises(InvalidInputError, match="not a number"):
+    assert flags(11.0, 10.5, own=("shrunk",)) == ("saturated", "above-limit", "shrunk")
+    with pytest.raises(InvalidInputError, match="finite number"):
         flags(float("nan"), 0.0)
+
+
+def test_flags_have_their_meanings_at_the_estimator() -> None:
+    meanings = flag_meanings("gaussian", "mine", "of another package, not installed")
+    assert set(meanings) > {*GENERAL_FLAGS, "shrunk", "training-maximum", "discrete"}
+    assert "ties" not in meanings
+    assert flag_meanings("auto")["ties"] == get_estimator("ksg").flags["ties"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ed_interp.errors import UnknownNameError
+from ed_interp.errors import InvalidInputError
 from ed_interp.probes.emergence.estimators import mutual_information
 from ed_interp.probes.emergence.estimators.gaussian import (
     Gaussian,
@@ -133,6 +133,6 @@ def test_chain_equals_pairs() -> None:
     assert found.flags_at(0, 0) == ()
 
 
-def test_an_unknown_option_is_named() -> None:
-    with pytest.raises(UnknownNameError, match="analytic"):
+def test_the_choices_of_an_option_are_named() -> None:
+    with pytest.raises(InvalidInputError, match="analytic, spectral or none, got 'analytical'"):
         Gaussian(correction="analytical")

@@ -108,30 +108,31 @@ def test_a_killed_run_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     class KilledError(Exception):
         pass
 
+    def resuming(name: str, options: dict) -> Estimator:
+        return get_estimator(name, **options).resuming(tmp_path)
+
     def kill(done: int, total: int, what: str) -> None:
         if done > 15:
             raise KilledError
 
     monkeypatch.setattr("ed_interp.probes.emergence.estimators.neural.saving._SECONDS", 0.0)
     with pytest.raises(KilledError):
-        get_estimator(name, **options, folder=tmp_path, progress=kill).pair(x, y)
+        resuming(name, options).reporting(kill).pair(x, y)
     (file,) = tmp_path.iterdir()
     done = []
-    again = get_estimator(
-        name, **options, folder=tmp_path, progress=lambda a, b, c: done.append(a)
-    ).pair(x, y)
+    again = resuming(name, options).reporting(lambda a, b, c: done.append(a)).pair(x, y)
     assert torch.equal(again.terms, whole.terms)
     assert 10 <= done[0] <= 15
     assert done[-1] == 30
     # Other settings or data are another training.
-    get_estimator(name, **{**options, "lr": 1e-5}, folder=tmp_path).pair(x, y)
+    resuming(name, {**options, "lr": 1e-5}).pair(x, y)
     assert len(list(tmp_path.iterdir())) == 2
     file.write_bytes(b"damaged")
     with pytest.raises(RunFolderError, match="remove it"):
-        get_estimator(name, **options, folder=tmp_path).pair(x, y)
+        resuming(name, options).pair(x, y)
 
 
-def test_divergence_is_told() -> None:
+def test_divergence_is_flagged() -> None:
     x, y = gaussians(200, 4, 1.0)
     found = mutual_information(x, y, estimator="nwj", lr=1e6, steps=20, every=5)
     assert "diverged" in found.flags
@@ -179,7 +180,7 @@ def test_awkward_tables_give_finite_flagged_numbers() -> None:
     [
         (torch.full((50, 2), torch.nan), normal(50, 2), None, "NaN"),
         (normal(50, 2), torch.full((50, 2), torch.inf), None, "NaN or infinite"),
-        (normal(50, 2), normal(49, 2), None, "50 rows and y 49"),
+        (normal(50, 2), normal(49, 2), None, "same rows, got 50 and 49"),
         (normal(1, 2), normal(1, 2), None, "2 rows"),
         (normal(50, 2), torch.ones(50, 2).int(), None, "floating"),
         (normal(50, 2), normal(50, 2), torch.zeros(50), "zero"),
@@ -198,7 +199,9 @@ def test_bad_tables(name: str, x: Tensor, y: Tensor, weights: Tensor | None, mat
         ("infonce", {"steps": 0}, "steps"),
         ("infonce", {"lr": math.nan}, "lr"),
         ("infonce", {"folds": 1}, "folds"),
-        ("infonce", {"reference": "student"}, "reference"),
+        ("infonce", {"reference": "student"}, "gaussian or none, got 'student'"),
+        ("infonce", {"marginals": "norm"}, "normal or raw, got 'norm'"),
+        ("mine-heldout", {"hidden": (8, 0)}, "hidden must be 1 or greater"),
         ("smile", {"tau": 0.0}, "tau"),
         ("mine", {"steps": 0}, "steps"),
         ("mine", {"lr": -1.0}, "lr"),

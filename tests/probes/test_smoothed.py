@@ -62,7 +62,7 @@ def test_agrees_with_the_definition(noise: float) -> None:
 def test_kernels_agree_with_log_sum_exp_on_the_same_noise(noise: float) -> None:
     x, y, weights = normal(30, 4), normal(30, 6, seed=1), torch.arange(1.0, 31.0)
     pairs = 2
-    exact = Smoothed(noise=noise, samples=2 * pairs, dtype=torch.float64)
+    exact = Smoothed(noise=noise, samples=2 * pairs, dtype="float64")
     found = exact.pair(x, y, weights=weights)
     tables = NoiseTables(30, pairs, 0, torch.float64, x.device)
     logs = []
@@ -221,7 +221,7 @@ def test_information_lies_between_zero_and_the_entropy(
 def test_weights_equal_repetition(noise: float) -> None:
     x, y, times = normal(12, 3), normal(12, 4, seed=1), torch.tensor([1, 2, 3, 4] * 3)
     y[:, :3] += x
-    smoothed = Smoothed(noise=noise, samples=16, dtype=torch.float64)
+    smoothed = Smoothed(noise=noise, samples=16, dtype="float64")
     weighted = smoothed.pair(x, y, weights=times)
     many_x, many_y = x.repeat_interleave(times, 0), y.repeat_interleave(times, 0)
     repeated = smoothed.pair(many_x, many_y)
@@ -325,7 +325,7 @@ def test_batch_grouping_changes_nothing() -> None:
 def test_chunks_change_nothing(max_bytes: int) -> None:
     states = chain_of(rows=70)
     states[0, 1, 5] = states[0, 1, 9]
-    exact = Smoothed(dtype=torch.float64)
+    exact = Smoothed(dtype="float64")
     whole, cut = exact.chain(states), exact.chain(states, max_bytes=max_bytes)
     assert torch.allclose(whole.terms, cut.terms, atol=1e-10)
 
@@ -333,7 +333,7 @@ def test_chunks_change_nothing(max_bytes: int) -> None:
 def test_row_order_changes_only_the_noise() -> None:
     states = chain_of(batch=1, rows=60)[0]
     order = torch.randperm(60, generator=torch.Generator().manual_seed(4))
-    smoothed = Smoothed(samples=400, noise=0.9, dtype=torch.float64)
+    smoothed = Smoothed(samples=400, noise=0.9, dtype="float64")
     one, other = smoothed.chain(states), smoothed.chain(states[:, order])
     assert torch.allclose(one.bits, other.bits, atol=0.05)
     assert torch.allclose(one.terms[:, order], other.terms, atol=1.0)
@@ -362,7 +362,7 @@ def test_one_noise_per_site() -> None:
     states = chain_of(batch=1)[0]
     found = Smoothed(noise=[0.0, 1e9, 0.0, 0.0]).chain(states)
     assert found.bits.tolist() == pytest.approx([0.0, 0.0, math.log2(30)], abs=1e-4)
-    with pytest.raises(InvalidInputError, match="3 noise scales for 4 sites"):
+    with pytest.raises(InvalidInputError, match="one for each of 4 sites, got 3"):
         Smoothed(noise=[1.0, 1.0, 1.0]).chain(states)
 
 

@@ -98,12 +98,12 @@ def estimate(x: object = None, y: object = None, **options: object) -> Estimate:
     [
         ({"x": torch.tensor([[1.0, torch.nan]] + [[0.0, 0.0]] * 4)}, "1 of 5 rows .* row 0"),
         ({"y": torch.full((5, 2), torch.inf)}, "5 of 5 rows .* site 1"),
-        ({"y": normal(4, 2)}, "5 rows and y 4"),
+        ({"y": normal(4, 2)}, "same rows, got 5 and 4"),
         ({"x": normal(1, 2), "y": normal(1, 2)}, "2 rows"),
         ({"x": torch.ones(5, 2, dtype=torch.int64)}, "floating point"),
         ({"x": normal(5)}, "'row d'"),
         ({"x": normal(5, 0)}, "1 column"),
-        ({"x": "text"}, "no table"),
+        ({"x": "text"}, "must be a table of numbers"),
         ({"x": torch.full((5, 1), 3e38)}, "overflow"),
         ({"weights": [1.0, 1, 1, 1, torch.nan]}, "NaN"),
         ({"weights": [1.0, 1, 1, 1, -1]}, "negative"),
@@ -111,8 +111,11 @@ def estimate(x: object = None, y: object = None, **options: object) -> Estimate:
         ({"weights": [1.0] * 4}, "5 rows"),
         ({"noise": -1.0}, "noise"),
         ({"noise": math.nan}, "noise"),
+        ({"noise": (0.5, -1.0)}, "noise"),
+        ({"noise": True}, "noise"),
+        ({"noise": 0.5, "beta": 0.5}, "must not both be given"),
         ({"samples": 0}, "samples"),
-        ({"dtype": torch.bfloat16}, "float32 or float64"),
+        ({"dtype": "bfloat16"}, "float32 or float64"),
     ],
 )
 def test_bad_input_is_one_clear_line(arguments: dict, match: str) -> None:
@@ -123,7 +126,7 @@ def test_bad_input_is_one_clear_line(arguments: dict, match: str) -> None:
 
 def test_bad_chains() -> None:
     for states in (normal(5, 2), normal(1, 5, 2), normal(0, 3, 5, 2), torch.ones(2, 5, 2).int()):
-        with pytest.raises(InvalidInputError, match=r"need|floating point"):
+        with pytest.raises(InvalidInputError, match=r"must have|floating point"):
             check_chain(states)
     with pytest.raises(InvalidInputError, match="batch shape"):
         population_weights(torch.ones(3, 5), (2,), 5)

@@ -8,7 +8,7 @@ import ed_interp
 from ed_interp.probes.emergence import measure
 from ed_interp.probes.emergence.estimators import get_estimator
 from ed_interp.probes.emergence.estimators.infonce import InfoNCE
-from ed_interp.probes.emergence.together import Chain, Together, blocks_together
+from ed_interp.probes.emergence.together import Chain, blocks_together
 from ed_interp.prompts.population import Population, Prompt
 from ed_interp.prompts.tokens import ShotTokens, TokenPopulation
 
@@ -30,13 +30,7 @@ def read(build_model):
     return measure.read(
         ed_interp.load(build_model("llama")),
         windows(90, 3),
-        position="zero",
         normalisation="rms",
-        answers=False,
-        path="auto",
-        batch_size=None,
-        folder=None,
-        progress=None,
     )
 
 
@@ -50,13 +44,13 @@ def test_all_populations_in_two_calls_and_as_one_by_one(read, monkeypatch) -> No
         return chain(self, states, **options)
 
     monkeypatch.setattr(InfoNCE, "chain", counted)
-    told = []
+    reported = []
     together = measure.estimate(
-        read, estimator, seed=0, progress=lambda done, total, what: told.append(what)
+        read, estimator, seed=0, progress=lambda done, total, what: reported.append(what)
     )
     assert calls == [(3,), (3,)]  # three shot counts; three places of lone tokens
-    assert set(told) == {"training infonce"}
-    monkeypatch.setattr(measure, "Together", type("Nothing", (), {}))
+    assert set(reported) == {"training infonce"}
+    monkeypatch.setattr(InfoNCE, "together", False)
     alone = measure.estimate(read, estimator, seed=0, progress=None)
     assert len(calls) == 8
     for shots, found in together.items():
@@ -70,12 +64,12 @@ def test_all_populations_in_two_calls_and_as_one_by_one(read, monkeypatch) -> No
     assert "discrete" not in together[3].flags[1]
 
 
-def test_smoothed_is_asked_population_by_population(read) -> None:
+def test_smoothed_runs_population_by_population(read) -> None:
     estimator = get_estimator("smoothed", noise=0.5)
-    assert not isinstance(estimator, Together)
+    assert not estimator.together
     found = measure.estimate(read, estimator, seed=0, progress=None)
     assert found[2].flags == ((),) * 3
-    sequences = measure._MacroTerms(read, estimator, 0).population(2)
+    sequences = read.sequences(2)
     states = torch.nn.functional.rms_norm(sequences.states, sequences.states.shape[-1:], eps=0.0)
     direct = estimator.chain(states, weights=torch.as_tensor(sequences.counts), seed=0)
     assert np.allclose(found[2].macro, direct.terms.numpy()[:, sequences.row_of], atol=1e-4)

@@ -82,8 +82,8 @@ def test_blank_lines_and_unusual_line_ends(tmp_path: Path) -> None:
         ("a.csv", b"", "a.csv is empty"),
         ("a.csv", b"input,output\n", "a.csv is empty"),
         ("a.csv", b"input,output\na,b\n", "1 usable pair"),
-        ("a.csv", b"q,a\nx,y\n", "no 'input' and no 'output'; found columns 'q', 'a'"),
-        ("a.csv", b"input,a\nx,y\n", "no 'output'; found columns 'input', 'a'"),
+        ("a.csv", b"q,a\nx,y\n", "columns 'input' and 'output', got 'q', 'a'"),
+        ("a.csv", b"input,a\nx,y\n", "columns 'input' and 'output', got 'input', 'a'"),
         ("a.csv", b"input,output\na,b\nc,\nd,e\n", "row 2: 'output' is empty"),
         ("a.csv", b"input,output\na,b\nc\nd,e\n", "row 2: 'output' is empty"),
         ("a.csv", b"input,output\na,b\nc,d,e\n", "row 2: more cells than the header"),
@@ -93,12 +93,24 @@ def test_blank_lines_and_unusual_line_ends(tmp_path: Path) -> None:
         ("a.csv", "input,output\na,b\n".encode("utf-16"), "not UTF-8"),
         ("a.jsonl", b"", "a.jsonl is empty"),
         ("a.jsonl", b'{"input":"a","output":"b"}\n{"input"', "line 2: not valid JSON"),
-        ("a.jsonl", b'["a","b"]\n', "one JSON object a line"),
+        ("a.jsonl", b'["a","b"]\n', "one JSON object per line"),
         ("a.jsonl", b'{"input":"a","output":"b"}\n{"input":null,"output":"c"}', "row 2: 'input'"),
-        ("a.jsonl", b'{"input":"a","output":["b"]}\n', "row 1: 'output' is a list"),
-        ("a.jsonl", b'{"input":"a","output":{"b":1}}\n', "row 1: 'output' is a dict"),
+        (
+            "a.jsonl",
+            b'{"input":"a","output":["b"]}\n',
+            "row 1: 'output' must be text or a number, got a list",
+        ),
+        (
+            "a.jsonl",
+            b'{"input":"a","output":{"b":1}}\n',
+            "row 1: 'output' must be text or a number, got a dict",
+        ),
         ("a.jsonl", b'{"input":"a","output":NaN}\n', "row 1: 'output' is empty"),
-        ("a.jsonl", b'{"output":"b"}\n', "row 1: no 'input'; found columns 'output'"),
+        (
+            "a.jsonl",
+            b'{"output":"b"}\n',
+            "row 1 must have the columns 'input' and 'output', got 'output'",
+        ),
         ("a.json", b'{"input":"a"}', "a JSON list of objects"),
         ("a.json", b"[1, 2]", "a JSON list of objects"),
         ("a.json", b"[" * 100_000, "cannot be read as JSON"),
@@ -119,7 +131,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, name: str, content: bytes, words
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".json", ".parquet"])
 def test_missing_files_and_folders(tmp_path: Path, ending: str) -> None:
-    with pytest.raises(InvalidInputError, match="there is no file"):
+    with pytest.raises(InvalidInputError, match="does not exist"):
         from_file(tmp_path / f"nowhere{ending}")
     folder = tmp_path / f"folder{ending}"
     folder.mkdir()
@@ -195,14 +207,16 @@ def test_a_limit_covers_the_whole_data_set(tmp_path: Path) -> None:
 
 
 def test_wrong_columns_splits_and_values(labelled: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="no column 'input', 'output'; found: sentence, la"):
+    with pytest.raises(InvalidInputError, match="the column 'input', 'output', got: sentence, la"):
         from_dataset(str(labelled))
     with pytest.raises(InvalidInputError, match=r"split 'test'.*train"):
         from_dataset(str(labelled), split="test", input="sentence", output="label")
     nested = tmp_path / "nested"
     nested.mkdir()
     write(nested, ".jsonl", [("a", ["b"]), ("c", ["d"])])
-    with pytest.raises(InvalidInputError, match="row 1: 'output' is a list"):
+    with pytest.raises(
+        InvalidInputError, match="row 1: 'output' must be text or a number, got a list"
+    ):
         from_dataset(str(nested))
 
 

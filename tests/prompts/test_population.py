@@ -136,8 +136,8 @@ def test_chance_is_the_most_common_answers_frequency():
         ("country", {"shots": [0, 1]}, "start at 1"),
         ("country-capital", {"shots": [46]}, "at most 45"),
         ("country-capital", {"shots": []}, "one or more counts"),
-        ("country-capital", {"shots": [-1, 2]}, "0 or above"),
-        ("country-capital", {"prompts": 1}, "at least 2"),
+        ("country-capital", {"shots": [-1, 2]}, "0 or greater"),
+        ("country-capital", {"prompts": 1}, "2 or greater"),
     ],
 )
 def test_what_cannot_be_drawn_says_so(task, options, message):

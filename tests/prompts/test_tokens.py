@@ -45,7 +45,8 @@ def test_spans_cut_the_sequence_into_its_parts(demos, query, prefix):
         for number in range(shots):
             low, high = prompt.span(number)
             assert sequence[low:high] == demos[number]
-        low, high = prompt.query_span(shots)
+        low = prompt.ends[shots]
+        high = low + len(prompt.query(shots))
         assert sequence[low:high] == query
         assert high == len(sequence)
         assert [token for _, token in prompt.slots(shots)] == list(sequence[len(start) :])
@@ -126,7 +127,7 @@ def test_what_has_no_tokens_is_named(tokenizer):
             return {"input_ids": [] if "Paris" in text else tokenizer(text)["input_ids"][1:]}
 
     task = as_task([("a", "Paris"), ("b", "c")])
-    with pytest.raises(InvalidInputError, match="gives no tokens"):
+    with pytest.raises(InvalidInputError, match="has no tokens"):
         tokenize(draw(task, prompts=4, shots=[0]), Deaf())
     with pytest.raises(InvalidInputError, match="no tokenizer"):
         tokenize(draw(task, prompts=4, shots=[0]), None)
@@ -135,5 +136,5 @@ def test_what_has_no_tokens_is_named(tokenizer):
 def test_windows_that_do_not_fit_are_refused(tokenizer):
     with pytest.raises(InvalidInputError, match="shorter window"):
         draw_windows(TextTask("t", ("a",), 50), tokenizer, prompts=5, shots=None, seed=0)
-    with pytest.raises(InvalidInputError, match="ask for 1 to 3"):
+    with pytest.raises(InvalidInputError, match="shots must be 1 to 3"):
         draw_windows(TextTask("t", ("abc " * 9,), 3), tokenizer, prompts=5, shots=[4], seed=0)

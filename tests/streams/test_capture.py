@@ -144,7 +144,7 @@ def test_a_killed_capture_resumes_and_equals_an_uninterrupted_one(
 def test_a_folder_of_another_request_is_refused(build_model, random_prompts, tmp_path):
     hooked = ed_interp.load(build_model("llama"))
     capture(hooked, random_prompts(), folder=tmp_path / "shards")
-    with pytest.raises(RunFolderError, match="another request"):
+    with pytest.raises(RunFolderError, match="the same request"):
         capture(hooked, random_prompts(seed=1), folder=tmp_path / "shards")
 
 
@@ -159,9 +159,9 @@ def test_a_damaged_shard_is_named(build_model, random_prompts, tmp_path):
 
 def test_asking_for_what_was_not_read_lists_what_was(build_model, random_prompts):
     found = capture(build_model("llama"), random_prompts(), sites=["blocks.1.hook_resid_post"])
-    with pytest.raises(CaptureError, match=r"there are: \[0, 1, 2, 5\]"):
+    with pytest.raises(CaptureError, match=r"choose from: \[0, 1, 2, 5\]"):
         found.at(3)
-    with pytest.raises(CaptureError, match=r"there are: blocks\.1\.hook_resid_post"):
+    with pytest.raises(CaptureError, match=r"choose from: blocks\.1\.hook_resid_post"):
         found["blocks.0.hook_resid_post"]
 
 

@@ -49,7 +49,7 @@ def test_a_file_is_not_overwritten_by_accident_and_leaves_no_drafts(direction, s
     (2 * direction).save(saved, overwrite=True)
     assert torch.equal(Direction.load(saved)[ONE], 2 * direction[ONE])
     assert [file.name for file in saved.parent.iterdir()] == [saved.name]
-    with pytest.raises(RunFolderError, match="there is no folder"):
+    with pytest.raises(RunFolderError, match="its folder does not exist"):
         direction.save(saved.parent / "none" / "d.safetensors")
 
 

@@ -90,9 +90,9 @@ def test_a_wrong_path_asked_for_by_name_is_refused(build_model, random_prompts):
     with pytest.raises(CaptureError, match="differ from separate passes"):
         # The cache counts the window in indices, the prompts in positions.
         capture(build_model("gemma2"), population, path="prefix")
-    with pytest.raises(CaptureError, match="does not take it"):
+    with pytest.raises(CaptureError, match="does not support it"):
         capture(build_model("bloom"), population, path="packed")
-    with pytest.raises(InvalidInputError, match="unknown path 'pack'"):
+    with pytest.raises(InvalidInputError, match="path must be one of .* got 'pack'"):
         capture(build_model("gpt2"), population, path="pack")
 
 
@@ -158,5 +158,5 @@ def test_prompts_beyond_the_context_window_are_refused(build_model, random_promp
     population = random_prompts()
     long = dataclasses.replace(population.prompts[0], demonstrations=((5,) * 40,) * 5)
     population = dataclasses.replace(population, prompts=(long,))
-    with pytest.raises(InvalidInputError, match="context window of 160"):
+    with pytest.raises(InvalidInputError, match="context window of .*, 160 tokens"):
         capture(hooked, population)

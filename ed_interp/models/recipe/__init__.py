@@ -3,7 +3,7 @@
     python -m ed_interp.models.recipe icl-gpt2 --out FOLDER --seed 0
 
 re-makes everything that ships: generated text, tokenizer, training, checkpoints, acceptance
-record and model card. One seed decides all of it.
+record and model card, all from one seed.
 
 - ``tables``: the facts, and which pairs are held out of training prompts;
 - ``text``: the grammar of plain sentences and small stories;

@@ -11,12 +11,13 @@ from ed_interp.errors import EdInterpError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the recipe; 0 when the model passes its acceptance, 1 when not, 2 for bad usage."""
+    """Run the recipe; 0 if the model passes its acceptance, 1 if not, 2 for wrong usage."""
     parser = argparse.ArgumentParser(
         prog="python -m ed_interp.models.recipe", description="Re-make a bundled model."
     )
     parser.add_argument("name", help="icl-gpt2 or icl-gemma2")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--steps", type=int, default=None, help="training steps")
@@ -30,16 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     from ed_interp.models.recipe.make import STEPS, make
 
-    # An unknown name has no steps; ``make`` refuses it with the names there are.
-    steps = STEPS.get(options.name) if options.steps is None else options.steps
+    steps = STEPS if options.steps is None else options.steps
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    columns = (
-        TextColumn("{task.description}"),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
-    )
+    title, losses_now = TextColumn("{task.description}"), TextColumn("{task.fields[losses]}")
+    columns = (title, MofNCompleteColumn(), TimeRemainingColumn(), losses_now)
     try:
         with Progress(*columns, console=Console(stderr=True)) as progress:
             task = progress.add_task(options.name, total=steps, losses="")
@@ -54,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
                 seed=options.seed,
                 device=options.device,
                 steps=steps,
+                overwrite=options.overwrite,
                 on_step=on_step,
             )
     except EdInterpError as error:

@@ -12,31 +12,19 @@ ARCHITECTURES = {
 
 
 def model_card(record: dict[str, Any]) -> str:
-    """The README of a bundled model.
-
-    Args:
-        record: what ``recipe.json`` holds.
-    """
-    found = record["acceptance"]
-    accuracy = {int(k): v for k, v in found["accuracy"].items()}
-    known = {int(k): v for k, v in found["trained_accuracy"].items()}
-    layer, head = found["induction_head"]
-    share = found["text_cross_entropy_nats"] / found["text_unigram_entropy_nats"]
-    verdict = (
-        "Every criterion holds."
-        if not found["failures"]
-        else "NOT reached: " + "; ".join(found["failures"]) + "."
-    )
+    """The README of a bundled model, from what its ``recipe.json`` holds."""
+    facts = record["acceptance"]
+    accuracy = {int(k): v for k, v in facts["accuracy"].items()}
+    # Fewer shot counts are measured on trained pairs.
+    known = {int(k): f"{v:.2f} " for k, v in facts["trained_accuracy"].items()}
+    layer, head = facts["induction_head"]
+    share = facts["text_cross_entropy_nats"] / facts["text_unigram_entropy_nats"]
+    failures = "; ".join(facts["failures"])
+    verdict = f"NOT reached: {failures}." if failures else "Every criterion holds."
     shots = [k for k in (0, 1, 2, 4, 8, 16) if k in accuracy]
-    rows = "\n".join(
-        f"| {k} | {accuracy[k]:.2f} | {known[k]:.2f} |"
-        if k in known
-        else f"| {k} | {accuracy[k]:.2f} | |"
-        for k in shots
-    )
-    weakest = sorted(
-        (max(row.values()), name) for name, row in found["accuracy_by_relation"].items()
-    )[:5]
+    rows = "\n".join(f"| {k} | {accuracy[k]:.2f} | {known.get(k, '')}|" for k in shots)
+    by_relation = facts["accuracy_by_relation"].items()
+    weakest = sorted((max(row.values()), name) for name, row in by_relation)[:5]
     return f"""# {record["name"]}
 
 A small language model that learns in context, for trying interpretability methods where the
@@ -60,12 +48,12 @@ relation (`capital :`).
 |---|---|---|
 {rows}
 
-- Chance at 0 shots on the held-out pairs: {found["chance"]:.2f}. Ceiling: {found["ceiling"]:.2f}.
+- Chance at 0 shots on the held-out pairs: {facts["chance"]:.2f}. Ceiling: {facts["ceiling"]:.2f}.
 - Lowest ceilings by relation: {", ".join(f"{name} {best:.2f}" for best, name in weakest)}.
-- Induction head: block {layer}, head {head}, score {found["induction_score"]:.2f} by
+- Induction head: block {layer}, head {head}, score {facts["induction_score"]:.2f} by
   TransformerLens's head detector.
-- Unseen plain text: {found["text_cross_entropy_nats"]:.2f} nats a token, {share:.0%} of the unigram
-  entropy of {found["text_unigram_entropy_nats"]:.2f} nats.
+- Unseen plain text: {facts["text_cross_entropy_nats"]:.2f} nats a token, {share:.0%} of the unigram
+  entropy of {facts["text_unigram_entropy_nats"]:.2f} nats.
 
 {verdict}
 

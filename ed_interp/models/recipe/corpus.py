@@ -1,16 +1,15 @@
 """The training documents: prompts with demonstrations, plain text, repeats and lists.
 
-A document is a tuple of ``(text, trained)`` segments; the loss falls on the trained segments
-only. Segments meet at pre-token boundaries, so tokenizing them one by one gives the tokens of
-the whole (tested).
+A document is a tuple of ``(text, trained)`` segments; the loss is on the trained segments only.
+Segments meet at pre-token boundaries, so tokenizing them one by one gives the tokens of the whole
+(tested).
 
-- ``icl``: ``France -> Paris\\nJapan -> Tokyo\\n...``. Loss on the answers alone: with the loss on
-  every token the unpredictable inputs drown the answers, and the relation is not learnt.
+- ``icl``: ``France -> Paris\\nJapan -> Tokyo\\n...``, loss on the answers only.
 - ``plain``: fact sentences and stories, loss on all tokens.
-- ``repeat``: a random sequence of words several times over, loss from the second copy on. It can
-  only be predicted by looking back for the token that followed last time: an induction head.
-- ``walk``: a ring of words followed in pieces from random places, loss where the predecessor has
-  been met before. It needs an induction head too, and teaches it faster among few words.
+- ``repeat``: several copies of a random sequence of words, loss from the second copy on. To
+  predict it, look for the earlier copy of the token and what followed: an induction head.
+- ``walk``: a ring of words followed in pieces from random places, loss where the word before
+  occurred earlier. It needs an induction head too, and few words teach it faster.
 - ``listing``: ``France,Mexico,Russia,`` without repetition, loss on all tokens.
 
 Everything is a function of the seed and the order of calls.
@@ -18,20 +17,16 @@ Everything is a function of the seed and the order of calls.
 
 import random
 
-from ed_interp.models.recipe.tables import lists, relations, trained
-from ed_interp.models.recipe.text import LABELS, sentences, story
+from ed_interp.models.recipe.tables import lists, relations, trained, words
+from ed_interp.models.recipe.text import sentences, story
 
 Segment = tuple[str, bool]
 Document = tuple[Segment, ...]
 
 ARROW = " ->"
 END = "\n"
+# The share of prompts that begin with the name of their relation.
 HEADED = 0.25
-
-
-def demonstration(source: str, target: str) -> tuple[Segment, Segment]:
-    """One demonstration, ``France -> Paris\\n``; the loss falls on the answer and its line end."""
-    return (source + ARROW, False), (f" {target}{END}", True)
 
 
 def prompt(demonstrations: list[tuple[str, str]], query: str) -> str:
@@ -54,28 +49,32 @@ class Corpus:
         self.trained = trained(seed)
         self.sentences = sentences(seed, kept=True)
         self._names = list(relations())
-        words = {w for entry in relations().values() for i, o in entry.pairs for w in (i, o)}
-        self._words = sorted(w for w in words if " " not in w)
-        self._walked = random.Random(f"walk {seed}").sample(self._words, len(self._words))
+        self.words = words()
+        # Walks begin among the first words of this order, which differs from seed to seed.
+        self._walked = random.Random(f"walk {seed}").sample(self.words, len(self.words))
 
     def icl(self, *, pairs: int) -> Document:
-        """A prompt of ``pairs`` demonstrations of one relation; the relation drawn uniformly.
+        """A prompt of ``pairs`` demonstrations of one relation, drawn uniformly.
 
-        Beyond the number of trained pairs the relation starts over in a fresh order. Phrases
-        take twice the tokens of a word, so their prompts hold half the pairs.
+        Beyond the number of trained pairs they start over in a new order.
         """
         name = self.rng.choice(self._names)
-        known = self.trained[name]
-        if relations()[name].group == "phrase":
+        known, relation = self.trained[name], relations()[name]
+        # Phrases take twice the tokens of a word.
+        if relation.group == "phrase":
             pairs = max(1, pairs // 2)
         order: list[tuple[str, str]] = []
         while len(order) < pairs:
             order += self.rng.sample(known, len(known))
-        segments = [seg for pair in order[:pairs] for seg in demonstration(*pair)]
+        segments: list[Segment] = []
+        for source, target in order[:pairs]:
+            # The loss is on the answer and its line break. On every token the unpredictable inputs
+            # would outweigh the answers, and the relation would not be learnt.
+            segments += [(source + ARROW, False), (f" {target}{END}", True)]
         if self.rng.random() < HEADED:
-            return ((f"{LABELS[name]} :\n", False), *segments)
-        # Nothing before the first answer tells the relation; trained on, it would only teach
-        # which pairs are held out.
+            return ((f"{relation.label} :\n", False), *segments)
+        # Nothing before the first answer shows the relation. A loss on it would only teach which
+        # pairs are held out.
         segments[1] = (segments[1][0], False)
         return tuple(segments)
 
@@ -90,23 +89,19 @@ class Corpus:
         return ((END.join(lines) + END, True),)
 
     def repeat(self, *, length: int, copies: int) -> Document:
-        """``length`` random words, ``copies`` times over."""
-        unit = "".join(" " + w for w in self.rng.choices(self._words, k=length))
+        """``length`` random words, ``copies`` times."""
+        unit = "".join(" " + w for w in self.rng.choices(self.words, k=length))
         return ((unit, False), (unit * (copies - 1), True))
-
-    @property
-    def vocabulary(self) -> int:
-        """Number of words that repeats and walks are made of."""
-        return len(self._words)
 
     def walk(self, *, vocabulary: int, distinct: int, length: int) -> Document:
         """A walk around a ring of ``distinct`` words, of the first ``vocabulary`` ones.
 
-        It follows the ring for a while, jumps to a random word of it and goes on, so that a word
-        can be predicted once its predecessor has been seen before, wherever that was; the loss is
-        on these. Unlike in a repeat, no fixed distance back tells the answer.
+        It follows the ring for a while, jumps to a random word of it and goes on.
         """
+        # The loss is on words whose predecessor occurred before, wherever that was: unlike in a
+        # repeat, the answer is at no fixed distance.
         ring = self.rng.sample(self._walked[:vocabulary], distinct)
+        # `left` steps until the next jump; `met` are the places whose successor was shown.
         place, left, met = self.rng.randrange(distinct), 0, set[int]()
         segments: list[Segment] = []
         for _ in range(length):
@@ -121,7 +116,7 @@ class Corpus:
         return tuple(segments)
 
     def listing(self) -> Document:
-        """Entities of one list in random order, each once and followed by a comma."""
+        """Entities of one list in random order, each once, with a comma behind it."""
         entities = self.rng.choice(list(lists().values()))
         chosen = self.rng.sample(entities, self.rng.randint(4, len(entities)))
         return (("".join(f"{entity}," for entity in chosen), True),)
@@ -136,17 +131,13 @@ class Corpus:
 
 
 def tokenizer_text(*, seed: int) -> list[str]:
-    """The text the tokenizer is trained on: plain text, and each table word in both its forms.
-
-    The words are repeated so that each outweighs the pieces of invented names, and so becomes
-    one token with and without a leading space.
-    """
+    """The text the tokenizer is trained on: plain text, and each table word in both its forms."""
     corpus = Corpus(seed=seed, stream="tokenizer")
-    words = {
-        w for entry in relations().values() for pair in entry.pairs for s in pair for w in s.split()
-    }
-    words |= {entity for entities in lists().values() for entity in entities}
-    inputs = {i.split()[0] for entry in relations().values() for i, _ in entry.pairs}
-    inputs |= {entity for entities in lists().values() for entity in entities}
-    forms = sorted(inputs) + [f" {word}" for word in sorted(words)]
+    pairs = [pair for entry in relations().values() for pair in entry.pairs]
+    entities = {entity for named in lists().values() for entity in named}
+    # What can begin a line has no space before it; every word can stand behind one.
+    first = entities | {source.split()[0] for source, _ in pairs}
+    every = entities | {word for pair in pairs for text in pair for word in text.split()}
+    forms = sorted(first) + [f" {word}" for word in sorted(every)]
+    # Repeated, so that each outweighs the pieces of invented names and becomes one token.
     return forms * 50 + [join(corpus.plain(parts=8)) for _ in range(400)]

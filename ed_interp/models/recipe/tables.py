@@ -3,15 +3,11 @@
 Cost: reads two small JSON files (50 kB); nothing else.
 """
 
-import json
 import random
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-from ed_interp.errors import unknown
-
-DATA = Path(__file__).resolve().parents[2] / "prompts" / "data"
+from ed_interp.prompts.tasks import read_data
 
 HELD_OUT_FRACTION = 0.15
 
@@ -22,55 +18,44 @@ Pair = tuple[str, str]
 class Relation:
     """One task: a map from words to words."""
 
-    name: str
-    """Such as ``country-capital``."""
-    group: str
-    """What its inputs are; relations of one group share their inputs."""
     description: str
     """One line for people."""
+    group: str
+    """What its inputs are; relations of one group share their inputs."""
+    label: str
+    """What it is called in a sentence."""
+    sentences: tuple[str, ...]
+    """Templates of its own, with ``{i}`` and ``{o}``."""
     pairs: tuple[Pair, ...]
     """(input, output), each input once."""
 
 
 @cache
 def relations() -> dict[str, Relation]:
-    """Every relation of ``relations.json``, by name."""
-    raw = json.loads((DATA / "relations.json").read_text(encoding="utf-8"))
+    """Every relation of ``relations.json``, by name such as ``country-capital``."""
     return {
         name: Relation(
-            name=name,
-            group=entry["group"],
-            description=entry["description"],
-            pairs=tuple((source, target) for source, target in entry["pairs"]),
+            entry["description"],
+            entry["group"],
+            entry["label"],
+            tuple(entry["sentences"]),
+            tuple((source, target) for source, target in entry["pairs"]),
         )
-        for name, entry in raw.items()
+        for name, entry in read_data("relations.json").items()
     }
+
+
+@cache
+def words() -> tuple[str, ...]:
+    """The inputs and outputs of all relations that are one word, sorted."""
+    every = {word for entry in relations().values() for pair in entry.pairs for word in pair}
+    return tuple(sorted(word for word in every if " " not in word))
 
 
 @cache
 def lists() -> dict[str, tuple[str, ...]]:
     """Every list of ``lists.json``: its entities, by name."""
-    raw = json.loads((DATA / "lists.json").read_text(encoding="utf-8"))
-    return {name: tuple(entry["entities"]) for name, entry in raw.items()}
-
-
-def relation(name: str) -> Relation:
-    """One relation.
-
-    Raises:
-        UnknownNameError: when there is none of that name.
-    """
-    known = relations()
-    if name not in known:
-        raise unknown("relation", name, list(known))
-    return known[name]
-
-
-def relations_of(word: str) -> tuple[str, ...]:
-    """The names of the relations that have ``word`` as an input."""
-    return tuple(
-        name for name, entry in relations().items() if any(pair[0] == word for pair in entry.pairs)
-    )
+    return {name: tuple(entry["entities"]) for name, entry in read_data("lists.json").items()}
 
 
 def chance(word: str) -> float:
@@ -79,19 +64,21 @@ def chance(word: str) -> float:
     Equals 1 / (number of relations that have ``word`` as an input), since training prompts draw
     the relations uniformly.
     """
-    return 1.0 / len(relations_of(word))
+    inputs = [{source for source, _ in entry.pairs} for entry in relations().values()]
+    return 1.0 / sum(word in sources for sources in inputs)
 
 
-def held_out(seed: int, *, fraction: float = HELD_OUT_FRACTION) -> dict[str, tuple[Pair, ...]]:
+@cache
+def held_out(seed: int) -> dict[str, tuple[Pair, ...]]:
     """The pairs of each relation that no training prompt contains, fixed by ``seed``.
 
-    Each relation is drawn on its own, so that a word held out of one relation is mostly seen in
+    Each relation is drawn separately, so that a word held out of one relation mostly occurs in
     the others. At least two pairs of each relation are held out.
     """
     chosen: dict[str, tuple[Pair, ...]] = {}
     for name, entry in relations().items():
         rng = random.Random(f"held-out {seed} {name}")
-        count = max(2, round(fraction * len(entry.pairs)))
+        count = max(2, round(HELD_OUT_FRACTION * len(entry.pairs)))
         chosen[name] = tuple(sorted(rng.sample(entry.pairs, count)))
     return chosen
 
@@ -100,6 +87,6 @@ def trained(seed: int) -> dict[str, tuple[Pair, ...]]:
     """The pairs of each relation that training prompts are drawn from: all but the held out."""
     out = held_out(seed)
     return {
-        name: tuple(pair for pair in entry.pairs if pair not in set(out[name]))
+        name: tuple(pair for pair in entry.pairs if pair not in out[name])
         for name, entry in relations().items()
     }

@@ -1,7 +1,7 @@
 """The tokenizers of the bundled models: byte-level BPE trained on the generated text.
 
-Both models share the merges. As in the originals, GPT-2's adds no token by itself and Gemma's
-puts ``<bos>`` first.
+Both share the merges. As in the originals, GPT-2's adds no special token and Gemma's puts ``<bos>``
+first.
 """
 
 from transformers import PreTrainedTokenizerFast
@@ -30,58 +30,45 @@ def train_tokenizer(name: str, *, seed: int) -> PreTrainedTokenizerFast:
             show_progress=False,
         ),
     )
-    common = {"clean_up_tokenization_spaces": False, "model_max_length": CONTEXT}
-    if not gemma:
-        core.post_processor = processors.ByteLevel(trim_offsets=False)
-        end = "<|endoftext|>"
-        return PreTrainedTokenizerFast(
-            tokenizer_object=core,
-            bos_token=end,
-            eos_token=end,
-            pad_token=end,
-            unk_token=end,
-            **common,
+    if gemma:
+        core.post_processor = processors.TemplateProcessing(
+            single="<bos> $A",
+            pair="<bos> $A <bos> $B",
+            special_tokens=[("<bos>", core.token_to_id("<bos>"))],
         )
-    core.post_processor = processors.TemplateProcessing(
-        single="<bos> $A",
-        pair="<bos> $A <bos> $B",
-        special_tokens=[("<bos>", core.token_to_id("<bos>"))],
-    )
+    else:
+        core.post_processor = processors.ByteLevel(trim_offsets=False)
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
-        bos_token="<bos>",
-        eos_token="<eos>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        **common,
+        bos_token="<bos>" if gemma else special[0],
+        eos_token="<eos>" if gemma else special[0],
+        pad_token="<pad>" if gemma else special[0],
+        unk_token="<unk>" if gemma else special[0],
+        clean_up_tokenization_spaces=False,
+        model_max_length=CONTEXT,
     )
 
 
 class Encoder:
-    """Turns documents into token ids and loss masks, remembering the segments it has met."""
+    """Turns documents into token ids and loss masks, with a cache of segments."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        """``tokenizer`` decides the begin token too: what it adds to an empty text comes first."""
         self._tokenizer = tokenizer
         self._known: dict[str, list[int]] = {}
+        # The begin token is what the tokenizer adds to an empty text.
         self._prefix: list[int] = tokenizer("")["input_ids"]
 
-    def ids(self, text: str) -> list[int]:
-        """The tokens of ``text``, without the begin token."""
-        if text not in self._known:
-            if len(self._known) > 100_000:
-                self._known.clear()
-            # The Rust core, since the wrapper warns about texts longer than the context.
-            core = self._tokenizer.backend_tokenizer
-            self._known[text] = core.encode(text, add_special_tokens=False).ids
-        return self._known[text]
-
     def document(self, document: Document) -> tuple[list[int], list[bool]]:
-        """Token ids, begin token included where the tokenizer adds one, and the loss mask."""
+        """Token ids, begin token included if the tokenizer adds one, and the loss mask."""
         ids = list(self._prefix)
         mask = [False] * len(ids)
+        # The Rust core, as the wrapper warns about texts longer than the context.
+        core = self._tokenizer.backend_tokenizer
         for text, trained in document:
-            piece = self.ids(text)
-            ids += piece
-            mask += [trained] * len(piece)
+            if text not in self._known:
+                if len(self._known) > 100_000:
+                    self._known.clear()
+                self._known[text] = core.encode(text, add_special_tokens=False).ids
+            ids += self._known[text]
+            mask += [trained] * len(self._known[text])
         return ids, mask

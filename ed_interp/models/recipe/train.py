@@ -1,8 +1,8 @@
 """The two architectures and the training loop.
 
 A step takes one batch of plain text and lists, one of repeats (or walks) and, once the facts are
-known, one of ICL prompts (all of one length, so that nothing is padded away), and adds the losses.
-Repeats and prompts start short and grow, walks start among few words.
+known, one of ICL prompts (all of one length, so without padding), and adds the losses. Repeats and
+prompts start short and grow, walks start among few words.
 
 Cost: about 2,500 tokens and 0.25 s a step on one free CPU core for either model.
 """
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -23,7 +24,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ed_interp.errors import unknown
 from ed_interp.models.recipe.corpus import Corpus, Document
 from ed_interp.models.recipe.tokenizer import CONTEXT, Encoder
 
@@ -37,31 +37,23 @@ PLAIN_TOKENS = 64
 LONG_EVERY = 10
 PLAIN_ROWS = 24
 LEARNING_RATE = 2e-3
+# The share of training before the first ICL prompt, in which the facts are learnt.
 FACTS_FIRST = 0.4
-"""The share of training before the first ICL prompt: until the facts are known."""
+# The loss on words that occur for the first time cannot fall; at full weight that noise would
+# dominate the clipped gradient.
 REPEAT_WEIGHT = 0.15
-"""Of the loss on repeats: their first encounters cannot be predicted, and that noise would fill the
-clipped gradient."""
+# Whether repeats begin as walks among few words. GPT-2 forms an induction head from repeats of
+# random words alone; Gemma 2, whose post-norms make every early attention output as large as the
+# embeddings, formed none in trial runs without walks. The curves in recipe.json show when.
 WALKS = {"icl-gpt2": False, "icl-gemma2": True}
-"""Whether repeats begin as walks among few words. GPT-2 forms an induction head from repeats of
-random words alone; Gemma 2, whose post-norms make every early attention output as loud as the
-embeddings, formed none in trial runs without walks. The curves in ``recipe.json`` show when."""
 WALK_WORDS = 24
 WALK_STAY = 0.1
 WALK_DOUBLING = 0.04
 
 
 def build_model(name: str, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> PreTrainedModel:
-    """A freshly initialised model: 4 blocks of width 128, 4 heads, context of 256 tokens.
-
-    Raises:
-        UnknownNameError: for a name that is not a bundled model.
-    """
-    if name not in NAMES:
-        raise unknown("bundled model", name, NAMES)
+    """A freshly initialised model: 4 blocks of width 128, 4 heads, context of 256 tokens."""
     torch.manual_seed(seed)
-    # Gemma 2 caps its attention scores, which fused kernels do not.
-    attention: dict[str, Any] = {"attn_implementation": "eager"}
     special: dict[str, Any] = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -95,40 +87,39 @@ def build_model(name: str, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> 
             sliding_window=64,
             max_position_embeddings=CONTEXT,
             tie_word_embeddings=True,
-            # Scaled by sqrt(width), embeddings then have unit power, as in the real Gemma.
+            # The model multiplies embeddings by sqrt(width), which gives them unit power.
             initializer_range=128**-0.5,
-            **attention,
+            # Gemma 2 caps its attention scores, which fused kernels do not.
+            attn_implementation="eager",
             **special,
         )
     )
 
 
 def growth(step: int, steps: int, *, start: float) -> float:
-    """From 0 to 1 over :data:`CURRICULUM` of training, beginning at the share ``start`` of it."""
+    """From 0 to 1 over the share ``CURRICULUM`` of training, beginning at the share ``start``."""
     return min(1.0, max(0.0, (step / steps - start) / CURRICULUM))
 
 
-def draw_icl(corpus: Corpus, *, step: int, steps: int, start: float) -> list[Document]:
-    """The ICL prompts of a step: up to 16 pairs, every tenth step as long as the context.
-
-    None before the share ``start`` of training. Prompts alone can be learnt by heart, pair by
-    pair, and a model that begins so answers held-out pairs at 15% (measured). One that knows the
-    facts already has only to tell which relation is meant, and that carries over to any pair.
-    """
-    if step < start * steps:
+def draw_icl(corpus: Corpus, *, step: int, steps: int) -> list[Document]:
+    """The ICL prompts of a step: up to 16 pairs, every tenth step as long as the context."""
+    # None at first: prompts alone can be learnt by heart, pair by pair, and a model that starts
+    # with them answers 15% of held-out pairs (measured). A model that knows the facts has only to
+    # infer the relation, which carries over to any pair.
+    if step < FACTS_FIRST * steps:
         return []
-    grown = growth(step, steps, start=start)
+    grown = growth(step, steps, start=FACTS_FIRST)
     pairs = corpus.rng.randint(2, round(4 + 12 * grown))
     if grown == 1.0 and step % LONG_EVERY == 0:
         pairs = corpus.rng.randint(17, (CONTEXT - 8) // 4)
     return [corpus.icl(pairs=pairs) for _ in range(min(96, max(1, ICL_TOKENS // (4 * pairs))))]
 
 
-def draw_plain(corpus: Corpus, *, step: int, rows: int) -> list[Document]:
+def draw_plain(corpus: Corpus, *, step: int) -> list[Document]:
     """The plain text and lists of a step, every tenth step as long as the context."""
     if step % LONG_EVERY == 3:
         return [corpus.plain(parts=30) for _ in range(4)]
-    return [corpus.plain(parts=8) for _ in range(rows)] + [corpus.listing()]
+    return [corpus.plain(parts=8) for _ in range(PLAIN_ROWS)] + [corpus.listing()]
 
 
 def draw_repeat(corpus: Corpus, *, step: int, steps: int) -> list[Document]:
@@ -147,7 +138,7 @@ def draw_walks(corpus: Corpus, *, step: int, steps: int) -> list[Document]:
     """
     doublings = (step / steps - WALK_STAY) / WALK_DOUBLING
     vocabulary = round(WALK_WORDS * 2 ** max(0.0, doublings))
-    if vocabulary >= 2 * corpus.vocabulary:
+    if vocabulary >= 2 * len(corpus.words):
         return []
     return [
         corpus.walk(vocabulary=vocabulary, distinct=corpus.rng.randint(3, 14), length=64)
@@ -160,28 +151,20 @@ def collate(
 ) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]:
     """Ids and loss mask, padded on the right and cut at ``longest`` tokens."""
     rows = [encoder.document(document) for document in documents]
-    width = min(longest, max(len(ids) for ids, _ in rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool)
-    for k, (row, trained) in enumerate(rows):
-        kept = min(width, len(row))
-        ids[k, :kept] = torch.tensor(row[:kept])
-        mask[k, :kept] = torch.tensor(trained[:kept])
-    return ids, mask
+    ids = [torch.tensor(row[:longest]) for row, _ in rows]
+    mask = [torch.tensor(trained[:longest]) for _, trained in rows]
+    return pad_sequence(ids, batch_first=True), pad_sequence(mask, batch_first=True)
 
 
 def masked_loss(
     model: PreTrainedModel, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row pos"]
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy in nats over the tokens under ``mask``.
-
-    The head runs on the counted positions only: for ICL prompts it would otherwise spend most of
-    its time on inputs that carry no loss.
-    """
-    # Padding is on the right, where no counted position sees it: the mask of ones says so.
+    """Mean cross-entropy in nats over the tokens under ``mask``."""
+    # Padding is on the right, where no token under the mask attends to it, hence the ones.
     hidden = model.base_model(
         input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False
     ).last_hidden_state
+    # The head runs under the mask only: most inputs of ICL prompts carry no loss.
     head: Any = model.get_output_embeddings()
     logits = head(hidden[:, :-1][mask[:, 1:]]).float()
     cap = getattr(model.config, "final_logit_softcapping", None)
@@ -199,7 +182,7 @@ def schedule(step: int, steps: int) -> float:
 
 
 def checkpoint_steps(steps: int, *, count: int = 10) -> list[int]:
-    """Step 0, then log-spaced from a tenth of training to its end: ``count`` at most."""
+    """Step 0, then at most ``count`` - 1 steps log-spaced from a tenth of training to its end."""
     last = count - 2
     return sorted({0, *(round(steps * 10 ** (k / last - 1)) for k in range(count - 1))})
 
@@ -213,39 +196,35 @@ def train(
     steps: int,
     on_step: Callable[[int, dict[str, float]], None],
 ) -> None:
-    """Trains ``model`` in place.
+    """Train the bundled model ``name`` in place.
 
-    Args:
-        name: of the bundled model, which settings go by.
-        on_step: called with the number of steps done (0 before the first) and the losses in nats.
+    ``on_step`` is called with the number of steps done (0 before the first) and the losses in nats.
     """
     corpus = Corpus(seed=seed)
     encoder = Encoder(tokenizer)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
+    # Biases and norms are not decayed.
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": WEIGHT_DECAY},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98))
     model.train()
-    walking = WALKS[name]
     on_step(0, {})
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * schedule(step, steps)
         losses: dict[str, float] = {}
         drawn = {
-            "icl": draw_icl(corpus, step=step, steps=steps, start=FACTS_FIRST),
-            "plain": draw_plain(corpus, step=step, rows=PLAIN_ROWS),
-            "walk": draw_walks(corpus, step=step, steps=steps) if walking else [],
+            "icl": draw_icl(corpus, step=step, steps=steps),
+            "plain": draw_plain(corpus, step=step),
+            "walk": draw_walks(corpus, step=step, steps=steps) if WALKS[name] else [],
         }
         if not drawn["walk"]:
             drawn["repeat"] = draw_repeat(corpus, step=step, steps=steps)
         for kind, documents in drawn.items():
             if not documents:
                 continue
-            # Plain text is cut rather than padded: two stories in a row would widen every row.
+            # Plain text is cut, as two stories in a row would make every row longer.
             short = kind == "plain" and step % LONG_EVERY != 3
             longest = PLAIN_TOKENS if short else CONTEXT
             ids, mask = collate(encoder, documents, longest=longest)

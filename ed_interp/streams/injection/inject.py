@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from ed_interp.errors import CaptureError, InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
+from ed_interp.models.sites import Site
 from ed_interp.streams.injection.calls import Call, View
 from ed_interp.streams.injection.interventions import Intervention
-from ed_interp.streams.injection.places import Place, place_of
+from ed_interp.streams.injection.places import place_of
 from ed_interp.streams.injection.registry import Registry
-from ed_interp.models.sites import Site
 
 
 @contextlib.contextmanager
@@ -35,18 +35,18 @@ def inject(
     Args:
         model: Anything :func:`ed_interp.load` takes. A live model is used as before (``generate``,
             forward, ``capture``); it runs with the interventions until the context ends.
-        *interventions: Applied in this order at each site. None at all leaves the model alone.
+        *interventions: Applied in this order at each site. Without any the model is left alone.
         prompt_length: Where the prompt ends, for plain forward passes: tokens per row (or one
-            number for all), padding not counted. ``generate`` knows by itself.
+            number for all), padding not counted. Not needed for ``generate``.
         strict: Raise on leaving if an intervention touched no token, if an integer position was
-            never reached, or if the model was not called at all.
+            never reached, or if the model was not called.
         all_threads: Also act when another thread calls the model (``generate`` in a worker, for a
             streamer). By default other threads' calls are left alone.
 
     Raises:
         InvalidInputError: an intervention that does not fit (another model's direction, a wrong
-            width, NaN, more than the precision holds), positions that do not exist, a selection
-            that matched nothing, or a model that ``torch.compile`` wrapped.
+            width, NaN, a number too large for the precision), positions that do not exist, a
+            selection that matched no token, or a model wrapped by ``torch.compile``.
         UnknownNameError: no such site; the nearest are listed.
         CaptureError: this architecture has no such place, or the hooks did not fire.
     """
@@ -65,7 +65,7 @@ def inject(
 
 @dataclasses.dataclass(eq=False)
 class Injection:
-    """Interventions on a model, and what became of them; what :func:`inject` gives."""
+    """Interventions on a model, and whether they acted; what :func:`inject` yields."""
 
     hooked: HookedModel
     interventions: tuple[Intervention, ...]
@@ -76,7 +76,7 @@ class Injection:
     calls: int = 0
     """Forward passes so far."""
     elsewhere: int = 0
-    """Forward passes of other threads, which were left alone."""
+    """Forward passes of other threads, left alone."""
 
     def __post_init__(self) -> None:
         _refuse_compiled(self.hooked)
@@ -84,78 +84,69 @@ class Injection:
         for index, intervention in enumerate(self.interventions):
             if not isinstance(intervention, Intervention):
                 raise InvalidInputError(
-                    f"inject() takes interventions such as Add(...), found a "
+                    f"inject() must be given interventions such as Add(...), got a "
                     f"{type(intervention).__name__}"
                 )
             intervention.check(self.hooked)
             for site in intervention.sites(self.hooked):
                 self.plan.setdefault(site, []).append(index)
-        self.places: list[Place] = [place_of(self.hooked, site) for site in sorted(self.plan)]
-        # None until its site was reached: a pass may be cut short before it.
+        self.places = [place_of(self.hooked, site) for site in sorted(self.plan)]
+        # Per intervention: None until its site is reached, as a pass may be cut short before it.
         self._touched: list[bool | Tensor | None] = [None] * len(self.interventions)
+        # The largest position that any pass reached, and the largest integer one selected.
         self._furthest: int | Tensor = -1
-        asked = [
-            leaf.furthest
-            for intervention in self.interventions
-            for leaf in intervention.where.leaves()
-            if leaf.furthest is not None
-        ]
-        self._asked = max(asked, default=None)
+        leaves = [leaf for one in self.interventions for leaf in one.where.leaves()]
+        self._required = max((leaf.furthest for leaf in leaves), default=-1)
 
     def begin(self, call: Call) -> bool:
-        """A forward pass begins in this thread; whether it concerns this injection."""
+        """See :meth:`~ed_interp.streams.injection.protocol.Writer.begin`."""
         if self.owner is not None and threading.get_ident() != self.owner:
             self.elsewhere += 1
             return False
         self.calls += 1
         call.views[id(self)] = view = View(call, self.prompt_length)
-        if self._asked is not None:
+        if self._required >= 0:
+            # Kept as a tensor: int() would synchronise the GPU in every forward pass.
             reached = view.positions.max()
             held = torch.as_tensor(self._furthest, device=reached.device)
             self._furthest = torch.maximum(held, reached)
         return True
 
     def write(self, site: Site, states: Tensor, call: Call | None) -> Tensor:
-        """The states of ``site`` with everything that is to be written there.
-
-        Raises:
-            CaptureError: a block was called without its model.
-        """
+        """The states of ``site`` after its interventions, in order."""
         if call is None:
             if self.owner is not None and threading.get_ident() != self.owner:
                 return states
             raise CaptureError(
-                f"{site.name} was reached without a forward pass of the model, so no position is "
-                f"known; call {type(self.hooked.model).__name__} itself inside inject(...)"
+                f"{site.name} was reached without a forward pass of the model, so the positions "
+                f"are unknown; call {type(self.hooked.model).__name__} itself inside inject(...)"
             )
         view = call.views.get(id(self))
-        if view is None:
+        if view is None:  # a pass of another thread, see begin()
             return states
         call.fired.add((id(self), site.name))
-        flat = states.ndim == 2  # OPT flattens its stream inside some blocks.
+        flat = states.ndim == 2  # OPT flattens its stream inside some blocks
         if flat:
             states = states.view(call.rows, -1, states.shape[-1])
         if states.shape[:2] != (call.rows, call.width):
             raise CaptureError(
-                f"{site.name}: states of shape {tuple(states.shape)} in a forward pass of "
-                f"{call.rows} rows of {call.width} tokens; this model rearranges its tokens"
+                f"{site.name} must have states of {call.rows} rows of {call.width} tokens, got "
+                f"shape {tuple(states.shape)}; this model rearranges its tokens and cannot be "
+                "written to"
             )
         for index in self.plan[site]:
-            states = self._one(index, site, states, view)
+            selected = self._selected(index, view)
+            if selected is not None and selected.device != states.device:
+                selected = selected.to(states.device)
+            # `any()` would synchronise a GPU, so there we add zeros instead of skipping.
+            if selected is None or selected.device.type != "cpu" or bool(selected.any()):
+                states = self.interventions[index].apply(states, selected, site, view)
         return states.flatten(0, 1) if flat else states
 
-    def _one(self, index: int, site: Site, states: Tensor, view: View) -> Tensor:
-        intervention = self.interventions[index]
-        selected = self._selected(index, view)
-        if selected is not None and selected.device != states.device:
-            selected = selected.to(states.device)
-        # A look at the device would hold up an accelerator; there, nothing is added instead.
-        if selected is not None and selected.device.type == "cpu" and not bool(selected.any()):
-            return states
-        return intervention.apply(states, selected, site, view)
-
     def _selected(self, index: int, view: View) -> Tensor | None:
+        """The tokens that an intervention touches in this pass; None is every one."""
         where = self.interventions[index].where
+        # By identity: interventions at many sites, or several with one Where, select once a pass.
         if id(where) not in view.selections:
             valid = view.call.valid
             chosen = None if where.everything else where.select(view)
@@ -164,23 +155,20 @@ class Injection:
                 None if both is None else both.expand(view.call.rows, view.call.width)
             )
         selected: Tensor | None = view.selections[id(where)]
-        if self._touched[index] is not True:
-            found = True if selected is None else selected.any()
-            if isinstance(found, Tensor):
-                before = self._touched[index]
-                if found.device.type == "cpu":
-                    found = bool(found)
-                elif isinstance(before, Tensor):  # read on leaving: to look now would wait for it
-                    found = found | before
-            self._touched[index] = found
+        before = self._touched[index]
+        if before is not True:
+            touched: bool | Tensor = True if selected is None else selected.any()
+            if isinstance(touched, Tensor):
+                if touched.device.type == "cpu":
+                    touched = bool(touched)
+                elif isinstance(before, Tensor):
+                    # Read on leaving only, so that the GPU is not synchronised here.
+                    touched = touched | before
+            self._touched[index] = touched
         return selected
 
     def finish(self, call: Call) -> None:
-        """A forward pass ended well: every site must have fired.
-
-        Raises:
-            CaptureError: naming those that did not.
-        """
+        """Raise CaptureError unless every site fired in a pass that ended without an exception."""
         if id(self) not in call.views:
             return
         missing = [site.name for site in self.plan if (id(self), site.name) not in call.fired]
@@ -191,12 +179,7 @@ class Injection:
             )
 
     def verify(self) -> None:
-        """On leaving, see that it did what was asked.
-
-        Raises:
-            InvalidInputError: the model was not called, an intervention touched no token, or a
-                position was never reached. Not unless ``strict``.
-        """
+        """On leaving the context, raise InvalidInputError unless every intervention acted."""
         if not self.strict or not self.interventions:
             return
         if not self.calls:
@@ -208,18 +191,18 @@ class Injection:
                 f"{hint} (or pass strict=False)"
             )
         furthest = int(self._furthest)
-        if self._asked is not None and furthest < self._asked:
+        if furthest < self._required:
             raise InvalidInputError(
-                f"position {self._asked} was asked for, but the longest row had {furthest + 1} "
-                f"tokens (positions 0 to {furthest})"
+                f"positions must be at most {furthest}, the last of the longest row, got "
+                f"{self._required}; give longer prompts or a smaller position"
             )
         for intervention, touched in zip(self.interventions, self._touched, strict=True):
             if touched is not None and not bool(touched):
                 places = ", ".join(site.name for site in intervention.sites(self.hooked))
                 raise InvalidInputError(
                     f"{type(intervention).__name__} at {places} touched no token in {self.calls} "
-                    "forward passes: its selection matched none (outside generate every token is "
-                    "the prompt, unless prompt_length= is given); strict=False allows it"
+                    "forward passes; change its selection (outside generate every token is the "
+                    "prompt, unless prompt_length= is given), or pass strict=False"
                 )
 
 
@@ -229,13 +212,14 @@ def _lengths(prompt_length: int | Tensor | None) -> Tensor | None:
     lengths = torch.as_tensor(prompt_length).reshape(-1)
     if lengths.is_floating_point() or bool((lengths < 0).any()):
         raise InvalidInputError(
-            f"prompt_length={prompt_length}: numbers of tokens are expected, one or one per row"
+            f"prompt_length must be a number of tokens, one for all or one per row, got "
+            f"{prompt_length}"
         )
     return lengths.long()
 
 
 def _refuse_compiled(hooked: HookedModel) -> None:
-    # A compiled graph is not traced again for hooks that were set later: they would not fire.
+    # A compiled graph is not traced again for hooks that are set later, so they would not fire.
     modules: list[nn.Module] = [hooked.model, *hooked.model.modules()]
     for module in modules:
         compiled = getattr(module, "_compiled_call_impl", None) is not None

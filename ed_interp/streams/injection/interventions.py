@@ -1,6 +1,6 @@
-"""What is written to the stream: add, ablate, clamp, replace, or a function of one's own.
+"""What is written to the stream: add, ablate, clamp, replace, or a custom function.
 
-All but :class:`Transform` are one formula. With the change that each wants to make to a state ``h``
+All but :class:`Transform` share one formula. Each proposes a change to a state ``h``
 (``u`` is the vector at unit length)::
 
     Add      change = v                              Ablate   change = -(h . u) u
@@ -9,8 +9,8 @@ All but :class:`Transform` are one formula. With the change that each wants to m
     h <- h + coefficient[row] * gate[row] * exp(-t / decay) * change       at selected tokens
 
 where ``t`` counts the generated tokens (0 in the prompt, 1 at the first one). So a coefficient or
-gate of 0 leaves the row as it is, and 1 does the whole thing. Projections are computed in float32
-at least, whatever the model's precision; unselected states are not touched at all.
+gate of 0 leaves the row as it is, and 1 makes the full change. Projections are computed in float32
+at least, whatever the model's precision; unselected states stay bit for bit the same.
 """
 
 from __future__ import annotations
@@ -27,30 +27,32 @@ from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
+from ed_interp.models.sites import Site
 from ed_interp.streams.direction import Direction
 from ed_interp.streams.injection.calls import View
 from ed_interp.streams.injection.where import Selector, Where
-from ed_interp.models.sites import Site
 
 PerRow: TypeAlias = float | int | Tensor
 """One number, or a tensor of one per row of the batch: of the prompts, if beams make more rows."""
+
+Strength: TypeAlias = float | Tensor
 
 Function: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(states ``batch pos d_model``, selected ``batch pos``) -> new states of the same shape."""
 
 
 class Intervention(abc.ABC):
-    """Something written at one or more sites; see the module's docstring."""
+    """A change written at one or more sites; see the module's docstring."""
 
     where: Selector
 
     @abc.abstractmethod
     def sites(self, hooked: HookedModel) -> list[Site]:
-        """Where it writes, checked against the model."""
+        """The sites it writes at, checked against the model."""
 
-    @abc.abstractmethod
     def check(self, hooked: HookedModel) -> None:
-        """Refuse a model that it does not fit, before any hook is set."""
+        """Refuse a model it does not fit, before any hook is set."""
+        self.sites(hooked)
 
     @abc.abstractmethod
     def apply(
@@ -60,7 +62,7 @@ class Intervention(abc.ABC):
         site: Site,
         view: View,
     ) -> Float[Tensor, "batch pos d_model"]:
-        """The states with the intervention; ``selected`` None is every token."""
+        """The states after the intervention; ``selected`` None is every token."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,36 +73,36 @@ class _Along(Intervention):
     """A :class:`Direction`, or a vector ``d_model``, one per row ``batch d_model``, or one per
     position too, ``batch pos d_model`` (``batch`` may be 1; positions beyond are not touched)."""
     site: str | Site | None = None
-    """Needed for a plain vector; a Direction is applied at all of its sites, or at this one."""
+    """Required for a plain vector; a Direction is applied at all of its sites, or at this one."""
     _: dataclasses.KW_ONLY
     coefficient: PerRow = 1.0
-    """How strongly; see the module's docstring."""
+    """Strength; see the module's docstring."""
     where: Selector = dataclasses.field(default_factory=Where)
-    """Which tokens."""
+    """Selected tokens."""
     gate: PerRow | None = None
     """Per row, multiplies the coefficient: 0 or False leaves that row alone."""
     decay: float | int | None = None
-    """In generated tokens: the strength falls by a factor e over so many."""
+    """Number of generated tokens over which the strength falls by a factor of e."""
 
     def __post_init__(self) -> None:
         name = type(self).__name__
         if isinstance(self.direction, Tensor):
             if self.site is None:
                 raise InvalidInputError(
-                    f"{name} of a plain vector needs a site, for instance "
+                    f"{name} of a plain vector must be given a site, got none; for instance "
                     f"{name}(vector, 'blocks.3.hook_resid_post')"
                 )
             if self.direction.ndim not in (1, 2, 3):
                 raise InvalidInputError(
-                    f"{name}: a vector of shape {tuple(self.direction.shape)}; d_model, "
-                    "(batch, d_model) or (batch, pos, d_model) is expected"
+                    f"the vector of {name} must have the shape d_model, (batch, d_model) or "
+                    f"(batch, pos, d_model), got {tuple(self.direction.shape)}"
                 )
             finite(self.direction, f"the vector of {name}")
         for what, value in (("coefficient", self.coefficient), ("gate", self.gate)):
             per_row(value, f"{what} of {name}")
         if self.decay is not None and not (math.isfinite(self.decay) and self.decay > 0):
             raise InvalidInputError(
-                f"decay={self.decay}: a positive number of tokens is expected, or None"
+                f"decay must be a number of tokens above 0, or None, got {self.decay}"
             )
 
     def sites(self, hooked: HookedModel) -> list[Site]:
@@ -121,47 +123,47 @@ class _Along(Intervention):
             vector = self.vector(site)
             if vector.shape[-1] != hooked.d_model:
                 raise InvalidInputError(
-                    f"{name} at {site.name}: a vector of {vector.shape[-1]} numbers, but the "
-                    f"stream of {hooked.name} has {hooked.d_model}"
+                    f"the vector of {name} at {site.name} must have {hooked.d_model} numbers, the "
+                    f"width of {hooked.name}, got {vector.shape[-1]}"
                 )
-            self._check_range(site, vector, hooked.dtype)
-
-    def _check_range(self, site: Site, vector: Tensor, dtype: torch.dtype) -> None:
-        largest = self.largest(vector)
-        limit = torch.finfo(dtype).max if dtype.is_floating_point else math.inf
-        if largest > limit:
-            shown = str(dtype).removeprefix("torch.")
-            raise InvalidInputError(
-                f"{type(self).__name__} at {site.name} would write {largest:.3g}, beyond the "
-                f"{limit:.3g} that {shown} can hold; use a smaller coefficient or dtype='float32'"
-            )
+            written, dtype = self.largest(vector), hooked.dtype
+            limit = torch.finfo(dtype).max if dtype.is_floating_point else math.inf
+            if written > limit:
+                raise InvalidInputError(
+                    f"{name} at {site.name} must write at most {limit:.3g} in "
+                    f"{str(dtype).removeprefix('torch.')}, got {written:.3g}; use a smaller "
+                    "coefficient or dtype='float32'"
+                )
 
     def largest(self, vector: Tensor) -> float:
-        """The largest number that it would write by itself."""
+        """The largest number it would write to a stream of zeros."""
         return largest(vector) * largest(self.coefficient) * largest(self.gate)
 
-    def strength(self, view: View) -> float | Tensor:
-        """Coefficient, gate and decay together: a number, or ``batch pos`` (axes may be 1)."""
-        total: float | Tensor = 1.0
+    def strength(self, view: View, like: Tensor) -> Strength:
+        """Coefficient, gate and decay together: a number, or ``batch pos 1`` (axes may be 1)."""
+        total: Strength = 1.0
         for what, value in (("coefficient", self.coefficient), ("gate", self.gate)):
             if value is not None:
-                total = total * spread(value, f"{what} of {type(self).__name__}", view)
-        age = None if self.decay is None else view.age()
-        if age is not None and self.decay is not None:
-            total = total * torch.exp(-age / self.decay)
+                total = total * spread(value, f"{what} of {type(self).__name__}", view, like)
+        if self.decay is not None and (age := view.age()) is not None:
+            total = total * torch.exp(-age / self.decay).to(like)[..., None]
         return total
 
     def vector_for(
         self, states: Tensor, selected: Tensor | None, site: Site, view: View
     ) -> tuple[Tensor, Tensor | None]:
-        """The vector per row and position (axes may be 1), and what is left of the selection."""
-        vector = self.vector(site).to(states.device, working_dtype(states))
+        """The vector per row and position (axes may be 1), and the selection it leaves."""
+        # In float32 at least; float64 for a model in float64.
+        dtype = torch.promote_types(states.dtype, torch.float32)
+        vector = self.vector(site).to(states.device, dtype)
         if vector.ndim == 1:
             return vector, selected
         what = f"the vector of {type(self).__name__}"
-        if vector.ndim == 2:
-            return view.by_row(vector, what).to(states.device)[:, None], selected
         table = view.by_row(vector, what).to(states.device)
+        if vector.ndim == 2:
+            return table[:, None], selected
+        # Each token takes the entry of its own position in its row: under a cache or padding that
+        # is not its column in this pass. Out-of-range positions read any entry and are deselected.
         places = view.positions.to(states.device)
         inside = (places >= 0) & (places < table.shape[1])
         rows = torch.arange(table.shape[0], device=states.device)[:, None]
@@ -170,17 +172,13 @@ class _Along(Intervention):
 
     def apply(self, states: Tensor, selected: Tensor | None, site: Site, view: View) -> Tensor:
         vector, selected = self.vector_for(states, selected, site, view)
-        strength = self.strength(view)
-        if isinstance(strength, Tensor):
-            strength = strength.to(states.device, vector.dtype)[..., None]
+        strength = self.strength(view, vector)
         new = self.written(states.to(vector.dtype), vector, strength, view).to(states.dtype)
         return new if selected is None else torch.where(selected[..., None], new, states)
 
-    @abc.abstractmethod
-    def written(
-        self, states: Tensor, vector: Tensor, strength: float | Tensor, view: View
-    ) -> Tensor:
-        """The new states, in float32 at least, as if every token were selected."""
+    def written(self, states: Tensor, vector: Tensor, strength: Strength, view: View) -> Tensor:
+        """The new states of all tokens, in float32 at least."""
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -189,45 +187,36 @@ class Add(_Along):
 
     def apply(self, states: Tensor, selected: Tensor | None, site: Site, view: View) -> Tensor:
         vector, selected = self.vector_for(states, selected, site, view)
-        strength = self.strength(view)
-        if isinstance(strength, Tensor):
-            strength = strength.to(states.device, vector.dtype)[..., None]
-        # Rounded once, to the model's precision, then added there: as a bias would be.
-        change = (vector * strength).to(states.dtype)
+        # Rounded once, to the model's precision, then added there: as a bias would be. One
+        # product and one sum of the whole stream, where `written` would take a cast and a where.
+        change = (vector * self.strength(view, vector)).to(states.dtype)
         if selected is not None:
             change = change * selected[..., None]
         return states + change
 
-    def written(
-        self, states: Tensor, vector: Tensor, strength: float | Tensor, view: View
-    ) -> Tensor:
-        return states + strength * vector
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Projecting(_Along):
-    """An intervention on the component along the direction, whose length does not matter."""
+    """An intervention on the component along the direction; its length has no effect."""
 
     def check(self, hooked: HookedModel) -> None:
         super().check(hooked)
         for site in self.sites(hooked):
             if not bool(self.vector(site).any(-1).all()):
                 raise InvalidInputError(
-                    f"{type(self).__name__} at {site.name}: the vector is zero, which is no "
-                    "direction"
+                    f"the vector of {type(self).__name__} at {site.name} must have a direction, "
+                    "got zeros"
                 )
 
     def largest(self, vector: Tensor) -> float:
         return largest(self.coefficient) * largest(self.gate)
 
-    def target(self, component: Tensor, view: View) -> Tensor | float:
-        """What the component along the direction shall be."""
+    def target(self, component: Tensor, view: View) -> Strength:
+        """The value that the component along the direction is set to."""
         return 0.0
 
-    def written(
-        self, states: Tensor, vector: Tensor, strength: float | Tensor, view: View
-    ) -> Tensor:
-        # Scaled by its largest entry first, so that squares neither overflow nor vanish.
+    def written(self, states: Tensor, vector: Tensor, strength: Strength, view: View) -> Tensor:
+        # Divided by its largest entry first, so that squares neither overflow nor vanish.
         vector = vector / vector.abs().amax(-1, keepdim=True)
         unit = vector / vector.norm(dim=-1, keepdim=True)
         component = (states * unit).sum(-1, keepdim=True)
@@ -237,10 +226,10 @@ class _Projecting(_Along):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ablate(_Projecting):
-    """Project the direction out: afterwards the states have no component along it.
+    """Project the direction out: afterwards the component along it is 0.
 
-    Several at once are applied in turn; with directions that are not orthogonal, a later one brings
-    back some of an earlier one's component. Orthogonalise them first (``Direction.away_from``).
+    Several are applied one after the other; unless their directions are orthogonal, a later one
+    restores some of an earlier one's component. Orthogonalise first (``Direction.away_from``).
     """
 
 
@@ -250,7 +239,7 @@ class Clamp(_Projecting):
 
     _: dataclasses.KW_ONLY
     value: PerRow
-    """In units of the stream; one number, or one per row."""
+    """In units of the stream."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -259,20 +248,15 @@ class Clamp(_Projecting):
     def largest(self, vector: Tensor) -> float:
         return largest(self.value) * super().largest(vector)
 
-    def target(self, component: Tensor, view: View) -> Tensor | float:
-        value = spread(self.value, "value of Clamp", view)
-        if isinstance(value, Tensor):
-            return value.to(component.device, component.dtype)[..., None]
-        return value
+    def target(self, component: Tensor, view: View) -> Strength:
+        return spread(self.value, "value of Clamp", view, component)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Replace(_Along):
-    """Put the vector in the state's place (a coefficient between 0 and 1 mixes them)."""
+    """Put the vector in place of the state (a coefficient between 0 and 1 mixes them)."""
 
-    def written(
-        self, states: Tensor, vector: Tensor, strength: float | Tensor, view: View
-    ) -> Tensor:
+    def written(self, states: Tensor, vector: Tensor, strength: Strength, view: View) -> Tensor:
         # lerp gives exactly the vector at strength 1, which h + (v - h) does not.
         weight = torch.as_tensor(strength, dtype=states.dtype, device=states.device)
         return torch.lerp(states, vector.expand_as(states), weight.expand_as(states))
@@ -280,7 +264,7 @@ class Replace(_Along):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Transform(Intervention):
-    """A function of one's own at a site, for instance a splice of an SAE's reconstruction.
+    """A custom function at a site, for instance one that splices in an SAE's reconstruction.
 
     ``function(states, selected)`` gets the states of this forward pass ``batch pos d_model`` (under
     a cache only the new tokens), in the model's precision and on its device, and the selection
@@ -296,31 +280,23 @@ class Transform(Intervention):
     def sites(self, hooked: HookedModel) -> list[Site]:
         return [hooked.site(self.site)]
 
-    def check(self, hooked: HookedModel) -> None:
-        self.sites(hooked)
-
     def apply(self, states: Tensor, selected: Tensor | None, site: Site, view: View) -> Tensor:
         if selected is None:
             selected = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
         new: Any = self.function(states, selected)
         if not isinstance(new, Tensor) or new.shape != states.shape:
-            found = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
+            got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise InvalidInputError(
-                f"Transform at {site.name}: the function returned {found}, expected states of "
-                f"shape {tuple(states.shape)}"
+                f"the function of Transform at {site.name} must return states of shape "
+                f"{tuple(states.shape)}, got {got}"
             )
         return torch.where(selected[..., None], new.to(states.dtype), states)
-
-
-def working_dtype(states: Tensor) -> torch.dtype:
-    """Float32, or float64 for a model in float64."""
-    return torch.promote_types(states.dtype, torch.float32)
 
 
 def finite(values: Tensor, what: str) -> None:
     """Raise InvalidInputError unless all numbers are finite."""
     if not bool(torch.isfinite(values).all()):
-        raise InvalidInputError(f"{what} holds NaN or infinite values")
+        raise InvalidInputError(f"{what} must be finite, got NaN or infinity")
 
 
 def per_row(value: PerRow | None, what: str) -> None:
@@ -330,11 +306,11 @@ def per_row(value: PerRow | None, what: str) -> None:
     if isinstance(value, Tensor):
         if value.ndim > 1:
             raise InvalidInputError(
-                f"{what} of shape {tuple(value.shape)}: one number per row of the batch is expected"
+                f"{what} must be one number per row of the batch, got shape {tuple(value.shape)}"
             )
         finite(value, what)
     elif not math.isfinite(value):
-        raise InvalidInputError(f"{what} is {value}: a finite number is expected")
+        raise InvalidInputError(f"{what} must be finite, got {value}")
 
 
 def largest(value: PerRow | None) -> float:
@@ -344,8 +320,8 @@ def largest(value: PerRow | None) -> float:
     return float(value.detach().float().abs().max()) if isinstance(value, Tensor) else abs(value)
 
 
-def spread(value: PerRow, what: str, view: View) -> float | Tensor:
-    """A number as it is; one per row as ``batch 1``."""
+def spread(value: PerRow, what: str, view: View, like: Tensor) -> Strength:
+    """A number unchanged; a tensor of one per row as ``batch 1 1``."""
     if not isinstance(value, Tensor):
         return value
-    return view.by_row(value.reshape(-1), what)[:, None]
+    return view.by_row(value.reshape(-1), what)[:, None, None].to(like)

@@ -1,11 +1,4 @@
-"""Where on a model a site is written: which module, which side, and what has to be kept whole.
-
-Reading and writing are not the same place everywhere. The stream *between* attention and MLP is
-read at the input of the second norm, but the residual path around the MLP does not pass through
-that norm: a change made there would be lost from the stream. So ``resid_mid`` is written through
-the output of attention, which is added to the stream just before, and the norm's input is compared
-with what it should be the first time.
-"""
+"""Where on a model a site is written: which module, and its input or its output."""
 
 from __future__ import annotations
 
@@ -22,14 +15,13 @@ from torch.utils.hooks import RemovableHandle
 from ed_interp.errors import CaptureError, InvalidInputError
 from ed_interp.models.families import Side, module_of
 from ed_interp.models.hooked import HookedModel, is_transformer_lens
-from ed_interp.models.runners import TransformersRunner
+from ed_interp.models.runners import LensRunner, TransformersRunner
 from ed_interp.models.sites import Site
 
 Write = Callable[[Site, Tensor], Tensor]
 
+# The expected input of each norm, by its id: shared, as several contexts may write one middle.
 _EXPECTED = threading.local()
-"""What the input of a norm should be, by its id: several contexts may write one middle."""
-
 _TOLERANCE = {torch.bfloat16: 0.05, torch.float16: 0.01}
 
 
@@ -39,13 +31,14 @@ class Place:
 
     site: Site
     install: Callable[[Write], list[RemovableHandle]]
-    """Set the hooks that replace the states by what ``write`` makes of them."""
+    """Sets the hooks that pass the states through ``write``."""
     last: bool = False
     """Whether they must stay behind all other hooks on their modules."""
 
 
 def stay_last(handles: list[RemovableHandle]) -> None:
-    """Put hooks behind those that were set since; no pass running in another thread misses one."""
+    """Move hooks behind those set since."""
+    # In place, not removed and set again: a pass running in another thread must not miss one.
     for handle in handles:
         hooks = handle.hooks_dict_ref()
         if hooks is not None and handle.id in hooks:
@@ -60,22 +53,30 @@ class _Point:
     side: Side
 
     def hook(self, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
-        """Replace what passes here; giving back the same object leaves it as it is."""
-        return (_on_input if self.side == "input" else _on_output)(self.module, change)
+        """Pass the states that go through here through ``change``."""
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if args:
+                return (change(args[0]), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
+
+        def after(_: nn.Module, args: Any, output: Any) -> Any:
+            if isinstance(output, tuple):
+                return (change(output[0]), *output[1:])
+            return change(output)
+
+        if self.side == "input":
+            return self.module.register_forward_pre_hook(before, with_kwargs=True)
+        return self.module.register_forward_hook(after)
 
 
 def place_of(hooked: HookedModel, site: Site) -> Place:
-    """The place at which ``site`` is written.
-
-    Raises:
-        CaptureError: this architecture has no such place.
-        InvalidInputError: it has, but it is never passed (embeddings under prompt tuning).
-    """
+    """The place at which ``site`` is written, or CaptureError if the architecture has none."""
     virtual = getattr(hooked.runner, "virtual_tokens", 0)
     if site.kind == "embed" and virtual:
         raise InvalidInputError(
-            "hook_embed cannot be written under prompt tuning, which embeds the tokens before the "
-            "model is called; use blocks.0.hook_resid_pre"
+            "the site must not be hook_embed under prompt tuning, which embeds the tokens before "
+            "it calls the model; use blocks.0.hook_resid_pre"
         )
     # A HookedTransformer has a hook point in the stream itself; a bridge, the next norm's input.
     own = is_transformer_lens(hooked.model) and not hasattr(hooked.model, "original_model")
@@ -88,36 +89,17 @@ def place_of(hooked: HookedModel, site: Site) -> Place:
 def _point(hooked: HookedModel, site: Site) -> _Point:
     if isinstance(hooked.runner, TransformersRunner):
         return _Point(*module_of(hooked.runner.base, hooked.runner.blocks, site))
-    point: Any = hooked.model.hook_dict.get(site.name)
-    if point is None:
-        point = hooked.model
-        for part in site.name.split("."):
-            point = point[int(part)] if part.isdigit() else getattr(point, part, None)
-    if not isinstance(point, nn.Module):
-        raise CaptureError(f"{site.name} of this {type(hooked.model).__name__} is no hook point")
-    return _Point(point, "output")
-
-
-def _on_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
-    def after(_: nn.Module, args: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (change(output[0]), *output[1:])
-        return change(output)
-
-    return module.register_forward_hook(after)
-
-
-def _on_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (change(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
-
-    return module.register_forward_pre_hook(before, with_kwargs=True)
+    assert isinstance(hooked.runner, LensRunner)
+    return _Point(hooked.runner.point(site), "output")
 
 
 class _Middle:
-    """``resid_mid``, written through what attention adds; see the module's docstring."""
+    """``resid_mid``, the stream between attention and MLP, written through attention's output."""
+
+    # It is read at the input of the second norm, but the residual path around the MLP does not pass
+    # through that norm: a change made there would be lost from the stream. So it is made in the
+    # output of attention, which is added to the stream just before, and the first time the norm's
+    # input is compared with the expected sum.
 
     def __init__(self, hooked: HookedModel, site: Site) -> None:
         self.site = site
@@ -141,6 +123,7 @@ class _Middle:
             after = write(self.site, before)
             if after is before:
                 return attention
+            # The hook of an inner context runs after this one, sees our change and overwrites this.
             _EXPECTED.__dict__[key] = after
             return attention + (after - before)
 
@@ -153,11 +136,11 @@ class _Middle:
 
         return [self.start.hook(keep), self.attention.hook(middle), self.norm.hook(compare)]
 
-    def _compare(self, found: Tensor, expected: Tensor) -> None:
+    def _compare(self, states: Tensor, expected: Tensor) -> None:
         scale = expected.float().pow(2).mean().sqrt().clamp(min=1e-12)
-        off = float((found - expected).abs().max().float() / scale)
+        off = float((states - expected).abs().max().float() / scale)
         if off > _TOLERANCE.get(expected.dtype, 1e-3):
             raise CaptureError(
-                f"{self.site.name} cannot be written on {self.family}: its middle is not the sum "
-                "of the block's input and attn_out; use hook_resid_pre or hook_resid_post"
+                f"{self.site.name} cannot be written on {self.family}, whose middle is not the "
+                "sum of the block's input and attn_out; use hook_resid_pre or hook_resid_post"
             )

@@ -1,9 +1,6 @@
-"""The hooks that all injections on one model share: which call is running, and which ``generate``.
+"""The hooks that all injections on one model share: they know which pass or ``generate`` runs.
 
-The first injection on a model sets them, the last one removes them. ``generate`` is wrapped on the
-instance (never on the class) to learn how long the prompts are before anything is fed: from
-single forward passes that cannot be told, above all with prefill in chunks or assisted decoding.
-What is running is kept per thread.
+The first injection on a model sets them, the last one removes them. State is kept per thread.
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,35 +19,43 @@ from torch.utils.hooks import RemovableHandle
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
-from ed_interp.models.runners import TransformersRunner
+from ed_interp.models.runners import TransformersRunner, virtual_tokens
+from ed_interp.models.sites import Site
 from ed_interp.streams.injection.calls import Call, Generation
 from ed_interp.streams.injection.places import stay_last
-from ed_interp.models.sites import Site
-
-if TYPE_CHECKING:
-    from ed_interp.streams.injection.inject import Injection
+from ed_interp.streams.injection.protocol import Writer
 
 _LOCK = threading.Lock()
 _REGISTRIES: dict[int, Registry] = {}
 
 
+class _Running(threading.local):
+    """The forward pass of a thread, and its running ``generate`` calls, the innermost last."""
+
+    call: Call | None = None
+
+    def __init__(self) -> None:
+        self.generations: list[Generation] = []
+
+
 class Registry:
-    """The injections on one model, outermost first; see the module's docstring."""
+    """The injections on one model, outermost first."""
 
     def __init__(self, hooked: HookedModel) -> None:
         self.model = hooked.model
         self.runner = hooked.runner
         self.base: Any = getattr(hooked.runner, "base", hooked.model)
-        self.virtual = _virtual(hooked.model)
-        self.injections: list[Injection] = []
+        self.virtual = virtual_tokens(hooked.model, cached=True)
+        self.injections: list[Writer] = []
         self.last: list[RemovableHandle] = []
-        self._local = threading.local()
+        self._running = _Running()
         self._undo = contextlib.ExitStack()
 
     @classmethod
     @contextlib.contextmanager
-    def of(cls, hooked: HookedModel, injection: Injection) -> Iterator[None]:
+    def of(cls, hooked: HookedModel, injection: Writer) -> Iterator[None]:
         """``injection`` acts on the model inside the context."""
+        # By the innermost model: a PEFT wrapper and its base share their modules.
         key = id(getattr(hooked.runner, "base", hooked.model))
         handles: list[RemovableHandle] = []
         registry: Registry | None = None
@@ -61,13 +66,14 @@ class Registry:
                     registry = cls(hooked)
                     registry._install()
                     _REGISTRIES[key] = registry
+                # A new list, as for `last` below: another thread may be going through the old one.
                 registry.injections = [*registry.injections, injection]
             write = functools.partial(_write, injection, registry)
             for place in injection.places:
-                set_now = place.install(write)
-                handles += set_now
+                installed = place.install(write)
+                handles += installed
                 if place.last:
-                    registry.last = [*registry.last, *set_now]
+                    registry.last = [*registry.last, *installed]
             stay_last(registry.last)
             yield
         finally:
@@ -85,23 +91,23 @@ class Registry:
     @property
     def call(self) -> Call | None:
         """The forward pass that this thread is in."""
-        return getattr(self._local, "call", None)
+        return self._running.call
 
     @property
     def _generation(self) -> Generation | None:
-        running = getattr(self._local, "generations", None)
-        return running[-1] if running else None
+        return self._running.generations[-1] if self._running.generations else None
 
     def _install(self) -> None:
         with contextlib.ExitStack() as stack:
             inner = getattr(self.model, "original_model", None)
             if isinstance(self.runner, TransformersRunner):
                 self._follow_decoder(stack, _owner(self.base, self.runner.blocks))
-            elif isinstance(inner, nn.Module):  # TransformerBridge calls the model it wraps.
-                decoder = getattr(inner, "base_model", inner)
-                self._follow_decoder(stack, decoder)
+            elif isinstance(inner, nn.Module):  # a TransformerBridge calls the model it wraps
+                self._follow_decoder(stack, getattr(inner, "base_model", inner))
             else:
                 self._follow_forward(stack)
+            # generate knows how long the prompts are; single passes do not show it, above all with
+            # prefill in chunks or assisted decoding. Wrapped on the instance, never on the class.
             if hasattr(self.base, "generate"):
                 self._replace(stack, "generate", self._generate)
             if hasattr(self.base, "generate_stream"):
@@ -109,7 +115,7 @@ class Registry:
             self._undo = stack.pop_all()
 
     def _replace(self, stack: contextlib.ExitStack, name: str, make: Callable[[Any], Any]) -> None:
-        """Shadow a method on the instance, as long as the stack lasts."""
+        """Shadow a method on the instance until the stack is closed."""
         own = self.base.__dict__
         before = own.get(name)
         own[name] = make(getattr(self.base, name))
@@ -123,35 +129,36 @@ class Registry:
         stack.callback(restore)
 
     def _begin(self, call: Call) -> None:
-        self._local.call = call
+        self._running.call = call
+        # A list, not any(): every injection must see the beginning.
         concerned = [injection for injection in self.injections if injection.begin(call)]
         if concerned and torch.is_grad_enabled():
             _refuse_checkpointing(self.base)
 
     def _end(self, *, complete: bool) -> None:
-        call = self.call
-        self._local.call = None
+        call, self._running.call = self.call, None
         if complete and call is not None:
             for injection in self.injections:
                 injection.finish(call)
 
     def _follow_decoder(self, stack: contextlib.ExitStack, decoder: nn.Module) -> None:
-        """Know each call of the decoder, whether through its head, an adapter or ``generate``."""
+        """Notice each call of the decoder, through its head, an adapter or ``generate``."""
         names = list(inspect.signature(decoder.forward).parameters)
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            # Positional arguments by name; fewer may be given than there are parameters.
             given = {**dict(zip(names, args, strict=False)), **kwargs}
             self._begin(Call.of(given, self.virtual, self._generation))
 
         def after(_: nn.Module, args: Any, output: Any) -> None:
-            # With always_call, an exception gives None here: then nothing is asked for.
+            # always_call: after an exception the output is None, and no site has to have fired.
             self._end(complete=output is not None)
 
         stack.callback(decoder.register_forward_pre_hook(before, with_kwargs=True).remove)
         stack.callback(decoder.register_forward_hook(after, always_call=True).remove)
 
     def _follow_forward(self, stack: contextlib.ExitStack) -> None:
-        """Know each call of a HookedTransformer, which calls its own ``forward`` past all hooks."""
+        """Notice each call of a HookedTransformer, whose ``forward`` PyTorch hooks do not see."""
         signature = inspect.signature(type(self.model).forward)
 
         def make(forward: Any) -> Any:
@@ -159,15 +166,12 @@ class Registry:
             def wrapped(*args: Any, **kwargs: Any) -> Any:
                 given = signature.bind_partial(self.model, *args, **kwargs).arguments
                 self._begin(_lens_call(given, self._generation))
-                complete = False
                 try:
                     output = forward(*args, **kwargs)
-                    complete = given.get("stop_at_layer") is None
-                finally:
-                    if not complete:
-                        self._end(complete=False)
-                if complete:
-                    self._end(complete=True)
+                except BaseException:
+                    self._end(complete=False)
+                    raise
+                self._end(complete=given.get("stop_at_layer") is None)
                 return output
 
             return wrapped
@@ -177,26 +181,25 @@ class Registry:
     def _generate(self, generate: Any) -> Any:
         @functools.wraps(generate)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            generation = _generation(args, kwargs)
-            running = self._local.__dict__.setdefault("generations", [])
-            running.append(generation)
+            running = self._running.generations
+            running.append(_generation(args, kwargs))
             try:
                 return generate(*args, **_without_compile(kwargs))
             finally:
-                running.remove(generation)
+                running.pop()
 
         return wrapped
 
 
 def _owner(model: nn.Module, blocks: nn.Module) -> nn.Module:
-    """The module that runs the blocks, which OPT's head calls past the model in between."""
+    """The module that runs the blocks: OPT's head calls it past the model in between."""
     for module in model.modules():
         if any(child is blocks for child in module.children()):
             return module
     return model
 
 
-def _write(injection: Injection, registry: Registry, site: Site, states: Tensor) -> Tensor:
+def _write(injection: Writer, registry: Registry, site: Site, states: Tensor) -> Tensor:
     return injection.write(site, states, registry.call)
 
 
@@ -205,8 +208,8 @@ def _generation(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generation:
     guidance = guidance or getattr(kwargs.get("generation_config"), "guidance_scale", None)
     if guidance not in (None, 1, 1.0):
         raise InvalidInputError(
-            "guidance_scale runs prompts of its own beside yours, whose positions cannot be told "
-            "apart under an injection; generate without it"
+            "guidance_scale must be left out inside inject(...), got "
+            f"{guidance}: it adds prompts of its own, whose positions are unknown"
         )
     given = args[0] if args else None
     for name in ("inputs", "input_ids", "input", "inputs_embeds"):
@@ -218,7 +221,7 @@ def _generation(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generation:
 
 
 def _without_compile(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """``generate`` compiles by itself with some caches; a compiled graph would keep our hooks."""
+    # With some caches `generate` compiles by itself, and a compiled graph would keep our hooks.
     config = kwargs.get("generation_config")
     if config is not None:
         config = copy.copy(config)
@@ -231,7 +234,10 @@ def _without_compile(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_stream(_: Any) -> Any:
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise InvalidInputError("generate_stream does not tell its prompt; use generate")
+        raise InvalidInputError(
+            "generate_stream cannot be used inside inject(...), as its prompt is unknown; use "
+            "generate"
+        )
 
     return refuse
 
@@ -240,26 +246,18 @@ def _refuse_checkpointing(base: nn.Module) -> None:
     for module in base.modules():
         if getattr(module, "gradient_checkpointing", False) and module.training:
             raise InvalidInputError(
-                "gradient checkpointing runs blocks again after the injection, without it; call "
-                "gradient_checkpointing_disable() first"
+                "gradient checkpointing must be off inside inject(...), got it on: it would run "
+                "blocks again without the injection; call gradient_checkpointing_disable()"
             )
 
 
-def _virtual(model: Any) -> int:
-    """Tokens that a prompt-learning adapter puts before the sequence, or into the cache."""
-    config = getattr(model, "active_peft_config", None)
-    if config is None or not getattr(config, "is_prompt_learning", False):
-        return 0
-    return int(config.num_virtual_tokens)
-
-
 def _lens_call(given: dict[str, Any], generation: Generation | None) -> Call:
-    """From the arguments of ``HookedTransformer.forward``."""
+    """The call from the arguments of ``HookedTransformer.forward``."""
     tokens = given.get("input")
     if not isinstance(tokens, Tensor):
         raise InvalidInputError(
-            "text was given inside inject(...), and its padding and begin token are not known "
-            "here; give token ids: model.to_tokens(text)"
+            "the input must be token ids inside inject(...), got text, whose padding and begin "
+            "token are unknown here; give model.to_tokens(text)"
         )
     if tokens.ndim == 1:
         tokens = tokens[None]
@@ -267,6 +265,7 @@ def _lens_call(given: dict[str, Any], generation: Generation | None) -> Call:
     arguments = {
         "input_ids" if tokens.ndim == 2 else "inputs_embeds": tokens,
         "attention_mask": given.get("attention_mask"),
+        # As the old form of a transformers cache, `batch head pos d_head`, to tell its length.
         "past_key_values": [[cache[0].past_keys.transpose(1, 2)]] if cache is not None else None,
     }
     return Call.of(arguments, 0, generation)

@@ -1,16 +1,19 @@
 """Which tokens an intervention touches: by position, phase, token, window or mask, combined.
 
-Positions count the tokens of a row from 0, padding left out, so they are the same with and without
-a key-value cache, however the batch is padded, in whatever pieces the prompt is fed, and in every
-beam. The *prompt* of a row is what ``generate`` was given; in a plain forward pass, everything,
-unless ``inject(..., prompt_length=)`` says where it ends. Cost: a few comparisons of a
-``batch pos`` tensor in each forward pass, shared by all sites.
+Positions count the tokens of a row from 0 without padding, so they do not depend on a key-value
+cache, on how the batch is padded, on the pieces in which the prompt is fed, or on beams. The
+*prompt* of a row is the input of ``generate``; in a plain forward pass it is the whole row, unless
+``inject(..., prompt_length=)`` gives its end. Cost: a few comparisons of a ``batch pos`` tensor in
+each forward pass, shared by all sites.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -23,20 +26,24 @@ Chosen = Bool[Tensor, "#batch #pos"]
 
 
 class Selector:
-    """What ``&``, ``|`` and ``~`` make of :class:`Where`; padding is never selected."""
+    """A :class:`Where`, or several under ``&``, ``|`` and ``~``; padding is never selected."""
 
     def __and__(self, other: Selector) -> Selector:
-        return _Both(self, other) if isinstance(other, Selector) else NotImplemented
+        if not isinstance(other, Selector):
+            return NotImplemented
+        return _Combined(operator.and_, (self, other))
 
     def __or__(self, other: Selector) -> Selector:
-        return _Either(self, other) if isinstance(other, Selector) else NotImplemented
+        if not isinstance(other, Selector):
+            return NotImplemented
+        return _Combined(operator.or_, (self, other))
 
     def __invert__(self) -> Selector:
-        return _Not(self)
+        return _Combined(operator.invert, (self,))
 
     @property
     def everything(self) -> bool:
-        """Whether it selects every token without looking."""
+        """Whether it selects every token, whatever the pass."""
         return False
 
     def leaves(self) -> Iterator[Where]:
@@ -50,25 +57,25 @@ class Selector:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Where(Selector):
-    """Tokens that meet every condition given; ``Where()`` is every token.
+    """Tokens that meet all conditions; ``Where()`` is every token.
 
     ``Where(positions=-1)`` is the last token of the prompt,
-    ``Where(phase="generation") & ~Where(tokens=[13])`` every generated token but number 13,
+    ``Where(phase="generation") & ~Where(tokens=[13])`` every generated token except id 13,
     ``Where(window=(-4, 8))`` the last four tokens of the prompt and the first eight after it.
 
     Raises:
-        InvalidInputError: a condition that cannot be met or understood.
+        InvalidInputError: a condition that is invalid or can never be met.
     """
 
     positions: int | slice | Sequence[int | slice] | Int[Tensor, " n"] | None = None
     """Positions in the row's sequence from 0. A negative one counts from the end of the row's
-    prompt (-1 is its last token), also at the ends of slices; a slice without end goes on into
-    what is generated. An integer must exist (it is an error if no row gets that far), a slice may
-    reach beyond."""
+    prompt (-1 is its last token), also in slices; a slice without an end continues into the
+    generated tokens. It is an error if no row reaches an integer position; a slice may go beyond
+    the last token."""
     phase: str | None = None
-    """``prompt`` or ``generation``: tokens given, or tokens generated."""
+    """``prompt`` (tokens given) or ``generation`` (tokens generated)."""
     tokens: int | Sequence[int] | Int[Tensor, " n"] | None = None
-    """Token ids: the positions at which one of them is the input."""
+    """Token ids: the positions whose input is one of them."""
     window: tuple[int | None, int | None] | None = None
     """From the first to before the second, counted from the end of the row's prompt: 0 is the
     first generated token, -1 the last of the prompt; None leaves that end open."""
@@ -78,91 +85,83 @@ class Where(Selector):
     def __post_init__(self) -> None:
         if self.phase not in (None, "prompt", "generation"):
             raise InvalidInputError(
-                f"phase={self.phase!r}: 'prompt' or 'generation' is expected, or None for both"
+                f"phase must be 'prompt', 'generation' or None (both), got {self.phase!r}"
             )
-        self._spans()
-        self._integers()
+        self._parts  # noqa: B018  checks the positions
         if self.tokens is not None and not _listed(self.tokens, "tokens"):
-            raise InvalidInputError("tokens=[]: give at least one token id, or leave it out")
+            raise InvalidInputError("tokens must hold at least one token id, got none")
         if self.window is not None:
             start, stop = self.window
             if start is not None and stop is not None and start >= stop:
-                raise InvalidInputError(f"window={self.window}: it ends before it begins")
+                raise InvalidInputError(f"window must end after it begins, got {self.window}")
         if self.mask is not None and not bool(self.mask.any()):
-            raise InvalidInputError("the mask selects no position")
+            raise InvalidInputError("mask must select at least one position, got none")
 
-    def _entries(self) -> list[int | slice]:
-        positions = self.positions
-        if positions is None:
-            return []
-        if isinstance(positions, slice):
-            return [positions]
-        if isinstance(positions, (int, Tensor)):
-            return list(_listed(positions, "positions"))
-        entries = list(positions)
+    @cached_property
+    def _parts(self) -> tuple[list[int], list[slice]]:
+        """The positions, integers and slices apart."""
+        given: Any = self.positions
+        if isinstance(given, Tensor):
+            given = given.reshape(-1).tolist()
+        entries = [given] if given is None or isinstance(given, (int, slice)) else list(given)
         if not entries:
-            raise InvalidInputError("positions=[]: give at least one position, or leave it out")
-        whole = [entry for entry in entries if not isinstance(entry, slice)]
-        return [*_listed(whole, "positions"), *(e for e in entries if isinstance(e, slice))]
-
-    def _integers(self) -> list[int]:
-        return [entry for entry in self._entries() if isinstance(entry, int)]
-
-    def _spans(self) -> list[slice]:
-        spans = [entry for entry in self._entries() if isinstance(entry, slice)]
+            raise InvalidInputError("positions must hold at least one position, got none")
+        spans = [entry for entry in entries if isinstance(entry, slice)]
         for span in spans:
             if span.step is not None and span.step < 1:
-                raise InvalidInputError(f"positions={span}: a step of at least 1 is expected")
+                raise InvalidInputError(f"the step of positions must be 1 or greater, got {span}")
             start, stop = span.start, span.stop
+            # One from the start and one from the end compare only once the prompt is known.
             comparable = None not in (start, stop) and (start < 0) == (stop < 0)
             if comparable and start >= stop:
-                raise InvalidInputError(f"positions={span}: it ends before it begins")
-        return spans
+                raise InvalidInputError(f"positions must end after they begin, got {span}")
+        whole = [entry for entry in entries if entry is not None and not isinstance(entry, slice)]
+        return _listed(whole, "positions"), spans
 
     @property
     def everything(self) -> bool:
         return all(getattr(self, field.name) is None for field in dataclasses.fields(self))
 
     @property
-    def furthest(self) -> int | None:
-        """The largest integer position asked for; None if there is none."""
-        return max((entry for entry in self._integers() if entry >= 0), default=None)
+    def furthest(self) -> int:
+        """The largest integer position counted from the start; -1 if there is none."""
+        return max((entry for entry in self._parts[0] if entry >= 0), default=-1)
 
     def leaves(self) -> Iterator[Where]:
         yield self
 
     def select(self, view: View) -> Chosen:
-        conditions = []
+        here = view.positions
+        chosen = torch.ones_like(here, dtype=torch.bool)
         if self.positions is not None:
-            conditions.append(self._at_positions(view))
+            chosen = chosen & self._at_positions(view)
         if self.phase is not None:
-            generated = view.generated()
-            conditions.append(generated if self.phase == "generation" else ~generated)
+            chosen = chosen & (view.generated() == (self.phase == "generation"))
         if self.tokens is not None:
             wanted = torch.as_tensor(_listed(self.tokens, "tokens"), device=view.ids.device)
-            conditions.append(torch.isin(view.ids, wanted))
+            chosen = chosen & torch.isin(view.ids, wanted)
         if self.window is not None:
             start, stop = self.window
-            offset = view.positions - view.ends()[:, None]
-            inside = torch.ones_like(offset, dtype=torch.bool)
+            offset = here - view.ends()[:, None]
             if start is not None:
-                inside = inside & (offset >= start)
+                chosen = chosen & (offset >= start)
             if stop is not None:
-                inside = inside & (offset < stop)
-            conditions.append(inside)
+                chosen = chosen & (offset < stop)
         if self.mask is not None:
-            conditions.append(self._at_mask(view, self.mask))
-        chosen = torch.ones_like(view.positions, dtype=torch.bool)
-        for condition in conditions:
-            chosen = chosen & condition
+            table = view.by_row(self.mask if self.mask.ndim == 2 else self.mask[None], "the mask")
+            width = table.shape[1]
+            # Looked up by position, not by column: under a cache a pass has the last columns only.
+            held = table.gather(1, here.clamp(0, width - 1))
+            chosen = chosen & held & (here >= 0) & (here < width)
         return chosen
 
     def _at_positions(self, view: View) -> Chosen:
         here = view.positions
         chosen = torch.zeros_like(here, dtype=torch.bool)
-        for entry in self._integers():
+        integers, spans = self._parts
+        for entry in integers:
             chosen = chosen | (here == _resolved(entry, view))
-        for span in self._spans():
+        for span in spans:
             first = 0 if span.start is None else _resolved(span.start, view, clamp=True)
             inside = here >= first
             if span.stop is not None:
@@ -172,15 +171,9 @@ class Where(Selector):
             chosen = chosen | inside
         return chosen
 
-    def _at_mask(self, view: View, mask: Tensor) -> Chosen:
-        table = view.by_row(mask if mask.ndim == 2 else mask[None], "the mask")
-        width = table.shape[1]
-        inside = (view.positions >= 0) & (view.positions < width)
-        return inside & table.gather(1, view.positions.clamp(0, width - 1))
-
 
 def _resolved(entry: int, view: View, *, clamp: bool = False) -> int | Tensor:
-    """An absolute position: the same for all rows, or (counted from the end) one for each."""
+    """The absolute position: one for all rows, or, counted from the end, one per row."""
     if entry >= 0:
         return entry
     ends = view.ends()
@@ -190,46 +183,32 @@ def _resolved(entry: int, view: View, *, clamp: bool = False) -> int | Tensor:
     elif bool((place < 0).any()):
         row = int((place < 0).nonzero()[0])
         raise InvalidInputError(
-            f"position {entry} of row {row}: its prompt has only {int(ends[row])} tokens"
+            f"positions must be at least {-int(ends[row])} in row {row}, whose prompt has "
+            f"{int(ends[row])} tokens, got {entry}"
         )
     return place[:, None]
 
 
-def _listed(values: int | Sequence[int | slice] | Tensor, what: str) -> list[int]:
+def _listed(values: int | Sequence[int] | Tensor, what: str) -> list[int]:
     if isinstance(values, Tensor):
-        return [int(value) for value in values.reshape(-1).tolist()]
+        values = values.reshape(-1).tolist()
     listed = [values] if isinstance(values, int) else list(values)
     for value in listed:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise InvalidInputError(f"{what}: integers are expected, found {value!r}")
-    return [int(value) for value in listed if not isinstance(value, slice)]
+            raise InvalidInputError(f"{what} must be integers, got {value!r}")
+    return listed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Both(Selector):
-    one: Selector
-    other: Selector
+class _Combined(Selector):
+    """Selectors under a logical operation."""
+
+    operation: Callable[..., Chosen]
+    parts: tuple[Selector, ...]
 
     def leaves(self) -> Iterator[Where]:
-        yield from self.one.leaves()
-        yield from self.other.leaves()
+        for part in self.parts:
+            yield from part.leaves()
 
     def select(self, view: View) -> Chosen:
-        return self.one.select(view) & self.other.select(view)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Either(_Both):
-    def select(self, view: View) -> Chosen:
-        return self.one.select(view) | self.other.select(view)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Not(Selector):
-    one: Selector
-
-    def leaves(self) -> Iterator[Where]:
-        yield from self.one.leaves()
-
-    def select(self, view: View) -> Chosen:
-        return ~self.one.select(view)
+        return self.operation(*(part.select(view) for part in self.parts))

@@ -1,7 +1,14 @@
 """How wrong an estimator is at the user's own number of rows and width."""
 
-from ed_interp.probes.emergence.calibration.calibrate import calibrate
-from ed_interp.probes.emergence.calibration.consistency import CheckRow, consistency
-from ed_interp.probes.emergence.calibration.result import Calibration, CalibrationRow
+import lazy_loader
 
-__all__ = ["Calibration", "CalibrationRow", "CheckRow", "calibrate", "consistency"]
+# On first use: the options are read by --help, which must not wait for torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "calibrate": ["calibrate"],
+        "consistency": ["consistency"],
+        "result": ["Calibration"],
+        "rows": ["CalibrationRow", "CheckRow"],
+    },
+)

@@ -3,14 +3,8 @@
 ``calibrate("gaussian", n=2000, d=768)`` draws every population of
 :func:`ed_interp.probes.emergence.truth.calibration_tasks` with each seed and runs the estimator.
 
-An estimator that adds noise (``smoothed``) estimates the information that is left behind that
-noise, so its truth is that of the noisy population: in closed form for Gaussians, integrated for
-clusters and mixtures; the families for which it is not known are left out and named. (Over the n
-rows themselves, as a finite population, that estimator is exact but for its Monte Carlo error;
-what is calibrated here is what the n rows say of the population they were drawn from.)
-
 Cost: 21 populations times ``seeds`` estimates, less than a second each for ``gaussian`` or ``ksg``
-at n = 2,000 and d = 768. With a folder, every estimate is kept and an interrupted run goes on.
+at n = 2,000 and d = 768. With a folder, every estimate is kept and an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -22,96 +16,107 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ed_interp.errors import InvalidInputError
-from ed_interp.probes.emergence.calibration.consistency import CheckRow, consistency
-from ed_interp.probes.emergence.calibration.result import Calibration, CalibrationRow
-from ed_interp.probes.emergence.estimators import Estimator, flags_of, get_estimator
-from ed_interp.probes.emergence.truth import DEFAULT_BITS, KnownInformation, calibration_tasks
+from ed_interp.options import takes_options
+from ed_interp.probes.emergence.calibration.consistency import consistency
+from ed_interp.probes.emergence.calibration.options import CalibrationOptions
+from ed_interp.probes.emergence.calibration.result import Calibration
+from ed_interp.probes.emergence.calibration.rows import CalibrationRow, bands_of, is_right
+from ed_interp.probes.emergence.estimators.base import Estimator, flags_of
+from ed_interp.probes.emergence.truth import KnownInformation, calibration_tasks
 from ed_interp.progress import Progress, track
-from ed_interp.records import environment, write_json
+from ed_interp.records.files import write_json
+from ed_interp.results import keep
 
-DEFAULT_SEEDS = 3
 
-
+@takes_options(CalibrationOptions)
 def calibrate(
-    estimator: str = "smoothed",
+    estimator: str | None = None,
     *,
-    n: int = 2000,
-    d: int = 768,
-    d_y: int | None = None,
-    bits: Sequence[float] = DEFAULT_BITS,
-    families: Sequence[str] | None = None,
-    seeds: int = DEFAULT_SEEDS,
-    options: Mapping[str, Any] | None = None,
-    checks: bool = False,
-    folder: str | Path | None = None,
+    options: CalibrationOptions,
+    out: str | Path | None = None,
+    overwrite: bool = False,
     progress: Progress = None,
 ) -> Calibration:
     """Estimate against truth for populations of known mutual information.
 
+    >>> calibration = ed_interp.calibrate("gaussian", n=2000, d=768)  # doctest: +SKIP
+
     Args:
-        estimator: a name from ``available_estimators()``.
-        n: rows of every sample.
-        d: columns of x.
-        d_y: columns of y; as many as x unless given.
-        bits: true values.
-        families: of populations; all by default.
-        seeds: samples of every population.
-        options: of the estimator, such as ``{"noise": 0.5}``.
-        checks: also run the self-consistency checks.
-        folder: keep every estimate there and go on from them.
+        estimator: A name from ``available_estimators()``.
+        options: All settings at once; those given by keyword take precedence.
+        out: Run folder to make; an interrupted run in it is resumed. Without it nothing is written.
+        overwrite: Replace the run in ``out`` once the new one is complete.
         progress: True for a bar on stderr, or a callable ``(done, total, what)``.
 
     Raises:
         InvalidInputError: a size, value or option that does not fit.
         UnknownNameError: no such estimator or family.
+        RunFolderError: ``out`` exists (and not ``overwrite``) or cannot be written.
     """
-    if n < 4:
-        raise InvalidInputError(f"n={n}: a calibration needs at least 4 rows")
-    if seeds < 1:
-        raise InvalidInputError(f"seeds={seeds}: at least 1 is needed")
-    chosen = get_estimator(estimator, **(options or {}))
-    tasks = calibration_tasks(d, d_y, bits=bits, families=families)
-    kept = None if folder is None else Path(folder)
-    if kept is not None:
-        kept.mkdir(parents=True, exist_ok=True)
+    # One noise for both sides, so that the truth behind it is known whatever their widths.
+    chosen = options.make_estimator().for_population(d=options.d, n=options.n)
+    tasks = calibration_tasks(
+        options.d, options.d_y, bits=options.bits, families=options.families or None
+    )
+
+    def make(folder: Path | None) -> Calibration:
+        return _calibration(chosen, tasks, options, folder, progress)
+
+    return keep(make, options=options, out=out, overwrite=overwrite, progress=progress)
+
+
+def calibrate_estimator(
+    estimator: Estimator, *, n: int, d: int, folder: Path | None = None, progress: Progress = None
+) -> Calibration:
+    """:func:`calibrate` for an estimator that is made already, without the checks."""
+    options = CalibrationOptions(estimator=estimator.name, n=n, d=d, checks=False)
+    return _calibration(estimator, calibration_tasks(d), options, folder, progress)
+
+
+def _calibration(
+    estimator: Estimator,
+    tasks: Sequence[KnownInformation],
+    options: CalibrationOptions,
+    folder: Path | None,
+    progress: Progress,
+) -> Calibration:
+    # An estimator that adds noise (smoothed) estimates the information that is left behind that
+    # noise, so its truth is that of the noisy population: in closed form for Gaussians, integrated
+    # for clusters and mixtures; the families for which it is not known are left out and named.
+    # (Over the n rows themselves, as a finite population, it is exact but for its Monte Carlo
+    # error; what is tested is how well n rows represent the population they were drawn from.)
+    noise = estimator.added_noise
+    truths = {task.name: _truth(task, noise) for task in tasks}
+    known = [(task, truth) for task in tasks if (truth := truths[task.name]) is not None]
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     rows: list[CalibrationRow] = []
-    left_out: dict[str, None] = {}
-    noise: float | None = None
-    with track(progress, f"calibrating {estimator}", len(tasks) * seeds) as advance:
-        for task in tasks:
-            if noise is not None and task.noisy is None:
-                left_out[task.family] = None
-                advance(seeds)
-                continue
+    with track(progress, f"calibrating {estimator.name}", len(known) * options.seeds) as advance:
+        for task, truth in known:
             cells = []
-            for seed in range(seeds):
-                file = None if kept is None else kept / f"{task.name}-{seed}.json"
-                cells.append(_cell(chosen, task, n, seed, file))
+            for seed in range(options.seeds):
+                file = None if folder is None else folder / f"{task.name}-{seed}.json"
+                cells.append(_cell(estimator, task, options.n, seed, file))
                 advance(1)
-            noise = cells[0]["noise"]
-            row = _row(task, cells, noise)
-            if row is None:
-                left_out[task.family] = None
-            else:
-                rows.append(row)
-    found: tuple[CheckRow, ...] = ()
-    if checks:
-        found = consistency(estimator, n=n, d=d, options=options, progress=progress)
+            rows.append(_row(task, cells, truth))
+    checks = (
+        consistency(estimator, n=options.n, d=options.d, progress=progress)
+        if options.checks
+        else ()
+    )
     return Calibration(
-        estimator=estimator,
-        n=n,
-        d_x=d,
-        d_y=d if d_y is None else d_y,
+        estimator=estimator.name,
+        n=options.n,
+        d_x=options.d,
+        d_y=options.d_y or options.d,
         rows=tuple(rows),
-        checks=found,
+        bands=bands_of(rows),
+        checks=checks,
         noise=noise,
-        left_out=tuple(left_out),
+        left_out=tuple(dict.fromkeys(task.family for task in tasks if truths[task.name] is None)),
         settings={
-            "options": dict(options or {}),
-            "bits": list(bits),
-            "seeds": seeds,
-            "environment": environment(),
+            "estimator": {"name": estimator.name, **estimator.to_dict()},
+            "seeds": options.seeds,
         },
     )
 
@@ -129,38 +134,33 @@ def _cell(
     seconds = time.perf_counter() - start
     interval = terms.intervals(seed=seed)
     bits, low, high = float(terms.bits[0]), float(interval.low[0]), float(interval.high[0])
-    noise = terms.settings.get("noise")
-    cell = {
-        "bits": bits,
-        "low": low,
-        "high": high,
-        "seconds": seconds,
-        "noise": float(noise) if isinstance(noise, (int, float)) else None,
-        "flags": list(
-            flags_of(bits=bits, ci_low=low, limit=float(terms.limit), rows=n, own=terms.flags_at(0))
-        ),
-    }
+    flags = flags_of(bits=bits, ci_low=low, limit=float(terms.limit), rows=n, own=terms.flags_at(0))
+    cell = {"bits": bits, "low": low, "high": high, "seconds": seconds, "flags": list(flags)}
     if file is not None:
         write_json(file, cell)
     return cell
 
 
+def _truth(task: KnownInformation, noise: float | None) -> tuple[float, float] | None:
+    """Information of a population behind the noise, and its standard error; None if not known."""
+    return task.through_noise(noise, noise) if noise else (task.bits, task.error)
+
+
 def _row(
-    task: KnownInformation, cells: Sequence[Mapping[str, Any]], noise: float | None
-) -> CalibrationRow | None:
-    truth = task.through_noise(noise, noise) if noise else (task.bits, task.error)
-    if truth is None:
-        return None
+    task: KnownInformation, cells: Sequence[Mapping[str, Any]], truth: tuple[float, float]
+) -> CalibrationRow:
     values = [cell["bits"] for cell in cells]
+    estimate = statistics.median(values)
     return CalibrationRow(
         population=task.name,
         family=task.family,
         truth=truth[0],
         truth_error=truth[1],
-        estimate=statistics.median(values),
+        estimate=estimate,
         low=min(values),
         high=max(values),
         covered=sum(cell["low"] <= truth[0] <= cell["high"] for cell in cells) / len(cells),
         seconds=statistics.median(cell["seconds"] for cell in cells),
+        right=is_right(estimate, truth[0]),
         flags=tuple(dict.fromkeys(flag for cell in cells for flag in cell["flags"])),
     )

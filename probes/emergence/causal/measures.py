@@ -12,8 +12,8 @@ Rosas, Mediano, Gastpar and Jensen, "Quantifying high-order interdependencies vi
 extensions of the mutual information" (Physical Review E 2019): O-information, total correlation
 less dual total correlation; above 0 redundancy dominates, below 0 synergy.
 
-All follow from one covariance matrix. The parts are counted as if each told its own, so common
-information is subtracted many times: with redundant parts Psi is below 0 and says nothing.
+All follow from one covariance matrix. The parts are counted as if independent, so common
+information is subtracted many times: with redundant parts Psi is below 0 and decides nothing.
 
 Bias: every logarithm of a sample covariance is off by a known amount for Gaussian rows (see the
 estimator ``gaussian``), which is subtracted from each term; Delta and Gamma are maxima over parts,
@@ -34,11 +34,16 @@ from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.probes.emergence.estimators.base import check_pair
-from ed_interp.probes.emergence.estimators.gaussian import chance_nats, log_determinant_bias
-from ed_interp.probes.emergence.estimators.rows import population_weights
+from ed_interp.probes.emergence.estimators.gaussian import (
+    chance_nats,
+    degrees_of_freedom,
+    log_determinant_bias,
+)
+from ed_interp.probes.emergence.estimators.rows import check_finite, population_weights
 from ed_interp.probes.emergence.estimators.tables import scaled
 
 _LOG2 = math.log(2)
+# Squared correlations nearer to 1 are 1 but for rounding.
 _CEILING = 1 - 1e-10
 
 
@@ -80,20 +85,20 @@ def causal_emergence(
     """Psi, Delta and Gamma of the step from ``before`` to ``after``.
 
     Args:
-        before: the parts, one column each.
-        after: the same parts a step later, of the same rows.
+        before: The parts, one column each.
+        after: The same parts a step later, of the same rows.
         macro: V as a projection of the parts, used before and after; or how many leading
             principal directions of ``before`` to take.
-        weights: frequencies of the rows.
+        weights: Frequencies of the rows.
 
     Raises:
         InvalidInputError: tables that do not fit, NaN or infinite values, fewer rows than 3 more
             than the columns of V, or a projection of another width.
     """
-    check_pair(before, after)
+    _check(before, after)
     if before.shape[1] != after.shape[1]:
         raise InvalidInputError(
-            f"the same parts are needed before and after, found {before.shape[1]} and "
+            f"before and after must have the same parts, got {before.shape[1]} and "
             f"{after.shape[1]} columns"
         )
     share = population_weights(weights, (), len(before)).to(before.device)
@@ -102,21 +107,21 @@ def causal_emergence(
     if isinstance(macro, int):
         if not 1 <= macro <= width:
             raise InvalidInputError(
-                f"macro={macro}: between 1 and {width} principal directions can be taken"
+                f"macro must be between 1 and {width} principal directions, got {macro}"
             )
         projection = torch.linalg.eigh((first * share[:, None]).T @ first)[1][:, -macro:]
     else:
         projection = macro.detach().to(first)
         if projection.ndim != 2 or projection.shape[0] != width:
             raise InvalidInputError(
-                f"the projection has shape {tuple(projection.shape)}, expected ({width}, columns)"
+                f"macro must have the shape ({width}, columns), got {tuple(projection.shape)}"
             )
-    features = projection.shape[1]
-    dof = float(1 / share.square().sum()) - 1
+    features, dof = projection.shape[1], degrees_of_freedom(share)
+    # V before and after have twice as many columns, whose covariance must have full rank.
     if dof < 2 * features + 2:
         raise InvalidInputError(
-            f"{features} macroscopic columns need more than {2 * features + 2} rows, "
-            f"found {dof + 1:.0f}"
+            f"{features} macroscopic columns must have more than {2 * features + 2} rows, got "
+            f"{dof + 1:.0f}"
         )
     v, w = _white(first @ projection, share), _white(second @ projection, share)
     x, y = scaled(first, share), scaled(second, share)
@@ -124,9 +129,10 @@ def causal_emergence(
     to_macro = _each_bits(x, w, share, dof)
     from_macro = _each_bits(y, v, share, dof)
     pairs = _pair_bits(x, y, share, dof)
-    # A part that never varies tells nothing, and nothing tells of it.
-    downward = from_macro - pairs.sum(0) if len(from_macro) else torch.zeros(1).to(share)
-    top = from_macro if len(from_macro) else torch.zeros(1).to(share)
+    # A part that never varies neither has nor gets any information.
+    none = torch.zeros(1).to(share)
+    downward = from_macro - pairs.sum(0) if len(from_macro) else none
+    top = from_macro if len(from_macro) else none
     return CausalEmergence(
         psi=macro_bits - float(to_macro.sum()),
         delta=float(downward.max()),
@@ -151,28 +157,30 @@ def o_information(
         InvalidInputError: NaN or infinite values, fewer than 3 columns that vary, or not more rows
             than columns.
     """
-    check_pair(parts, parts)
+    _check(parts)
     share = population_weights(weights, (), len(parts)).to(parts.device)
     table = scaled(parts, share)
     width = table.shape[1]
-    dof = float(1 / share.square().sum()) - 1
+    dof = degrees_of_freedom(share)
     if width < 3:
         raise InvalidInputError(
-            f"O-information needs at least 3 columns that vary, found {width} of {parts.shape[1]}"
+            f"parts must have at least 3 columns that vary, got {width} of {parts.shape[1]}"
         )
     if dof <= width:
         raise InvalidInputError(
-            f"{width} columns need more than {width + 1} rows, found {dof + 1:.0f}; project them "
-            "to fewer columns first"
+            f"{width} columns must have more than {width + 1} rows, got {dof + 1:.0f}; project "
+            "them to fewer columns first"
         )
     covariance = (table * share[:, None]).T @ table
     values, vectors = torch.linalg.eigh(covariance)
     if float(values[0]) <= 1e-12 * float(values[-1]):
         raise InvalidInputError(
-            "one column follows from the others exactly, so their information is infinite; "
-            "project the columns to their principal components first"
+            "no column may be a sum of others, or their information is infinite; project the "
+            "columns to their principal components first"
         )
     precision = (vectors / values) @ vectors.T
+    # Log determinants of the covariance, of each column alone, and of each given the others; every
+    # one of them without the bias of its number of columns.
     whole = float(values.log().sum()) - log_determinant_bias(width, dof)
     rest = log_determinant_bias(width, dof) - log_determinant_bias(width - 1, dof)
     alone = float(torch.diagonal(covariance).log().sum()) - width * log_determinant_bias(1, dof)
@@ -181,31 +189,41 @@ def o_information(
     return OInformation(total - dual, total, dual, width)
 
 
+def _check(*sites: Tensor) -> None:
+    check_pair(sites[0], sites[-1])
+    for index, site in enumerate(sites):
+        check_finite(site, index)
+
+
 def _white(table: Tensor, share: Tensor) -> Tensor:
     """Coordinates of unit variance without correlation; directions without variance dropped."""
     values, vectors = torch.linalg.eigh((table * share[:, None]).T @ table)
+    # Rounding leaves about 1e-16 of the largest where there is no variance.
     kept = values > 1e-12 * values[-1].clamp(min=torch.finfo(values.dtype).tiny)
     white: Tensor = table @ (vectors[:, kept] / values[kept].sqrt())
     return white
 
 
+def _nats(squared: Tensor) -> Tensor:
+    """Information of pairs of Gaussian variables in nats, from their squared correlations."""
+    return -0.5 * torch.log1p(-squared.clamp(max=_CEILING))
+
+
 def _joint_bits(v: Tensor, w: Tensor, share: Tensor, dof: float) -> float:
     if min(v.shape[1], w.shape[1]) == 0:
         return 0.0
-    squared = torch.linalg.svdvals((v * share[:, None]).T @ w).square().clamp(max=_CEILING)
-    nats = -0.5 * float(torch.log1p(-squared).sum())
-    return (nats - chance_nats(v.shape[1], w.shape[1], dof)) / _LOG2
+    squared = torch.linalg.svdvals((v * share[:, None]).T @ w).square()
+    return (float(_nats(squared).sum()) - chance_nats(v.shape[1], w.shape[1], dof)) / _LOG2
 
 
 def _each_bits(x: Tensor, w: Tensor, share: Tensor, dof: float) -> Tensor:
     """Information of every column of ``x`` with all of ``w``, from its multiple correlation."""
     if w.shape[1] == 0:
         return torch.zeros(x.shape[1]).to(share)
-    squared = ((x * share[:, None]).T @ w).square().sum(1).clamp(max=_CEILING)
-    return (-0.5 * torch.log1p(-squared) - chance_nats(1, w.shape[1], dof)) / _LOG2
+    squared = ((x * share[:, None]).T @ w).square().sum(1)
+    return (_nats(squared) - chance_nats(1, w.shape[1], dof)) / _LOG2
 
 
 def _pair_bits(x: Tensor, y: Tensor, share: Tensor, dof: float) -> Tensor:
     """``column of x, column of y``: information of the two."""
-    squared = ((x * share[:, None]).T @ y).square().clamp(max=_CEILING)
-    return (-0.5 * torch.log1p(-squared) - chance_nats(1, 1, dof)) / _LOG2
+    return (_nats(((x * share[:, None]).T @ y).square()) - chance_nats(1, 1, dof)) / _LOG2

@@ -1,26 +1,36 @@
 """Estimators of mutual information, by name."""
 
 from ed_interp.probes.emergence.estimators.base import (
-    Estimate,
+    GENERAL_FLAGS,
+    ChainEstimator,
     Estimator,
-    PairEstimator,
     Terms,
     flags_of,
 )
-from ed_interp.probes.emergence.estimators.estimate import mutual_information
+from ed_interp.probes.emergence.estimators.estimate import Estimate, mutual_information
 from ed_interp.probes.emergence.estimators.noise import DEFAULT_BETA, noise_scale, normalise
-from ed_interp.probes.emergence.estimators.registry import available_estimators, get_estimator
+from ed_interp.probes.emergence.estimators.registry import (
+    available_estimators,
+    flag_meanings,
+    get_estimator,
+    parse_settings,
+    register,
+)
 
 __all__ = [
     "DEFAULT_BETA",
+    "GENERAL_FLAGS",
+    "ChainEstimator",
     "Estimate",
     "Estimator",
-    "PairEstimator",
     "Terms",
     "available_estimators",
+    "flag_meanings",
     "flags_of",
     "get_estimator",
     "mutual_information",
     "noise_scale",
     "normalise",
+    "parse_settings",
+    "register",
 ]

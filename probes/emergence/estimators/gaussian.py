@@ -31,166 +31,108 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from ed_interp.errors import unknown
-from ed_interp.probes.emergence.estimators.base import (
-    DEFAULT_MAX_BYTES,
-    Terms,
-    check_chain,
-    check_pair,
+from ed_interp.options import option
+from ed_interp.probes.emergence.estimators.registry import register
+from ed_interp.probes.emergence.estimators.rows import counted_rows
+from ed_interp.probes.emergence.estimators.tables import (
+    DensityEstimator,
+    Margins,
+    whitened,
 )
-from ed_interp.probes.emergence.estimators.rows import population_entropy, population_weights
-from ed_interp.probes.emergence.estimators.tables import Whitened, whitened
 
+# Largest squared correlation: what is nearer to 1 is 1 but for rounding.
 _CEILING = 1 - 1e-10
-"""Largest squared correlation: what is nearer to 1 is 1 but for rounding."""
-
 _ROWS_PER_COLUMN = 1.25
+# 95% point of the Tracy-Widom law of order 1 (Johnstone 2008, table 1).
 _CHANCE = 0.9793
-"""95% point of the Tracy-Widom law of order 1 (Johnstone 2008, table 1)."""
 
 
+@register("gaussian")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Gaussian:
+class Gaussian(DensityEstimator):
     """The ``gaussian`` estimator; see the module for what it computes and costs."""
 
-    correction: str = "auto"
-    """``auto``, ``analytic``, ``spectral`` or ``none``."""
-    margins: str = "raw"
-    """``raw`` columns, or ``rank``: made normal by their ranks."""
+    flags: ClassVar[Mapping[str, str]] = {
+        "shrunk": "too few rows for the columns: weak correlations were taken for chance",
+        "projected": "too few rows for the columns: only the leading principal components were "
+        "kept, so the value is a lower bound",
+        "ill-conditioned": "one side determines directions of the other exactly: the Gaussian "
+        "information is infinite and was cut at the precision of the numbers",
+    }
 
-    def __post_init__(self) -> None:
-        for what, value, known in (
-            ("correction", self.correction, ("auto", "analytic", "spectral", "none")),
-            ("margins", self.margins, ("raw", "rank")),
-        ):
-            if value not in known:
-                raise unknown(what, value, known)
+    correction: Literal["auto", "analytic", "spectral", "none"] = option(
+        "auto", help="Correction for chance; auto is analytic from 1.25 rows a column on."
+    )
+    margins: Margins = option(
+        "raw", help="Columns as they are (raw), or made normal by their ranks (rank)."
+    )
 
-    @property
-    def name(self) -> str:
-        """The name in the registry."""
-        return "gaussian"
-
-    def pair(
-        self,
-        x: Float[Tensor, "row d_x"],
-        y: Float[Tensor, "row d_y"],
-        *,
-        weights: Shaped[Tensor, "row"] | None = None,
-        seed: int = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Terms:
-        """Information between ``x`` and ``y``: terms of shape ``1 row``. ``seed`` has no effect.
-
-        Raises:
-            InvalidInputError: tables that do not fit, NaN or infinite values, bad weights.
-        """
-        check_pair(x, y)
-        return self._run([[x, y]], (), weights)
-
-    def chain(
-        self,
-        states: Float[Tensor, "*batch site row d"],
-        *,
-        weights: Shaped[Tensor, "*#batch row"] | None = None,
-        seed: int = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Terms:
-        """Information between neighbouring sites; each site is whitened once.
-
-        Raises:
-            InvalidInputError: as :meth:`pair`, or fewer than two sites or rows.
-        """
-        check_chain(states)
-        flat = states.reshape(-1, *states.shape[-3:])
-        for chain in flat:
-            for left, right in itertools.pairwise(chain):
-                check_pair(left, right)
-        return self._run([list(one) for one in flat], tuple(states.shape[:-3]), weights)
-
-    @torch.no_grad()
-    def _run(
-        self, chains: list[list[Tensor]], batch: tuple[int, ...], weights: Tensor | None
-    ) -> Terms:
-        rows, blocks = len(chains[0][0]), len(chains[0]) - 1
-        normal = population_weights(weights, batch, rows)
-        flat_weights = normal.expand(*batch, rows).reshape(-1, rows)
-        terms = torch.zeros(len(chains), blocks, rows, dtype=torch.float64)
-        flags: dict[str, Tensor] = {}
-        for index, (sites, shares) in enumerate(zip(chains, flat_weights, strict=True)):
-            counted = shares > 0
-            share = shares[counted].to(sites[0].device)
-            white = [whitened(x[counted.to(x.device)], share, self.margins) for x in sites]
-            for block in range(blocks):
-                found = _fit(white[block], white[block + 1], share, self.correction)
-                terms[index, block, counted] = found.terms.cpu()
-                for flag in found.flags:
-                    mask = flags.setdefault(flag, torch.zeros(len(chains), blocks).bool())
-                    mask[index, block] = True
-        limits = [
-            population_entropy(chain, share)
-            for chain, share in zip(chains, flat_weights, strict=True)
-        ]
-        return Terms(
-            terms=terms.reshape(*batch, blocks, rows),
-            weights=normal,
-            limit=torch.tensor(limits, dtype=torch.float64).reshape(batch),
-            settings={"estimator": self.name, **dataclasses.asdict(self)},
-            flags={name: mask.reshape(*batch, blocks) for name, mask in flags.items()},
-        )
+    def each_block(
+        self, sites: list[Tensor], share: Tensor, *, seed: int, max_bytes: int
+    ) -> Iterator[tuple[Tensor, list[str]]]:
+        share = share.to(sites[0].device)
+        # Each site once: it serves two blocks.
+        white = [whitened(site, share, self.margins) for site in sites]
+        for x, y in itertools.pairwise(white):
+            yield _fit(x, y, share, self.correction)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Fit:
-    terms: Tensor
-    flags: tuple[str, ...]
-
-
-def _fit(x: Whitened, y: Whitened, weights: Tensor, correction: str) -> _Fit:
-    """Pointwise terms in bits whose weighted mean is the corrected estimate."""
-    dof = float(1 / weights.square().sum()) - 1
-    flags = []
-    enough = dof >= _ROWS_PER_COLUMN * (x.width + y.width)
+def _fit(x: Tensor, y: Tensor, weights: Tensor, correction: str) -> tuple[Tensor, list[str]]:
+    """Pointwise terms in bits, whose weighted mean is the corrected estimate, and flags."""
+    dof, flags = degrees_of_freedom(weights), []
+    enough = dof >= _ROWS_PER_COLUMN * (x.shape[1] + y.shape[1])
     how = ("analytic" if enough else "spectral") if correction == "auto" else correction
-    most = max(1, math.floor(dof / 4))
-    if how == "spectral" or (how == "analytic" and dof <= x.width + y.width + 1):
-        if max(x.width, y.width) > most:
+    # The analytic correction is finite only with more degrees of freedom than columns.
+    if how == "spectral" or (how == "analytic" and dof <= x.shape[1] + y.shape[1] + 1):
+        most = most_components(dof)
+        if max(x.shape[1], y.shape[1]) > most:
             flags.append("projected")
-        x, y = (Whitened(side.scores[:, :most]) for side in (x, y))
+        x, y = x[:, :most], y[:, :most]
     if how == "spectral":
         flags.append("shrunk")
-    if min(x.width, y.width) == 0:
-        return _Fit(torch.zeros_like(weights), ())
+    if min(x.shape[1], y.shape[1]) == 0:
+        return torch.zeros_like(weights), []
     u, v, squared = _canonical(x, y, weights)
     if bool((squared >= _CEILING).any()):
         flags.append("ill-conditioned")
     if how == "spectral":
-        kept = shrunk_correlations(squared.tolist(), x.width, y.width, dof)
+        kept = shrunk_correlations(squared.tolist(), x.shape[1], y.shape[1], dof)
         true = torch.tensor(kept, dtype=torch.float64, device=squared.device)
     else:
         true = squared
     nats = float(-0.5 * torch.log1p(-true).sum())
     if how == "analytic":
-        nats -= chance_nats(x.width, y.width, dof)
+        nats -= chance_nats(x.shape[1], y.shape[1], dof)
     rho = true.sqrt()
+    # The log ratio of the Gaussian densities in canonical variates, but for its constant, which
+    # is set so that the mean of the terms is the corrected value.
     quadratic = (true * (u.square() + v.square()) - 2 * rho * u * v) / (1 - true)
     terms = -0.5 * quadratic.sum(1)
     terms += nats - weights @ terms
-    return _Fit(terms / math.log(2), tuple(flags))
+    return terms / math.log(2), flags
 
 
-def _canonical(x: Whitened, y: Whitened, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def degrees_of_freedom(weights: Float[Tensor, "row"]) -> float:
+    """Effective number of rows less 1 for their mean; ``weights`` sum to 1."""
+    return float(1 / weights.square().sum()) - 1
+
+
+def most_components(dof: float) -> int:
+    """Principal components per side that few rows allow: a quarter as many."""
+    return max(1, math.floor(dof / 4))
+
+
+def _canonical(x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Canonical variates of both sides, and their squared correlations."""
-    left, values, right = torch.linalg.svd(
-        (x.scores * weights[:, None]).T @ y.scores, full_matrices=False
-    )
-    return x.scores @ left, y.scores @ right.T, values.square().clamp(max=_CEILING)
+    left, values, right = torch.linalg.svd((x * weights[:, None]).T @ y, full_matrices=False)
+    return x @ left, y @ right.T, values.square().clamp(max=_CEILING)
 
 
 @torch.no_grad()
@@ -199,28 +141,22 @@ def log_mean_ratio(
     y: Float[Tensor, "row d_y"],
     weights: Float[Tensor, "row"],
     chosen: Shaped[Tensor, "pick"],
-    margins: str = "raw",
+    margins: Margins = "raw",
 ) -> float:
     """``log E[p(x, y) / (p(x) p(y))]`` in nats over rows paired at random, p the fitted Gaussian.
 
     0 but for chance where the margins are Gaussian: the ratio integrates to 1 over their product.
-
-    Args:
-        x: rows of one side.
-        y: the same rows of the other side.
-        weights: summing to 1.
-        chosen: indices of rows; each of them is paired with each other.
-        margins: of the Gaussian.
+    ``chosen`` are indices of rows; each of them is paired with each other.
     """
-    counted = weights > 0
-    share = weights[counted].to(x.device)
-    place = (counted.cumsum(0) - 1)[chosen].to(x.device)
-    dof = float(1 / share.square().sum()) - 1
-    most = max(1, math.floor(dof / 4))
-    sides = [whitened(z[counted.to(z.device)], share, margins) for z in (x, y)]
-    if dof < _ROWS_PER_COLUMN * (sides[0].width + sides[1].width):
-        sides = [Whitened(side.scores[:, :most]) for side in sides]
-    if min(side.width for side in sides) == 0:
+    _, share, kept = counted_rows((x, y), weights)
+    share = share.to(x.device)
+    # Indices among all rows become places among the rows that count.
+    place = ((weights > 0).cumsum(0) - 1)[chosen].to(x.device)
+    dof = degrees_of_freedom(share)
+    sides = [whitened(z, share, margins) for z in kept]
+    if dof < _ROWS_PER_COLUMN * (sides[0].shape[1] + sides[1].shape[1]):
+        sides = [side[:, : most_components(dof)] for side in sides]
+    if min(side.shape[1] for side in sides) == 0:
         return 0.0
     u, v, squared = _canonical(sides[0], sides[1], share)
     u, v, rho = u[place], v[place], squared.sqrt()
@@ -229,6 +165,7 @@ def log_mean_ratio(
     ratio -= (u.square() @ scale)[:, None] + v.square() @ scale
     ratio -= 0.5 * torch.log1p(-squared).sum()
     same = place[:, None] == place
+    # A row drawn twice is no random pair: its own term would dominate the mean.
     ratio[same] = -torch.inf
     pairs = max(1, int((~same).sum()))
     return float(torch.logsumexp(ratio.flatten(), 0)) - math.log(pairs)
@@ -241,11 +178,9 @@ def chance_nats(d_x: int, d_y: int, dof: float) -> float:
 
 
 def log_determinant_bias(width: int, dof: float) -> float:
-    """E log|S| - log|Sigma| in nats, S the covariance of Gaussian rows with ``dof`` of freedom.
-
-    The determinant of a Wishart matrix is a product of chi-squares of ``dof``, ``dof - 1``, ...
-    degrees of freedom, the expected logarithm of each a digamma function.
-    """
+    """E log|S| - log|Sigma| in nats, S the covariance of Gaussian rows with ``dof`` of freedom."""
+    # The determinant of a Wishart matrix is a product of chi-squares of dof, dof - 1, ... degrees
+    # of freedom, the expected logarithm of each a digamma function.
     places = torch.arange(width, dtype=torch.float64)
     return float((torch.digamma((dof - places) / 2) - math.log(dof / 2)).sum())
 
@@ -275,13 +210,14 @@ def shrunk_correlations(squared: Sequence[float], d_x: int, d_y: int, dof: float
     """
     c_x, c_y = d_x / dof, d_y / dof
     edge = largest_by_chance(d_x, d_y, dof)
-    found = []
-    for value in squared:
+
+    def shrunk(value: float) -> float:
         if value <= edge or c_x + c_y >= 1:
-            found.append(0.0)
-            continue
+            return 0.0
+        # Multiplied by r, the limit is quadratic: a r^2 + b r + c_x c_y = 0, the larger root.
         a = (1 - c_x) * (1 - c_y)
         b = c_x * (1 - c_y) + c_y * (1 - c_x) - value
         root = b * b - 4 * a * c_x * c_y
-        found.append(min(_CEILING, max(0.0, (-b + math.sqrt(max(0.0, root))) / (2 * a))))
-    return found
+        return min(_CEILING, max(0.0, (-b + math.sqrt(max(0.0, root))) / (2 * a)))
+
+    return [shrunk(value) for value in squared]

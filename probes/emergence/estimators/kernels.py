@@ -15,16 +15,21 @@ from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.probes.emergence.estimators.noise import noise_rows
-from ed_interp.probes.emergence.estimators.rows import equal_in_all, equal_rows, first_index
+from ed_interp.probes.emergence.estimators.rows import (
+    check_finite,
+    equal_in_all,
+    equal_rows,
+    first_index,
+)
 
+# Bounds of the exponents. exp(-36) vanishes against the own row's 1 in either precision, while exp
+# of less, or its products, would be denormal numbers, which the CPU multiplies a hundred times more
+# slowly. Chance does not reach 40 (that takes 9 standard deviations); rounding does when the noise
+# is below the precision of the states, where exp would overflow.
 _LOWEST, _HIGHEST = -36.0, 40.0
-"""Bounds of the exponents. exp(-36) is lost beside the own row's 1 in either precision, while exp
-of less, or its products, would be denormal numbers, which the CPU multiplies a hundred times more
-slowly. Chance does not reach 40 (that takes 9 standard deviations); rounding does when the noise is
-below the precision of the states, where exp would overflow."""
+# Size of the kernels of a chunk on a CPU: small for the caches, yet large enough that threads do
+# not meet at a barrier too often, which on a busy machine costs more than the caches save.
 _CPU_BYTES = 32 * 2**20
-"""Size of the kernels of a chunk on a CPU: small for the caches, yet large enough that threads do
-not meet at a barrier too often, which on a busy machine costs more than the caches save."""
 
 
 class NoiseTables:
@@ -39,17 +44,13 @@ class NoiseTables:
 
     def piece(self, site: int, width: int, start: int, stop: int) -> Float[Tensor, "pair chunk d"]:
         """Noise of the rows ``start`` to ``stop`` at a site."""
+        # The two sites of a block need independent noise; every other site can share.
         key = (site % 2, width)
         if key not in self._drawn:
+            streams = [(site % 2, pair) for pair in range(self.pairs)]
             drawn = [
-                noise_rows(
-                    self._rows,
-                    width,
-                    seed=self._seed,
-                    stream=(site % 2, pair),
-                    device=self._device,
-                )
-                for pair in range(self.pairs)
+                noise_rows(self._rows, width, seed=self._seed, stream=one, device=self._device)
+                for one in streams
             ]
             self._drawn[key] = torch.stack(drawn).to(self._dtype)
         return self._drawn[key][:, start:stop]
@@ -75,6 +76,7 @@ class Population:
         merged.index_add_(0, joint.cpu(), weights[counted.cpu()])
         self.exact_weights: Float[Tensor, "point"] = merged[first.cpu()]
         self.weights: Float[Tensor, "point"] = self.exact_weights.to(device, dtype)
+        # The cumulated count of first rows numbers the points; a row's point is that of its first.
         self._home = torch.full((rows,), -1, device=device)
         self._home[counted] = (first.cumsum(0) - 1)[joint]
         self.sites = [
@@ -95,12 +97,10 @@ def _centre(x: Tensor, site: int) -> Tensor:
     centred = x - mean
     # One bad value makes the mean bad, so good tables need no look at every value.
     if not bool(torch.isfinite(mean).all()):
-        if bool(torch.isfinite(x).all()):
-            raise InvalidInputError(f"the sum of the rows overflows {x.dtype} at site {site}")
-        bad = ~torch.isfinite(x).all(-1)
+        check_finite(x, site)
         raise InvalidInputError(
-            f"{int(bad.sum())} of {len(x)} rows hold NaN or infinite values at site {site} (the "
-            f"first is row {int(bad.nonzero()[0])}); drop these rows or find their cause"
+            f"the rows at site {site} must have a finite sum, got an overflow of {x.dtype}; "
+            "convert them with .double()"
         )
     return centred
 
@@ -123,6 +123,7 @@ class _Site:
         """``x`` is centred and may be overwritten; ``ids`` as from ``equal_rows``."""
         z = (x.div_(scale) if scale > 0 else x).to(dtype)
         half = torch.linalg.vector_norm(z, dim=-1).square() / 2
+        # Squared distances reach 4 |z|^2 and must not overflow; noise that small is none at all.
         largest = torch.finfo(dtype).max / 8
         noiseless = scale == 0 or not float(half.max()) < largest
         chosen, column = torch.unique(ids, return_inverse=True)
@@ -152,9 +153,10 @@ def chain_terms(
             _kernels(site, index, tables, start, stop, out=now)
             log_now = torch.log2(now @ weights)
             if index > 0:
+                # The kernel before is not needed again, so the product may overwrite it.
                 joint = torch.log2(before.mul_(now) @ weights)
-                found = joint.sub_(log_before).sub_(log_now)
-                terms[index - 1, start:stop] = found.mean((0, 1))
+                samples = joint.sub_(log_before).sub_(log_now)
+                terms[index - 1, start:stop] = samples.mean((0, 1))
             before, now, log_before = now, before, log_now
     return terms
 
@@ -175,6 +177,8 @@ def _kernels(
         return
     others = site.z if site.distinct is None else site.z[site.distinct]
     half = site.half if site.distinct is None else site.half[site.distinct]
+    # -|z_i - z_j|^2 / 2 = z_i . z_j - |z_j|^2 / 2 - |z_i|^2 / 2; rounding may leave it above 0,
+    # and the own column, which is 0, must not show a rounding error at all.
     distance = torch.addmm(half[None], site.z[start:stop], others.T, beta=-1)
     distance.sub_(site.half[start:stop, None]).clamp_(max=0)
     distance[mine - start, site.column[mine]] = 0
@@ -182,6 +186,7 @@ def _kernels(
     pushed = noise @ others.T
     if site.distinct is not None:
         distance, pushed = distance[:, site.column], pushed[..., site.column]
+    # e . (z_j - z_i); the second of a pair of samples is the first with its sign turned.
     pushed.sub_(pushed[:, mine - start, mine].unsqueeze(-1))
     torch.add(distance, pushed, out=out[0])
     torch.sub(distance, pushed, out=out[1])

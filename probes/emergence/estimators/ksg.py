@@ -29,97 +29,69 @@ rows, all distances: ``n^2 (d_x + d_y)`` operations, 1.5 s at 5,000 rows.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.special import digamma
 from torch import Tensor
 
-from ed_interp.errors import InvalidInputError, unknown
-from ed_interp.probes.emergence.estimators.base import (
-    DEFAULT_MAX_BYTES,
-    PairEstimator,
-    Terms,
-    check_pair,
-)
-from ed_interp.probes.emergence.estimators.rows import population_entropy, population_weights
-from ed_interp.probes.emergence.estimators.tables import scaled
+from ed_interp.options import option
+from ed_interp.probes.emergence.estimators.base import SATURATED_SHARE
+from ed_interp.probes.emergence.estimators.registry import register
+from ed_interp.probes.emergence.estimators.tables import DensityEstimator, Margins, scaled
 
 Array = NDArray[np.float64]
 
 TREE_COLUMNS = 6
 """Columns of x and y together up to which trees are faster than all distances."""
-_NEAR_CEILING = 0.95
 _LOG2 = math.log(2)
 
 
+@register("ksg")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class KSG(PairEstimator):
+class KSG(DensityEstimator):
     """The ``ksg`` estimator; see the module for what it computes and costs."""
 
-    neighbours: int = 3
-    """k: more is smoother and reads lower."""
-    norm: str = "auto"
-    """Distance within x and within y: ``max``, ``euclidean`` or ``auto``."""
-    margins: str = "raw"
-    """``raw`` columns, or ``rank``: made normal by their ranks."""
+    citation = (
+        "A. Kraskov, H. Stoegbauer, P. Grassberger: Estimating Mutual Information. "
+        "arXiv:cond-mat/0305641"
+    )
+    flags: ClassVar[dict[str, str]] = {
+        "ties": "repeated rows: distances of 0 have no density, so the estimate treats these rows "
+        "as a discrete part",
+        "at-log-n": "near the largest value that this estimator can return for this many rows",
+    }
 
-    def __post_init__(self) -> None:
-        if self.neighbours < 1:
-            raise InvalidInputError(f"neighbours must be at least 1, found {self.neighbours}")
-        if self.norm not in ("auto", "max", "euclidean"):
-            raise unknown("norm", self.norm, ("auto", "max", "euclidean"))
-        if self.margins not in ("raw", "rank"):
-            raise unknown("margins", self.margins, ("raw", "rank"))
+    neighbours: int = option(
+        3, help="Number k of neighbours; more is smoother and reads lower.", min=1
+    )
+    norm: Literal["auto", "max", "euclidean"] = option(
+        "auto", help="Distance within x and within y; auto is max up to 6 columns in all."
+    )
+    margins: Margins = option(
+        "raw", help="Columns as they are (raw), or made normal by their ranks (rank)."
+    )
 
-    @property
-    def name(self) -> str:
-        """The name in the registry."""
-        return "ksg"
-
-    @torch.no_grad()
-    def pair(
-        self,
-        x: Float[Tensor, "row d_x"],
-        y: Float[Tensor, "row d_y"],
-        *,
-        weights: Shaped[Tensor, "row"] | None = None,
-        seed: int = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Terms:
-        """Information between ``x`` and ``y``: terms of shape ``1 row``. ``seed`` has no effect.
-
-        Raises:
-            InvalidInputError: tables that do not fit, NaN or infinite values, bad weights.
-        """
-        check_pair(x, y)
-        normal = population_weights(weights, (), len(x))
-        counted = normal > 0
-        share = normal[counted]
-        terms = torch.zeros(1, len(x), dtype=torch.float64)
-        flags: dict[str, Tensor] = {}
-        if len(share) > 1:
-            there = counted.to(x.device)
-            sides = [scaled(z[there], share.to(z.device), self.margins) for z in (x, y)]
-            found, ties = self._nats(sides[0], sides[1], share, max_bytes)
-            terms[0, counted] = torch.from_numpy(found / _LOG2)
-            bits = float(terms[0, counted] @ share)
+    def each_block(
+        self, sites: list[Tensor], share: Tensor, *, seed: int, max_bytes: int
+    ) -> Iterator[tuple[Tensor, list[str]]]:
+        scales = [scaled(site, share.to(site.device), self.margins) for site in sites]
+        for x, y in itertools.pairwise(scales):
+            if len(share) < 2:
+                yield torch.zeros(len(share), dtype=torch.float64), []
+                continue
+            nats, ties = self._nats(x, y, share, max_bytes)
+            terms = torch.from_numpy(nats / _LOG2)
             most = float(digamma(len(share)) - digamma(min(self.neighbours, len(share) - 1)))
-            if ties:
-                flags["ties"] = torch.ones(1, dtype=torch.bool)
-            elif bits * _LOG2 >= _NEAR_CEILING * most:
-                flags["at-log-n"] = torch.ones(1, dtype=torch.bool)
-        return Terms(
-            terms=terms,
-            weights=normal,
-            limit=torch.tensor(population_entropy([x, y], normal), dtype=torch.float64),
-            settings={"estimator": self.name, **dataclasses.asdict(self)},
-            flags=flags,
-        )
+            near = float(terms @ share) * _LOG2 >= SATURATED_SHARE * most
+            # Ties have a ceiling of their own, the entropy of the labels.
+            yield terms, ["ties"] if ties else ["at-log-n"] if near else []
 
     def _nats(self, x: Tensor, y: Tensor, share: Tensor, max_bytes: int) -> tuple[Array, bool]:
         """Terms of the rows, and whether any has its k-th neighbour at distance 0."""
@@ -130,35 +102,37 @@ class KSG(PairEstimator):
         mass = share.numpy() * len(share)
         even = bool(np.abs(mass - 1).max() < 1e-9)
         k = min(self.neighbours, len(x) - 1)
+        # Trees count rows, so they need equal weights and no neighbour at distance 0.
         if few and norm == "max" and even:
-            found = _by_trees(x.cpu().numpy(), y.cpu().numpy(), k)
-            if found is not None:
-                return found, False
+            nats = _by_trees(x.cpu().numpy(), y.cpu().numpy(), k)
+            if nats is not None:
+                return nats, False
         return _by_distances(x, y, mass, k, norm, max_bytes)
 
 
 def _by_trees(x: Array, y: Array, k: int) -> Array | None:
     """Terms by k-d trees under the maximum norm; None if a k-th neighbour is at distance 0."""
     joint = KDTree(np.concatenate([x, y], 1))
+    # The nearest row of all is the row itself, so its k-th neighbour is the (k + 1)-th nearest.
     radius = np.asarray(joint.query(joint.data, k=[k + 1], p=np.inf)[0])[:, 0]
     if not bool((radius > 0).all()):
         return None
     # Nearer than the radius, not as near: a ball is closed, and sums are rounded.
     inside = radius * (1 - 1e-10)
-    counts = [_within(z, inside) if z.shape[1] == 1 else _neighbours(z, inside) for z in (x, y)]
-    return np.asarray(digamma(k) + digamma(len(x)) - digamma(counts[0]) - digamma(counts[1]))
+    # Both counts hold the row itself, which is the "+ 1" of the formula.
+    n_x, n_y = _nearer(x, inside), _nearer(y, inside)
+    return np.asarray(digamma(k) + digamma(len(x)) - digamma(n_x) - digamma(n_y))
 
 
-def _within(z: Array, radius: Array) -> Array:
-    """Rows of a single column within the radius, the own one included."""
+def _nearer(z: Array, radius: Array) -> Array:
+    """Number of rows within the radius, the own one included."""
+    if z.shape[1] > 1:
+        counts = KDTree(z).query_ball_point(z, radius, p=np.inf, return_length=True)
+        return np.asarray(counts, dtype=float)
+    # A sorted column needs no tree.
     ordered = np.sort(z[:, 0])
     above = np.searchsorted(ordered, z[:, 0] + radius, side="right")
     return np.asarray(above - np.searchsorted(ordered, z[:, 0] - radius, side="left"), dtype=float)
-
-
-def _neighbours(z: Array, radius: Array) -> Array:
-    tree = KDTree(z)
-    return np.asarray(tree.query_ball_point(z, radius, p=np.inf, return_length=True), dtype=float)
 
 
 def _by_distances(
@@ -166,6 +140,7 @@ def _by_distances(
 ) -> tuple[Array, bool]:
     rows = len(x)
     weight = torch.from_numpy(mass).to(x.device)
+    # Six tables of rows x chunk in float64: distances in x, in y, jointly, and three temporaries.
     size = max(1, max_bytes // (rows * 8 * 6))
     parts = []
     for start in range(0, rows, size):
@@ -193,6 +168,7 @@ def _chunk(
     enough = reached >= k - 1e-9
     # Where light neighbours do not add up to k rows, the k-th neighbour is taken all the same.
     enough[:, -1] = True
+    # argmax of 0 and 1 is the place of the first 1: the neighbour that completes k rows.
     place = enough.to(torch.int8).argmax(1)
     eps, mass = radius[rows, place], reached[rows, place]
     tied = (eps == 0) | (excess >= k)
@@ -210,9 +186,10 @@ def _chunk(
 def _distances(z: Tensor, here: slice, norm: str) -> Tensor:
     if norm == "max":
         return torch.cdist(z[here], z, p=math.inf)
+    # Squared: neighbours are compared with each other only, so the root can be left out.
     squared = z.square().sum(1)
     product = z[here] @ z.T
-    found = (squared[here, None] + squared - 2 * product).clamp_(min=0)
+    distances = (squared[here, None] + squared - 2 * product).clamp_(min=0)
     # Rounding leaves equal rows at a distance that is not 0.
-    found[found < 1e-12 * squared.mean()] = 0
-    return found
+    distances[distances < 1e-12 * squared.mean()] = 0
+    return distances

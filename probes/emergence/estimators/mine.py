@@ -25,176 +25,91 @@ repeat is given exactly (flag ``discrete``), which is what the critic approaches
 
 Cost: one pass of the MLP and its gradient over twice all rows a step, for every pair; the paper's
 300,000 rows of width 768 take about 78 hours of one CPU thread a pair (extrapolated, see
-``tests/benchmarks/README.md``), and all activations of a full batch in memory. ``progress`` shows
-how far it is, ``folder`` makes it resumable, ``steps`` shortens it.
+``tests/benchmarks/README.md``), and all activations of a full batch in memory. ``reporting``
+shows how far it is, ``resuming`` keeps its state in a folder, ``steps`` shortens it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
-from ed_interp.errors import InvalidInputError
-from ed_interp.probes.emergence.estimators.base import (
-    DEFAULT_MAX_BYTES,
-    SATURATED_SHARE,
-    Terms,
-    check_chain,
-    check_pair,
-)
+from ed_interp.options import option
 from ed_interp.probes.emergence.estimators.neural.bounds import donsker_varadhan
 from ed_interp.probes.emergence.estimators.neural.critics import Concat, Weights, halving
-from ed_interp.probes.emergence.estimators.neural.pairs import Pair, grouped, prepare, stack
+from ed_interp.probes.emergence.estimators.neural.pairs import Pair, stack
 from ed_interp.probes.emergence.estimators.neural.sampling import SHIFT, permuted
 from ed_interp.probes.emergence.estimators.neural.saving import Saved
+from ed_interp.probes.emergence.estimators.neural.scoring import gathered
+from ed_interp.probes.emergence.estimators.neural.trained import Outcome, TrainedEstimator
 from ed_interp.probes.emergence.estimators.neural.training import Adam
-from ed_interp.progress import Progress, track
+from ed_interp.probes.emergence.estimators.registry import register
 
 WARM_UP, LAST_LR, POWER = 5, 1e-8, 3
 
 
+@register("mine")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Mine:
+class Mine(TrainedEstimator):
     """The ``mine`` estimator; see the module for what it computes and costs."""
 
-    steps: int = 10_000
-    """Full-batch steps."""
-    lr: float = 1e-4
-    """Highest learning rate of Adam."""
-    hidden: Sequence[int] | None = None
-    """Hidden widths; ``None``: half of d_x + d_y, a quarter, ... down to 3."""
-    folder: str | Path | None = None
-    """Keep the state of the training there, and go on from what is there."""
-    progress: Progress = None
-    """True for a bar on stderr, or a callable ``(done, total, what)``."""
+    citation = (
+        "H. Chen, X. Yang, J. Zhu, W. Wang: Quantifying Emergence in Large Language Models. "
+        "arXiv:2405.12617"
+    )
+    flags: ClassVar[Mapping[str, str]] = {
+        "training-maximum": "the highest training value over all steps, as published: not held "
+        "out, and too high wherever the critic can remember the sample",
+        **TrainedEstimator.flags,
+    }
 
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InvalidInputError(f"steps must be at least 1, found {self.steps}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InvalidInputError(f"lr must be a positive number, found {self.lr}")
+    steps: int = option(10_000, help="Full-batch training steps.", min=1)
+    lr: float = option(1e-4, help="Highest learning rate of Adam.", above=0)
+    hidden: tuple[int, ...] | None = option(
+        None,
+        help="Hidden widths of the critic.",
+        shown="half of d_x + d_y, a quarter, ... down to 3",
+        min=1,
+    )
 
-    @property
-    def name(self) -> str:
-        """The name in the registry."""
-        return "mine"
+    def whiten(self, rows: Tensor, share: Tensor, width: int) -> Tensor:
+        return rows.float()  # the paper whitens nothing
 
-    def reporting(self, progress: Progress) -> Mine:
-        """The same estimator, telling its progress."""
-        return dataclasses.replace(self, progress=progress)
-
-    def pair(
-        self,
-        x: Float[Tensor, "row d_x"],
-        y: Float[Tensor, "row d_y"],
-        *,
-        weights: Shaped[Tensor, "row"] | None = None,
-        seed: int = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Terms:
-        """Information between ``x`` and ``y``: terms of shape ``1 row``.
-
-        Raises:
-            InvalidInputError: NaN or infinite values, bad weights, tables that do not fit.
-        """
-        check_pair(x, y)
-        return self._run([[x, y]], (), weights, seed, max_bytes)
-
-    def chain(
-        self,
-        states: Float[Tensor, "*batch site row d"],
-        *,
-        weights: Shaped[Tensor, "*#batch row"] | None = None,
-        seed: int = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Terms:
-        """Information between neighbouring sites; all blocks and batch elements train together.
-
-        Args:
-            states: representations; batch elements may be different populations, shorter ones
-                padded with rows of weight 0.
-            weights: frequencies of the rows. Whole numbers are taken as numbers of times seen.
-            seed: of initial weights and permutations.
-            max_bytes: memory of the members that train together; more of them train in turns.
-
-        Raises:
-            InvalidInputError: as :meth:`pair`.
-        """
-        check_chain(states)
-        flat = states.reshape(-1, *states.shape[-3:])
-        batch = tuple(states.shape[:-3])
-        return self._run([list(one) for one in flat], batch, weights, seed, max_bytes)
-
-    def _run(
-        self,
-        chains: list[list[Tensor]],
-        batch: tuple[int, ...],
-        weights: Tensor | None,
-        seed: int,
-        max_bytes: int,
-    ) -> Terms:
-        prepared = prepare(chains, batch, weights, lambda rows, _: rows.float())
-        shape = (len(chains), prepared.blocks)
-        flags = {name: torch.zeros(shape, dtype=torch.bool) for name in _FLAGS}
-        for key in prepared.exact:
-            flags["discrete"][key] = True
-        terms: dict[tuple[int, int], Tensor] = {}
-        best_steps = torch.zeros(shape, dtype=torch.int64)
-        groups = grouped(prepared.pairs, self._bytes, max_bytes)
-        with track(self.progress, "training mine", self.steps * len(groups)) as advance:
-            for keys in groups:
-                pairs = [prepared.pairs[key] for key in keys]
-                settings = {**self._settings(seed), "pairs": len(pairs)}
-                found = maximise(
-                    pairs, self, seed, Saved(self.folder, stack(pairs), settings), advance
-                )
-                for index, key in enumerate(keys):
-                    own = found.terms[index, : len(pairs[index].weights)]
-                    terms[key] = own.double() / math.log(2)
-                    flags["training-maximum"][key] = True
-                    flags["diverged"][key] = bool(found.diverged[index])
-                    cap = math.log(len(pairs[index].weights))
-                    flags["at-log-n"][key] = float(found.value[index]) >= SATURATED_SHARE * cap
-                    best_steps[key] = found.step[index]
-        rows = prepared.rows(terms).reshape(*batch, prepared.blocks, -1)
-        return Terms(
-            terms=rows.to(chains[0][0].device, torch.float32),
-            weights=prepared.weights,
-            limit=torch.tensor(prepared.limits, dtype=torch.float64).reshape(batch),
-            settings=self._settings(seed) | {"best_step": best_steps.tolist()},
-            flags={name: one.reshape(*batch, -1) for name, one in flags.items()},
-        )
-
-    def _bytes(self, pair: Pair) -> int:
+    def member_bytes(self, pair: Pair) -> int:
         """Activations of both passes with their gradients, five copies of the weights."""
         width = pair.x.shape[1] + pair.y.shape[1]
-        hidden = halving(width) if self.hidden is None else tuple(self.hidden)
+        hidden = self.hidden or halving(width)
         activations = len(pair.weights) * (width + sum(hidden)) * 4 * 4
         return activations + 20 * width * hidden[0] * 2
 
-    def _settings(self, seed: int) -> dict[str, Any]:
-        hidden = None if self.hidden is None else list(self.hidden)
-        return {
-            "estimator": self.name,
-            "steps": self.steps,
-            "lr": self.lr,
-            "hidden": hidden,
-            "seed": seed,
-        }
+    def raised(self, one: Outcome) -> dict[str, bool]:
+        return {"training-maximum": True, **super().raised(one)}
 
-
-_FLAGS = ("training-maximum", "discrete", "diverged", "at-log-n")
+    def fit(
+        self, pairs: Sequence[Pair], *, seed: int, max_bytes: int, advance: Callable[[int], None]
+    ) -> list[Outcome]:
+        settings = self.recorded(seed=seed, pairs=len(pairs))
+        best = maximise(pairs, self, seed, Saved(self.folder, stack(pairs), settings), advance)
+        return [
+            Outcome(
+                terms=best.terms[index, : len(pair.weights)].double(),
+                nats=float(best.value[index]),
+                cap=math.log(len(pair.weights)),
+                diverged=int(best.diverged[index]),
+                best_step=int(best.step[index]),
+            )
+            for index, pair in enumerate(pairs)
+        ]
 
 
 def learning_rate(step: int, *, steps: int, highest: float) -> float:
-    """Of step 0, 1, ...: linear warm-up from 0, then polynomial decay.
+    """Learning rate at step 0, 1, ...: linear warm-up from 0, then polynomial decay.
 
     >>> [learning_rate(step, steps=10_000, highest=1e-4) for step in (0, 5, 10_000)]
     [0.0, 0.0001, 1e-08]
@@ -217,16 +132,11 @@ def paper_value(
 ) -> tuple[Float[Tensor, "pair"], Float[Tensor, "pair row"], Float[Tensor, "pair row"]]:
     """The Donsker-Varadhan value in nats, f of the pairs, and f of x with the ``other`` y.
 
-    Args:
-        critic: the architecture.
-        weights: its weights.
-        x: one side.
-        y: the other, row by row.
-        other: y in another order.
-        share: weights of the rows, which sum to 1.
+    ``other`` is y in another order; ``share`` are weights of the rows, which sum to 1.
     """
     joint = critic.scores(weights, x, y)
     apart = critic.scores(weights, x, other)
+    # Equal weights take the paper's own formula, to its last digit.
     if bool((share == share[:, :1]).all()):
         return donsker_varadhan(joint, apart), joint, apart
     value = (share * joint).sum(1) - (apart + share.log()).logsumexp(1)
@@ -244,13 +154,25 @@ class Maximum:
     """Row terms of that step in nats; their weighted mean is the value."""
     diverged: Tensor
 
+    def keep(self, value: Tensor, joint: Tensor, apart: Tensor, share: Tensor, number: int) -> None:
+        """Take over the pairs whose value is finite, now and so far, and higher than ever."""
+        value = value.cpu().double()
+        self.diverged |= ~torch.isfinite(value)
+        better = ~self.diverged & (value > self.value)
+        if not bool(better.any()):
+            return
+        self.value[better] = value[better]
+        self.step[better] = number
+        which = better.to(joint.device)
+        apart = apart[which]
+        # The term of a row is its influence on the value: f(x, y), less the log of the mean of
+        # exp f, less its own share in that mean beyond the average of 1.
+        logs = (apart + share[which].log()).logsumexp(1, keepdim=True)
+        self.terms[which] = joint[which] - logs - (apart - logs).exp() + 1
+
 
 def maximise(
-    pairs: Sequence[Pair],
-    options: Mine,
-    seed: int,
-    saved: Saved,
-    advance: Callable[[int], None],
+    pairs: Sequence[Pair], options: Mine, seed: int, saved: Saved, advance: Callable[[int], None]
 ) -> Maximum:
     """Train the pairs together and keep the maximum of the training value of each."""
     x, y, wide = stack(pairs)
@@ -259,50 +181,34 @@ def maximise(
     now = critic.start(x.shape[2], y.shape[2], [0] * len(pairs), seed=seed, neutral=False)
     now = {name: one.to(x.device) for name, one in now.items()}
     adam, number = Adam(now), 0
-    nothing = torch.zeros(len(pairs), dtype=torch.float64)
-    best = Maximum(nothing - torch.inf, nothing.long(), torch.zeros_like(share), nothing.bool())
+    none = torch.zeros(len(pairs), dtype=torch.float64)
+    best = Maximum(none - torch.inf, none.long(), torch.zeros_like(share), none.bool())
     known = saved.get()
     if known is not None:
         number = int(known["number"])
         best = Maximum(*(known[field.name] for field in dataclasses.fields(Maximum)))
-        adam.restore({name: known[f"now/{name}"].to(x.device) for name in now}, known)
         best.terms = best.terms.to(x.device)
+        adam.restore({name: known[f"now/{name}"].to(x.device) for name in now}, known)
         advance(number)
+
+    def save() -> None:
+        state = vars(best) | {f"now/{name}": one for name, one in adam.weights.items()}
+        saved.put({"number": torch.tensor(number), **state, **adam.state()})
+
+    # A pair that diverged stays in the batch, as it costs the others nothing, but is not read.
     while number < options.steps and not bool(best.diverged.all()):
         index = permuted(wide, seed, SHIFT, number)
-        other = y.gather(1, index[..., None].expand(-1, -1, y.shape[2]))
         leaves = {name: one.detach().requires_grad_() for name, one in adam.weights.items()}
-        value, joint, apart = paper_value(critic, leaves, x, y, other, share)
+        value, joint, apart = paper_value(critic, leaves, x, y, gathered(y, index), share)
         gradients = torch.autograd.grad(value.sum(), list(leaves.values()))
-        _keep_maximum(best, value.detach(), joint.detach(), apart.detach(), share, number)
+        best.keep(value.detach(), joint.detach(), apart.detach(), share, number)
         lr = learning_rate(number, steps=options.steps, highest=options.lr)
         adam.step(dict(zip(leaves, gradients, strict=True)), lr)
         number += 1
         advance(1)
         if saved.due():
-            saved.put(_state(number, best, adam))
+            save()
     advance(options.steps - number)
-    saved.put(_state(options.steps, best, adam))
+    number = options.steps
+    save()
     return best
-
-
-def _keep_maximum(
-    best: Maximum, value: Tensor, joint: Tensor, apart: Tensor, share: Tensor, number: int
-) -> None:
-    found = value.cpu().double()
-    best.diverged |= ~torch.isfinite(found)
-    better = ~best.diverged & (found > best.value)
-    if not bool(better.any()):
-        return
-    best.value[better] = found[better]
-    best.step[better] = number
-    which = better.to(joint.device)
-    apart = apart[which]
-    logs = (apart + share[which].log()).logsumexp(1, keepdim=True)
-    best.terms[which] = joint[which] - logs - (apart - logs).exp() + 1
-
-
-def _state(number: int, best: Maximum, adam: Adam) -> dict[str, Tensor]:
-    found = {field.name: getattr(best, field.name) for field in dataclasses.fields(Maximum)}
-    found |= {f"now/{name}": one for name, one in adam.weights.items()}
-    return {"number": torch.tensor(number), **found, **adam.state()}

@@ -12,30 +12,30 @@ that of ``infonce`` for the same time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
 
-from ed_interp.probes.emergence.estimators.neural.bounds import Bound
+from ed_interp.options import option
 from ed_interp.probes.emergence.estimators.neural.critics import Concat, Critic
 from ed_interp.probes.emergence.estimators.neural.heldout import HeldOut
+from ed_interp.probes.emergence.estimators.registry import register
 
 
-@dataclass(frozen=True, kw_only=True)
+@register("mine-heldout")
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MineHeldOut(HeldOut):
     """The ``mine-heldout`` estimator."""
 
-    hidden: Sequence[int] | None = None
-    """Hidden widths of the critic; ``None``: half of d_x + d_y, a quarter, ... down to 3."""
+    citation = (
+        "M. I. Belghazi and others: MINE: Mutual Information Neural Estimation. arXiv:1801.04062"
+    )
+    bound = "dv"
 
-    @property
-    def name(self) -> str:
-        """The name in the registry."""
-        return "mine-heldout"
-
-    def bound(self) -> Bound:
-        """Which bound is trained and reported."""
-        return "dv"
+    hidden: tuple[int, ...] | None = option(
+        None,
+        help="Hidden widths of the critic.",
+        shown="half of d_x + d_y, a quarter, ... down to 3",
+        min=1,
+    )
 
     def critic(self, rows: int) -> Critic:
-        """The paper's architecture."""
         return Concat(self.hidden)

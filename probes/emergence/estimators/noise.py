@@ -17,10 +17,10 @@ Normalisation = Literal["layernorm", "rms", "none"]
 
 DEFAULT_BETA = 1 / 3
 
+# Width up to which blocks are kept for the next caller.
 _KEPT_WIDTH = 1024
-"""Width up to which blocks are kept for the next caller."""
+# Rows drawn from one seed, so that the first rows of a table do not depend on its length.
 _BLOCK = 256
-"""Rows drawn from one seed: the first rows of a bank do not depend on its length."""
 
 
 def normalise(
@@ -40,7 +40,7 @@ def normalise(
     if how not in get_args(Normalisation):
         raise unknown("normalisation", how, get_args(Normalisation))
     if not states.is_floating_point():
-        raise InvalidInputError(f"states must be floating point, found {states.dtype}")
+        raise InvalidInputError(f"states must be floating point, got {states.dtype}")
     if how == "none":
         return states
     if states.element_size() < 4:
@@ -57,28 +57,31 @@ def normalise(
 def noise_scale(d: int, n: int, beta: float = DEFAULT_BETA) -> float:
     """The noise per normalised coordinate: ``s = beta * sqrt(d / ln n)``.
 
-    ``d`` independent coordinates of unit power seen through noise of variance s^2 carry at most
-    d/2 ln(1 + 1/s^2) ~ d/(2 s^2) = ln n / (2 beta^2) nats (capacity of the Gaussian channel). A
-    population of ``n`` rows holds ln n nats. So ``beta`` alone says how far the channel is from
-    being full, at every width and for every number of rows: at beta = 1/sqrt(2) a code that uses
-    every coordinate just fits, and at the default 1/3 the channel holds 4.5 times the population.
-    Real clouds use few directions, so much less than that comes through.
-
-    The default lies between the ends of the profile that ``ed-interp emergence --noise-profile``
-    prints for the bundled ``icl-gpt2``: at 8 shots, blocks 1 to 3 keep 0.93 to 0.98 of the entropy
-    of the sequences at beta 0.1 (all alike: saturated), 0.27 to 0.65 at 1/3, and 0.01 to 0.07 at 1
-    (all alike: lost). Emergence of the last block rises from 0 shots to 1 at every beta between.
+    ``beta`` alone says how far the channel is from being full, at every width and for every number
+    of rows: at the default 1/3 it holds 4.5 times the population.
 
     Args:
-        d: width of the states.
-        n: number of rows of the whole population; the same for every layer, position, shot count
+        d: Width of the states.
+        n: Number of rows of the whole population; the same for every layer, position, shot count
             and process, otherwise their values cannot be compared.
-        beta: relative noise, above 0.
+        beta: Relative noise, above 0.
     """
+    # d independent coordinates of unit power seen through noise of variance s^2 carry at most
+    # d/2 ln(1 + 1/s^2) ~ d/(2 s^2) = ln n / (2 beta^2) nats (capacity of the Gaussian channel), and
+    # a population of n rows holds ln n nats. At beta = 1/sqrt(2) a code that uses every coordinate
+    # just fits. Real clouds use few directions, so much less than that comes through.
+    #
+    # The default lies between the ends of the profile that "ed-interp emergence --noise-profile"
+    # prints for the bundled icl-gpt2: at 8 shots, blocks 1 to 3 keep 0.93 to 0.98 of the entropy
+    # of the sequences at beta 0.1 (all alike: saturated), 0.27 to 0.65 at 1/3, and 0.01 to 0.07 at
+    # 1 (all alike: lost). At every beta between, emergence of the last block rises from 0 shots
+    # to 1.
     if d < 1 or n < 2:
-        raise InvalidInputError(f"the noise rule needs d >= 1 and n >= 2, found d = {d}, n = {n}")
+        raise InvalidInputError(
+            f"d must be 1 or greater and n 2 or greater for the noise rule, got d = {d}, n = {n}"
+        )
     if not (math.isfinite(beta) and beta > 0):
-        raise InvalidInputError(f"beta must be a positive number, found {beta}")
+        raise InvalidInputError(f"beta must be greater than 0 and finite, got {beta}")
     return beta * math.sqrt(d / math.log(n))
 
 
@@ -90,8 +93,8 @@ def noise_rows(
     Drawn in float32 on the CPU in blocks with seeds of their own, then moved: the same numbers on
     every device, for every chunk size and dtype, and the same first rows for every ``rows``.
     """
-    blocks = range(-(-rows // _BLOCK))
-    # The lone tokens are some fifty small populations that ask for the same noise.
+    blocks = range(-(-rows // _BLOCK))  # rounded up
+    # Single tokens are some fifty small populations that need the same noise.
     draw = _kept_block if len(blocks) == 1 and d <= _KEPT_WIDTH else _block
     return torch.cat([draw(seed, stream, block, d) for block in blocks])[:rows].to(device)
 
@@ -102,5 +105,5 @@ def _block(seed: int, stream: tuple[int, ...], block: int, d: int) -> Tensor:
     return torch.empty(_BLOCK, d).normal_(generator=torch.Generator().manual_seed(state))
 
 
-# At most 64 blocks of 1 MB; never written to, as ``noise_rows`` gives out copies.
+# At most 64 blocks of 1 MB; never written to, as ``noise_rows`` returns copies.
 _kept_block = functools.lru_cache(maxsize=64)(_block)

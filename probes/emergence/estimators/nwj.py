@@ -9,24 +9,23 @@ constant in the critic is set on the rows to stop by, where the bound is sharpes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
 
-from ed_interp.probes.emergence.estimators.neural.bounds import Bound
+from ed_interp.options import option
 from ed_interp.probes.emergence.estimators.neural.heldout import HeldOut
+from ed_interp.probes.emergence.estimators.registry import register
 
 
-@dataclass(frozen=True, kw_only=True)
+@register("nwj")
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class NWJ(HeldOut):
     """The ``nwj`` estimator."""
 
-    lr: float = 3e-4
-    """Learning rate of Adam; lower than for the others, as exp f in the objective is unbounded."""
+    citation = (
+        "X. Nguyen, M. J. Wainwright, M. I. Jordan: Estimating divergence functionals and the "
+        "likelihood ratio by convex risk minimization. arXiv:0809.0853"
+    )
+    bound = "nwj"
 
-    @property
-    def name(self) -> str:
-        """The name in the registry."""
-        return "nwj"
-
-    def bound(self) -> Bound:
-        """Which bound is trained and reported."""
-        return "nwj"
+    # Lower than for the others, as exp f in the objective is unbounded.
+    lr: float = option(3e-4, help="Highest learning rate of Adam.", above=0)

@@ -22,163 +22,132 @@ What differs from the plain method, none of which changes the expectation of an 
 - rows equal at a site are one point of its mixture, exactly; rows equal at all sites are one row.
 
 Cost for each site and batch element: ``(1 + samples / 2) * 2 n^2 d`` operations in matrix products
-and ``samples * n^2`` exponentials; memory ``max_bytes`` beside the states and ``samples`` noise
-tables of the size of one site.
+and ``samples * n^2`` exponentials; memory ``max_bytes``, the states, and ``samples`` noise tables
+of the size of one site.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Shaped
-from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.probes.emergence.estimators.base import DEFAULT_MAX_BYTES, Terms, check_chain
+from ed_interp.options import OptionError, option
+from ed_interp.probes.emergence.estimators.base import Batch, ChainEstimator, Terms
 from ed_interp.probes.emergence.estimators.kernels import NoiseTables, Population, chain_terms
 from ed_interp.probes.emergence.estimators.noise import DEFAULT_BETA, noise_scale
-from ed_interp.probes.emergence.estimators.rows import entropy_bits, population_weights
+from ed_interp.probes.emergence.estimators.registry import register
+from ed_interp.probes.emergence.estimators.rows import entropy_bits
+
+PROFILE_BETAS = (0.03, 0.1, 0.2, DEFAULT_BETA, 0.5, 1.0, 2.0)
+"""Relative noise of a noise profile."""
 
 _DRAWS = 4096
 _MAX_SAMPLES = 64
 
 
 def default_samples(n: int) -> int:
-    """Noise samples per row: about 4,096 draws in all, an even number from 2 to 64.
-
-    At that many, the Monte Carlo error of a thousand rows is a third to two thirds of the sampling
-    error that the interval shows (which holds both), so more would hardly narrow it.
-    """
+    """Noise samples per row: about 4,096 draws in all, an even number from 2 to 64."""
+    # At that many, the Monte Carlo error of a thousand rows is a third to two thirds of the
+    # sampling error that the interval shows (which holds both), so more would hardly narrow it.
     return 2 * min(_MAX_SAMPLES // 2, max(1, round(_DRAWS / (2 * n))))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Smoothed:
+@register("smoothed")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Smoothed(ChainEstimator):
     """The ``smoothed`` estimator; see the module for what it computes and costs."""
 
-    noise: float | Sequence[float] | None = None
-    """Noise per coordinate of the states, one for all sites or one per site. ``None``: the rule
-    :func:`noise_scale` with ``beta`` and the number of rows, which supposes states of unit scale
-    (:func:`normalise`). 0 is the noiseless limit: the information between row identities."""
-    beta: float = DEFAULT_BETA
-    """Relative noise of the rule; without effect when ``noise`` is given."""
-    samples: int | None = None
-    """Noise samples per row, rounded up to an even number; ``None``: :func:`default_samples`."""
-    dtype: torch.dtype = torch.float32
-    """Precision of the computation: float32 or float64."""
+    citation = (
+        "Z. Goldfeld, E. van den Berg, K. Greenewald, I. Melnyk, N. Nguyen, B. Kingsbury, "
+        "Y. Polyanskiy: Estimating Information Flow in Deep Neural Networks. arXiv:1810.05728"
+    )
+
+    noise: float | tuple[float, ...] | None = option(
+        None,
+        help="Noise standard deviation per coordinate: one for all sites, or one per site. 0 is "
+        "the noiseless limit: the information between row identities.",
+        shown="beta * sqrt(d / ln n), for states of unit scale",
+    )
+    beta: float | None = option(None, help="Scale of the default noise rule.", shown="1/3", above=0)
+    samples: int | None = option(
+        None,
+        help="Noise samples per row, rounded up to an even number.",
+        shown="about 4,096 in all, from 2 to 64",
+        min=1,
+    )
+    dtype: Literal["float32", "float64"] = option("float32", help="Precision of the computation.")
 
     def __post_init__(self) -> None:
-        if self.samples is not None and self.samples < 1:
-            raise InvalidInputError(f"samples must be at least 1, found {self.samples}")
-        if self.dtype not in (torch.float32, torch.float64):
-            raise InvalidInputError(f"dtype must be float32 or float64, found {self.dtype}")
-        given = self.noise if isinstance(self.noise, Sequence) else [self.noise]
-        if any(s is not None and not (math.isfinite(s) and s >= 0) for s in given):
-            raise InvalidInputError(f"noise must be finite and not negative, found {self.noise}")
+        super().__post_init__()
+        # One number or several: a choice of types that the base leaves to the class.
+        scales = self.noise if isinstance(self.noise, (tuple, list)) else (self.noise,)
+        for scale in scales:
+            number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+            if scale is not None and not (number and math.isfinite(scale) and scale >= 0):
+                raise OptionError("noise", f"must be 0 or greater and finite, got {self.noise!r}")
+        if self.noise is not None:
+            floats = tuple(float(scale) for scale in scales if scale is not None)
+            object.__setattr__(self, "noise", floats if scales is self.noise else floats[0])
+        if self.noise is not None and self.beta is not None:
+            raise InvalidInputError(
+                "noise and beta must not both be given, since beta only sets the noise; drop one"
+            )
+
+    def for_population(self, *, d: int, n: int) -> Smoothed:
+        """The noise of the rule made definite, the same for every site, shot count and process."""
+        if self.noise is not None:
+            return self
+        noise = noise_scale(d, n, DEFAULT_BETA if self.beta is None else self.beta)
+        return dataclasses.replace(self, noise=noise, beta=None)
+
+    def variants(self) -> tuple[tuple[float, Smoothed], ...]:
+        """The same estimator at the seven levels of :data:`PROFILE_BETAS`."""
+        return tuple((b, dataclasses.replace(self, noise=None, beta=b)) for b in PROFILE_BETAS)
 
     @property
-    def name(self) -> str:
-        """The name in the registry."""
-        return "smoothed"
-
-    def pair(
-        self,
-        x: Float[Tensor, "row d_x"],
-        y: Float[Tensor, "row d_y"],
-        *,
-        weights: Shaped[Tensor, "row"] | None = None,
-        seed: int = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Terms:
-        """Information between ``x`` and ``y``: terms of shape ``1 row``.
-
-        Raises:
-            InvalidInputError: see :meth:`chain`.
-        """
-        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
-            raise InvalidInputError(
-                "a pair needs two tables with one row per prompt, found shapes "
-                f"{tuple(x.shape)} and {tuple(y.shape)}"
-            )
-        check_chain(x.expand(2, *x.shape))
-        check_chain(y.expand(2, *y.shape))
-        return self._run([[x, y]], (), weights, seed, max_bytes)
-
-    def chain(
-        self,
-        states: Float[Tensor, "*batch site row d"],
-        *,
-        weights: Shaped[Tensor, "*#batch row"] | None = None,
-        seed: int = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Terms:
-        """Information between neighbouring sites, on the device of the states.
-
-        Args:
-            states: representations of one population, normalised.
-            weights: frequencies of the rows, in any unit; rows of weight 0 have no effect.
-            seed: of the noise. The same seed gives the same numbers for every chunk size, batch
-                grouping and number of processes.
-            max_bytes: working memory.
-
-        Raises:
-            InvalidInputError: NaN or infinite states or weights, negative or all-zero weights,
-                states that are not floating point, fewer than two sites or rows, a shape that does
-                not fit.
-        """
-        check_chain(states)
-        batch = states.shape[:-3]
-        flat = states.reshape(-1, *states.shape[-3:])
-        return self._run([list(one) for one in flat], tuple(batch), weights, seed, max_bytes)
+    def added_noise(self) -> float | None:
+        """Noise per coordinate, once it is definite and the same at all sites."""
+        return None if isinstance(self.noise, tuple) else self.noise
 
     @torch.no_grad()
-    def _run(
-        self,
-        chains: list[list[Tensor]],
-        batch: tuple[int, ...],
-        weights: Tensor | None,
-        seed: int,
-        max_bytes: int,
-    ) -> Terms:
-        rows, device, count = len(chains[0][0]), chains[0][0].device, len(chains[0])
-        widths = [x.shape[1] for x in chains[0]]
-        normal = population_weights(weights, batch, rows)
-        flat_weights = normal.expand(*batch, rows).reshape(-1, rows)
-        counted = int((normal > 0).reshape(-1, rows).any(0).sum())
-        scales = self._scales(widths, counted)
+    def run(self, batch: Batch, *, seed: int, max_bytes: int) -> Terms:
+        """Terms of every chain, on the device of the states.
+
+        The same seed gives the same numbers for every chunk size, batch grouping and number of
+        processes.
+        """
+        first = batch.chains[0]
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        counted = int((batch.flat(batch.weights) > 0).any(0).sum())
+        scales = self._scales([x.shape[1] for x in first], counted)
         samples = 2 * math.ceil(self.samples / 2) if self.samples else default_samples(counted)
-        tables = NoiseTables(counted, samples // 2, seed, self.dtype, device)
-        terms = torch.zeros(len(chains), count - 1, rows, dtype=self.dtype, device=device)
-        limits: list[float] = []
-        for index, (sites, row_weights) in enumerate(zip(chains, flat_weights, strict=True)):
-            population = Population(sites, row_weights, scales, self.dtype)
-            found = chain_terms(population, tables, max_bytes)
-            terms[index] = population.spread(found)
+        tables = NoiseTables(counted, samples // 2, seed, dtype, first[0].device)
+        terms, limits = [], []
+        # One population at a time: each holds a copy of its sites.
+        for sites, own in batch.each():
+            population = Population(sites, own, scales, dtype)
+            terms.append(population.spread(chain_terms(population, tables, max_bytes)))
             limits.append(entropy_bits(population.exact_weights))
-        return Terms(
-            terms=terms.reshape(*batch, count - 1, rows),
-            weights=normal,
-            limit=torch.tensor(limits, dtype=torch.float64).reshape(batch),
-            settings={
-                "estimator": self.name,
-                "noise": scales[0] if len(set(scales)) == 1 else scales,
-                "beta": self.beta if self.noise is None else None,
-                "samples": samples,
-                "seed": seed,
-                "dtype": str(self.dtype).removeprefix("torch."),
-            },
-        )
+        used = {
+            "noise": scales[0] if len(set(scales)) == 1 else scales,
+            "beta": (self.beta or DEFAULT_BETA) if self.noise is None else None,
+            "samples": samples,
+        }
+        return batch.result(torch.stack(terms), limits, self.recorded(seed=seed, **used), {})
 
     def _scales(self, widths: list[int], rows: int) -> list[float]:
         if self.noise is None:
-            return [noise_scale(width, max(2, rows), self.beta) for width in widths]
-        if not isinstance(self.noise, Sequence):
-            return [float(self.noise)] * len(widths)
+            beta = DEFAULT_BETA if self.beta is None else self.beta
+            return [noise_scale(width, max(2, rows), beta) for width in widths]
+        if not isinstance(self.noise, tuple):
+            return [self.noise] * len(widths)
         if len(self.noise) != len(widths):
             raise InvalidInputError(
-                f"found {len(self.noise)} noise scales for {len(widths)} sites; give one or all"
+                f"noise must be one number or one for each of {len(widths)} sites, got "
+                f"{len(self.noise)} numbers"
             )
-        return [float(s) for s in self.noise]
+        return list(self.noise)

@@ -10,10 +10,11 @@ Cost: drawing ``n`` rows of width ``d`` takes ``n d`` normal numbers; a numerica
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,26 +29,25 @@ _CHUNK = 20_000
 _LOG2 = math.log(2)
 
 
-@runtime_checkable
-class Law(Protocol):
+class Law(abc.ABC):
     """A joint distribution of ``x`` and ``y``."""
 
     @property
+    @abc.abstractmethod
     def widths(self) -> tuple[int, int]:
         """Columns of x and of y."""
-        ...
 
+    @abc.abstractmethod
     def draw(self, rows: int, rng: np.random.Generator) -> tuple[Array, Array]:
         """``rows`` independent rows of x and y."""
-        ...
 
+    @abc.abstractmethod
     def pointwise(self, x: Array, y: Array) -> Array:
         """``log2 p(x, y) / (p(x) p(y))`` of each row, in bits."""
-        ...
 
+    @abc.abstractmethod
     def exact_bits(self) -> float | None:
-        """Mutual information where it has a closed form."""
-        ...
+        """Mutual information, if it has a closed form."""
 
 
 def information(law: Law, *, rows: int = INTEGRATION_ROWS, seed: int = 0) -> tuple[float, float]:
@@ -63,12 +63,12 @@ def integrate(law: Law, *, rows: int = INTEGRATION_ROWS, seed: int = 0) -> tuple
     for start in range(0, rows, _CHUNK):
         x, y = law.draw(min(_CHUNK, rows - start), rng)
         values.append(law.pointwise(x, y))
-    found = np.concatenate(values)
-    return float(found.mean()), float(found.std(ddof=1) / math.sqrt(len(found)))
+    bits = np.concatenate(values)
+    return float(bits.mean()), float(bits.std(ddof=1) / math.sqrt(len(bits)))
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixture:
+class Mixture(Law):
     """A mixture of Gaussians over the joint space; one component is a Gaussian."""
 
     shares: tuple[float, ...]
@@ -80,11 +80,9 @@ class Mixture:
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Columns of x and of y."""
         return self.d_x, self.means.shape[1] - self.d_x
 
     def draw(self, rows: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Rows of x and y, the component of each drawn independently."""
         which = rng.choice(len(self.shares), size=rows, p=self.shares)
         joint = rng.standard_normal((rows, self.means.shape[1]))
         for component, (mean, covariance) in enumerate(
@@ -95,7 +93,6 @@ class Mixture:
         return joint[:, : self.d_x], joint[:, self.d_x :]
 
     def pointwise(self, x: Array, y: Array) -> Array:
-        """Pointwise information in bits, from the three densities."""
         first, second = slice(0, self.d_x), slice(self.d_x, None)
         both = self._log_density(np.concatenate([x, y], 1), slice(None))
         return np.asarray(
@@ -111,6 +108,7 @@ class Mixture:
         return float((logs[0] + logs[1] - logs[2]) / (2 * _LOG2)) + 0.0
 
     def _log_density(self, z: Array, part: slice) -> Array:
+        # Log densities of the components by their Cholesky factors, which underflow nowhere.
         terms = np.empty((len(self.shares), len(z)))
         for index, share in enumerate(self.shares):
             root = np.linalg.cholesky(self.covariances[index][part, part])
@@ -121,7 +119,7 @@ class Mixture:
 
 
 @dataclasses.dataclass(frozen=True)
-class Canonical:
+class Canonical(Law):
     """Pairs of coordinates with given correlations, independent otherwise; Gaussian or Student.
 
     A Student vector is a Gaussian one divided by ``sqrt(chi^2 / dof)``, one division for x and y
@@ -129,7 +127,7 @@ class Canonical:
     """
 
     correlations: tuple[float, ...]
-    """Of coordinate i of x with coordinate i of y; the further coordinates have none."""
+    """Correlation of coordinate i of x with that of y; further coordinates have none."""
     d_x: int
     d_y: int
     dof: float = math.inf
@@ -137,11 +135,9 @@ class Canonical:
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Columns of x and of y."""
         return self.d_x, self.d_y
 
     def draw(self, rows: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Rows of x and y, each coordinate of unit dispersion."""
         x = rng.standard_normal((rows, self.d_x))
         y = rng.standard_normal((rows, self.d_y))
         rho = np.array(self.correlations)
@@ -153,11 +149,11 @@ class Canonical:
         return x, y
 
     def pointwise(self, x: Array, y: Array) -> Array:
-        """Pointwise information in bits, from the three densities."""
         rho = np.array(self.correlations)
         k = len(rho)
         u, v = x[:, :k], y[:, :k]
         squared = (x**2).sum(1), (y**2).sum(1)
+        # Squared Mahalanobis distance: only the correlated pairs differ from the plain lengths.
         joint = squared[0] + squared[1] - (u**2).sum(1) - (v**2).sum(1)
         joint += ((u**2 - 2 * rho * u * v + v**2) / (1 - rho**2)).sum(1)
         nats = np.full(len(x), -0.5 * np.log1p(-(rho**2)).sum())
@@ -174,22 +170,19 @@ class Canonical:
         return np.asarray(nats / _LOG2)
 
     def exact_bits(self) -> float:
-        """Closed form: that of the Gaussian, plus what the common scale tells.
-
-        Entropy of the multivariate Student law from Arellano-Valle, Contreras-Reyes and Genton,
-        "Shannon entropy and mutual information for multivariate skew-elliptical distributions"
-        (2013): with p columns, ln Gamma(nu/2) - ln Gamma((nu+p)/2) + (nu+p)/2 (psi((nu+p)/2) -
-        psi(nu/2)) beside what cancels between the three entropies.
-        """
+        """Closed form: that of the Gaussian, plus that of the common scale."""
         gaussian = -0.5 * float(np.log1p(-(np.array(self.correlations) ** 2)).sum()) / _LOG2
         return gaussian + 0.0 + student_extra_bits(self.dof, self.d_x, self.d_y)
 
 
 def student_extra_bits(dof: float, d_x: int, d_y: int) -> float:
-    """What the common scale of a Student law tells, in bits: its information at no correlation."""
+    """Information of the common scale of a Student law, in bits: all of it at no correlation."""
     if math.isinf(dof):
         return 0.0
 
+    # Entropy of the multivariate Student law from Arellano-Valle, Contreras-Reyes and Genton,
+    # "Shannon entropy and mutual information for multivariate skew-elliptical distributions"
+    # (2013), without what cancels between the three entropies.
     def part(width: int) -> float:
         half, base = (dof + width) / 2, dof / 2
         return float(gammaln(base) - gammaln(half) + half * (digamma(half) - digamma(base)))
@@ -198,23 +191,22 @@ def student_extra_bits(dof: float, d_x: int, d_y: int) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class AdditiveUniform:
+class AdditiveUniform(Law):
     """``y = x + u`` with x uniform on (0, 1) and u uniform on (-width, width)."""
 
     width: float
 
     @property
     def widths(self) -> tuple[int, int]:
-        """One column each."""
         return 1, 1
 
     def draw(self, rows: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Rows of x and y."""
         x = rng.uniform(size=(rows, 1))
         return x, x + rng.uniform(-self.width, self.width, size=(rows, 1))
 
     def pointwise(self, x: Array, y: Array) -> Array:
         """``-log2`` of the length of the x that are possible given y."""
+        # Given y, x is uniform on the overlap of (0, 1) and y +- width.
         possible = np.minimum(1, y + self.width) - np.maximum(0, y - self.width)
         return np.asarray(-np.log2(possible[:, 0]))
 
@@ -225,7 +217,7 @@ class AdditiveUniform:
 
 
 @dataclasses.dataclass(frozen=True)
-class Clusters:
+class Clusters(Law):
     """Discrete pairs (a, b), each shown as a point of a cloud around its own centre.
 
     The clouds have a radius that is small against the distance of the centres unless noise is
@@ -244,11 +236,9 @@ class Clusters:
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Columns of x and of y."""
         return self.centres_x.shape[1], self.centres_y.shape[1]
 
     def draw(self, rows: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Rows of x and y."""
         cells = rng.choice(self.table.size, size=rows, p=self.table.ravel())
         a, b = np.divmod(cells, self.table.shape[1])
         x, y = self.centres_x[a], self.centres_y[b]
@@ -258,11 +248,12 @@ class Clusters:
         )
 
     def pointwise(self, x: Array, y: Array) -> Array:
-        """Pointwise information in bits: clouds given their centres are independent."""
+        # Given their centres the two clouds are independent.
         log_x = _cloud(x, self.centres_x, self.radius_x)
         log_y = _cloud(y, self.centres_y, self.radius_y)
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore"):  # a centre that never occurs has log 0
             log_a, log_b = np.log(self.table.sum(1)), np.log(self.table.sum(0))
+        # Scaled by the nearest centre, the exponentials neither overflow nor all vanish.
         top_x, top_y = log_x.max(1, keepdims=True), log_y.max(1, keepdims=True)
         joint = ((np.exp(log_x - top_x) @ self.table) * np.exp(log_y - top_y)).sum(1)
         nats = np.log(joint) + top_x[:, 0] + top_y[:, 0]
@@ -272,21 +263,16 @@ class Clusters:
 
     def exact_bits(self) -> float | None:
         """Information of the table where clouds do not touch (12 radii apart), else None."""
-        apart = all(
-            least_distance(centres) >= 12 * radius * (1 - 1e-9)
-            for centres, radius in (
-                (self.centres_x, self.radius_x),
-                (self.centres_y, self.radius_y),
-            )
-        )
+        clouds = ((self.centres_x, self.radius_x), (self.centres_y, self.radius_y))
+        apart = all(least_distance(c) >= 12 * radius * (1 - 1e-9) for c, radius in clouds)
         return table_bits(self.table) if apart else None
 
 
 def table_bits(table: Array) -> float:
     """Mutual information of a table of probabilities, in bits."""
     product = table.sum(1, keepdims=True) * table.sum(0, keepdims=True)
-    there = table > 0
-    return max(0.0, float((table[there] * np.log2(table[there] / product[there])).sum()))
+    cells = table > 0
+    return max(0.0, float((table[cells] * np.log2(table[cells] / product[cells])).sum()))
 
 
 def gaussian(covariance: NDArray[Any], d_x: int) -> Mixture:
@@ -309,6 +295,7 @@ def mixture(
 
 
 def _cloud(x: Array, centres: Array, radius: float) -> Array:
+    # Without a radius a row is its centre or impossible.
     if radius == 0:
         return np.where((x[:, None] == centres[None]).all(2), 0.0, -np.inf)
     squared = (x**2).sum(1)[:, None] - 2 * x @ centres.T + (centres**2).sum(1)

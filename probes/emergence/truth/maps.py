@@ -1,7 +1,7 @@
-"""Invertible maps: they change how a population looks and not what x tells about y.
+"""Invertible maps: they change how a population looks, and not its information.
 
-Mutual information is unchanged by any map of x alone, or of y alone, that can be undone. Every map
-takes and gives ``row d`` arrays. Formulas of the benchmark's maps are from Czyz, Grabowski, Vogt,
+Mutual information is unchanged by any map of x alone, or of y alone, that can be undone. All
+take and return ``row d`` arrays. Formulas of the benchmark's maps are from Czyz, Grabowski, Vogt,
 Beerenwinkel and Marx, "Beyond Normal: On the Evaluation of Mutual Information Estimators"
 (NeurIPS 2023) and its code.
 """
@@ -117,6 +117,7 @@ def rotation(width: int, seed: int) -> Array:
     """A random orthogonal matrix (not to be written to)."""
     drawn = np.random.default_rng([seed, width, 5]).standard_normal((width, width))
     q, r = np.linalg.qr(drawn)
+    # The signs of the diagonal are the library's choice; positive, the matrix is unique.
     return np.asarray(q * np.sign(np.diag(r)))
 
 

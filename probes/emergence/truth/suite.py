@@ -14,12 +14,12 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ed_interp.probes.emergence.truth import maps
-from ed_interp.probes.emergence.truth.known import KnownInformation, known
+import ed_interp.probes.emergence.truth.maps as maps
+from ed_interp.probes.emergence.truth.known import KnownInformation
 from ed_interp.probes.emergence.truth.laws import (
     AdditiveUniform,
+    Array,
     Canonical,
     Clusters,
     Mixture,
@@ -27,10 +27,8 @@ from ed_interp.probes.emergence.truth.laws import (
     mixture,
 )
 
-Array = NDArray[np.float64]
-
+# Correlation of the two interacting pairs: a shared part of variance 4 and noise of variance 1.
 _PAIR = 0.8
-"""Correlation of the two interacting pairs: a shared part of variance 4 beside noise of 1."""
 
 
 def ground_truth_tasks(*, extended: bool = False) -> tuple[KnownInformation, ...]:
@@ -43,40 +41,40 @@ def _version_2() -> tuple[KnownInformation, ...]:
     pair3, pair5, pair25 = (Canonical((_PAIR, _PAIR), d, d) for d in (3, 5, 25))
     uniform = maps.compose(maps.normal_cdf, maps.swiss_roll)
     binormal = Canonical((0.75,), 1, 1)
-    scaled = functools.partial(known, standardised=True)
+    scaled = functools.partial(KnownInformation, standardised=True)
     tails = functools.partial(scaled, map_x=maps.asinh, map_y=maps.asinh)
-    ring = {
-        (d, count): scaled(f"concentric-{d}x1-{count}", "mixture", _concentric(d, count))
+    rings = [
+        scaled(f"concentric-{d}x1-{count}", "mixture", _concentric(d, count))
         for d, count in ((3, 5), (5, 5), (3, 10), (5, 10), (25, 5))
-    }
-    found = [
+    ]
+    tasks = [
         scaled("additive-1x1-0.75", "nonlinear", AdditiveUniform(0.75)),
         tails("student-asinh-1x1-dof1", "student", Canonical((), 1, 1, 1.0)),
         scaled("x-1x1", "mixture", _crossed()),
         scaled("ai-1x1", "mixture", _letters()),
         scaled(
-            "swiss-roll-2x1", "nonlinear", binormal, map_x=uniform, map_y=maps.normal_cdf, d_x=2
+            "swiss-roll-2x1", "nonlinear", binormal, map_x=uniform, map_y=maps.normal_cdf, columns=2
         ),
         scaled("waves-2x1", "mixture", _fence(), map_x=maps.waves),
         scaled("galaxy-2x1", "mixture", _balls(), map_x=maps.spiral(0, 1, 0.5)),
-        *ring.values(),
+        *rings,
     ]
-    found += [
+    tasks += [
         scaled(f"normal-dense-{d}x{d}", "gaussian", gaussian(_dense(d, d), d)) for d in (5, 25, 50)
     ]
-    found += [
+    tasks += [
         scaled(f"normal-2pair-{law.d_x}x{law.d_y}", "gaussian", law) for law in (pair5, pair25)
     ]
-    found += [
+    tasks += [
         scaled(f"inliers-{d}x{d}-{share}", "mixture", _inliers(share), pad=(d - 2, d - 2))
         for share in (0.2, 0.5)
         for d in (5, 25)
     ]
-    found += [
+    tasks += [
         tails(f"student-asinh-{d}x{d}-dof{dof}", "student", Canonical((), d, d, float(dof)))
         for d, dof in ((2, 1), (3, 2), (5, 2))
     ]
-    found += [
+    tasks += [
         scaled(
             f"spiral-{law.d_x}x{law.d_y}",
             "nonlinear",
@@ -86,37 +84,38 @@ def _version_2() -> tuple[KnownInformation, ...]:
         )
         for law in (pair3, pair5)
     ]
-    return tuple(found)
+    return tuple(tasks)
 
 
 def _further() -> list[KnownInformation]:
+    task = KnownInformation
     binormal = Canonical((0.75,), 1, 1)
     pair5, pair25 = (Canonical((_PAIR, _PAIR), d, d) for d in (5, 25))
     both = {
         "normal-cdf": (maps.normal_cdf, maps.normal_cdf),
         "half-cube": (maps.half_cube, maps.half_cube),
     }
-    found = [
-        known("normal-1x1-0.75", "gaussian", binormal),
-        known("additive-1x1-0.1", "nonlinear", AdditiveUniform(0.1)),
-        known("bimodal-1x1", "nonlinear", binormal, map_x=maps.bimodal, map_y=maps.bimodal),
-        known("wiggly-1x1", "nonlinear", binormal, map_x=maps.wiggly_x, map_y=maps.wiggly_y),
-        known("student-1x1-dof1", "student", Canonical((), 1, 1, 1.0)),
-        known("student-2pair-5x5-dof5", "student", Canonical((_PAIR, _PAIR), 5, 5, 5.0)),
-        known("student-2pair-25x25-dof5", "student", Canonical((_PAIR, _PAIR), 25, 25, 5.0)),
-        known("normal-dense-2x5", "gaussian", gaussian(_dense(2, 5), 2)),
+    tasks = [
+        task("normal-1x1-0.75", "gaussian", binormal),
+        task("additive-1x1-0.1", "nonlinear", AdditiveUniform(0.1)),
+        task("bimodal-1x1", "nonlinear", binormal, map_x=maps.bimodal, map_y=maps.bimodal),
+        task("wiggly-1x1", "nonlinear", binormal, map_x=maps.wiggly_x, map_y=maps.wiggly_y),
+        task("student-1x1-dof1", "student", Canonical((), 1, 1, 1.0)),
+        task("student-2pair-5x5-dof5", "student", Canonical((_PAIR, _PAIR), 5, 5, 5.0)),
+        task("student-2pair-25x25-dof5", "student", Canonical((_PAIR, _PAIR), 25, 25, 5.0)),
+        task("normal-dense-2x5", "gaussian", gaussian(_dense(2, 5), 2)),
     ]
-    found += [
-        known(f"{name}-{law.d_x}x{law.d_y}", "nonlinear", law, map_x=first, map_y=second)
+    tasks += [
+        task(f"{name}-{law.d_x}x{law.d_y}", "nonlinear", law, map_x=first, map_y=second)
         for name, (first, second) in both.items()
         for law in (binormal, pair5, pair25)
     ]
     codes = np.eye(16)
     pairs = np.eye(16).reshape(16, 8, 2).sum(2) / 16
     return [
-        *found,
-        known("copy-16x16", "deterministic", Clusters(codes / 16, codes, codes, 0.0, 0.0)),
-        known("merge-16x8", "deterministic", Clusters(pairs, codes, codes[:8, :8], 0.01, 0.01)),
+        *tasks,
+        task("copy-16x16", "deterministic", Clusters(codes / 16, codes, codes, 0.0, 0.0)),
+        task("merge-16x8", "deterministic", Clusters(pairs, codes, codes[:8, :8], 0.01, 0.01)),
     ]
 
 

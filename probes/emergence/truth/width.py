@@ -1,9 +1,9 @@
 """Populations of known information at the user's own width, for calibration.
 
 Every population has ``d_x`` and ``d_y`` columns of unit scale over all, like layer-normed states,
-and tells a given number of bits. Only a few directions tell anything; the directions' variances
-fall off like ``1 / sqrt(i)`` and those that tell are spread over the larger ones, then everything
-is rotated, so that no single column is special. Families:
+and a given number of bits. Only a few directions are informative; the directions' variances fall
+off like ``1 / sqrt(i)``, the informative ones are spread over the larger, and then everything is
+rotated, so that no single column is special. Families:
 
 - ``gaussian``: up to 8 correlated pairs of directions;
 - ``student``: long tails; half of the information lies in the scale that x and y share;
@@ -22,13 +22,13 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+import ed_interp.probes.emergence.truth.maps as maps
 from ed_interp.errors import InvalidInputError, unknown
-from ed_interp.probes.emergence.truth import maps
-from ed_interp.probes.emergence.truth.known import Bits, KnownInformation, known
+from ed_interp.probes.emergence.truth.known import Bits, KnownInformation
 from ed_interp.probes.emergence.truth.laws import (
+    Array,
     Canonical,
     Clusters,
     Mixture,
@@ -40,10 +40,7 @@ from ed_interp.probes.emergence.truth.laws import (
     table_bits,
 )
 
-Array = NDArray[np.float64]
-
 DEFAULT_BITS = (0.0, 1.0, 2.0, 4.0, 8.0)
-FAMILIES = ("gaussian", "student", "nonlinear", "mixture", "clusters", "deterministic")
 
 _PAIRS = 8
 _MIXED_PAIRS = 2
@@ -65,117 +62,111 @@ def calibration_tasks(
     Information 0 is one population: independent Gaussians, in family ``gaussian``.
 
     Args:
-        d_x: columns of x.
-        d_y: columns of y; as many as x unless given.
-        bits: true values. Clusters have whole numbers of clouds, so that ``deterministic`` tells
-            ``log2`` of the nearest number; every population's own ``bits`` are what it tells.
-        families: some of :data:`FAMILIES`; all by default.
+        d_x: Columns of x.
+        d_y: Columns of y; as many as x unless given.
+        bits: True values. Clusters have whole numbers of clouds, so that ``deterministic`` has
+            ``log2`` of the nearest number; the exact value is the population's own ``bits``.
+        families: Some of :data:`FAMILIES`; all by default.
 
     Raises:
         InvalidInputError: widths below 1, values below 0 or above 12 bits.
-        UnknownNameError: no such family.
+        UnknownNameError: a family that does not exist.
     """
     width_y = d_x if d_y is None else d_y
     if d_x < 1 or width_y < 1:
-        raise InvalidInputError(
-            f"calibration needs at least 1 column a side, found {d_x}, {width_y}"
-        )
+        raise InvalidInputError(f"d_x and d_y must be 1 or greater, got {d_x} and {width_y}")
     if not bits or any(not (math.isfinite(b) and 0 <= b <= _MOST_BITS) for b in bits):
         raise InvalidInputError(
-            f"bits={list(bits)}: true values between 0 and {_MOST_BITS:.0f} are expected"
+            f"bits must be true values between 0 and {_MOST_BITS:.0f}, got {list(bits)}"
         )
-    asked = FAMILIES if families is None else tuple(families)
-    for family in asked:
+    chosen = FAMILIES if families is None else tuple(families)
+    for family in chosen:
         if family not in FAMILIES:
             raise unknown("family", family, FAMILIES)
-    makers: dict[str, Callable[[int, int, float], KnownInformation]] = {
-        "gaussian": _gaussian,
-        "student": _student,
-        "nonlinear": _nonlinear,
-        "mixture": _mixture,
-        "clusters": _clusters,
-        "deterministic": _deterministic,
-    }
     return tuple(
-        makers[family](d_x, width_y, value)
-        for family in asked
+        _MAKERS[family](d_x, width_y, value)
+        for family in chosen
         for value in sorted(set(map(float, bits)))
         if value > 0 or family == "gaussian"
     )
 
 
+class _Frame:
+    """The few informative directions among all: scales and rotations of both sides."""
+
+    def __init__(self, d_x: int, d_y: int, most: int = _PAIRS) -> None:
+        self.pairs = min(most, d_x, d_y)
+        self.pad = (d_x - self.pairs, d_y - self.pairs)
+        self.scales = [_scales(width, self.pairs) for width in (d_x, d_y)]
+        self.map_x, self.map_y = (
+            maps.affine(scales, seed=seed) for seed, scales in enumerate(self.scales, 1)
+        )
+
+    def kept(self, s_x: float, s_y: float) -> Array:
+        """The factor by which noise lowers each correlation: signal over signal and noise."""
+        factor = np.ones(self.pairs)
+        for scales, s in zip(self.scales, (s_x, s_y), strict=True):
+            factor *= scales[: self.pairs] / np.sqrt(scales[: self.pairs] ** 2 + s**2)
+        return factor
+
+
 def _gaussian(d_x: int, d_y: int, bits: float) -> KnownInformation:
-    pairs = min(_PAIRS, d_x, d_y)
-    law = _pairs_law(pairs, bits)
-    pad = (d_x - pairs, d_y - pairs)
-    scales = _scales(d_x, pairs), _scales(d_y, pairs)
+    frame = _Frame(d_x, d_y)
+    law = _pairs_law(frame.pairs, bits)
 
     def noisy(s_x: float, s_y: float) -> Bits:
-        rho = np.array(law.correlations) * _kept(scales, pairs, s_x, s_y)
+        rho = np.array(law.correlations) * frame.kept(s_x, s_y)
+        # + 0.0, as independent pairs have -0.0 bits.
         return float(-0.5 * np.log2(1 - rho**2).sum()) + 0.0, 0.0
 
-    return known(
-        f"gaussian-{bits:g}",
-        "gaussian",
-        law,
-        pad=pad,
-        map_x=maps.affine(scales[0], seed=1),
-        map_y=maps.affine(scales[1], seed=2),
-        noisy=noisy,
+    return KnownInformation(
+        f"gaussian-{bits:g}", "gaussian", law, frame.pad, frame.map_x, frame.map_y, noisy=noisy
     )
 
 
 def _student(d_x: int, d_y: int, bits: float) -> KnownInformation:
-    # The shared scale tells the more the fewer degrees of freedom: find those that tell half.
+    # The fewer degrees of freedom, the more information in the shared scale: half of all bits.
     def excess(log_dof: float) -> float:
         return student_extra_bits(math.exp(log_dof), d_x, d_y) - bits / 2
 
     low, high = math.log(3.0), math.log(1e6)
     dof = math.exp(brentq(excess, low, high)) if excess(low) > 0 else math.exp(low)
-    pairs = min(_PAIRS, d_x, d_y)
+    frame = _Frame(d_x, d_y)
     rest = bits - student_extra_bits(dof, d_x, d_y)
-    law = Canonical(_pairs_law(pairs, rest).correlations, d_x, d_y, dof)
-    return known(
-        f"student-{bits:g}",
-        "student",
-        law,
-        map_x=maps.affine(_scales(d_x, pairs), seed=1),
-        map_y=maps.affine(_scales(d_y, pairs), seed=2),
+    # All columns belong to the law, as the shared scale is in all of them: nothing is padded.
+    law = Canonical(_pairs_law(frame.pairs, rest).correlations, d_x, d_y, dof)
+    return KnownInformation(
+        f"student-{bits:g}", "student", law, map_x=frame.map_x, map_y=frame.map_y
     )
 
 
 def _nonlinear(d_x: int, d_y: int, bits: float) -> KnownInformation:
-    pairs = min(_PAIRS, d_x, d_y)
-    return known(
+    frame = _Frame(d_x, d_y)
+    return KnownInformation(
         f"nonlinear-{bits:g}",
         "nonlinear",
-        _pairs_law(pairs, bits),
-        pad=(d_x - pairs, d_y - pairs),
-        map_x=maps.compose(maps.affine(_scales(d_x, pairs), seed=1), maps.wiggly_x),
-        map_y=maps.compose(maps.affine(_scales(d_y, pairs), seed=2), maps.half_cube),
+        _pairs_law(frame.pairs, bits),
+        frame.pad,
+        maps.compose(frame.map_x, maps.wiggly_x),
+        maps.compose(frame.map_y, maps.half_cube),
     )
 
 
 def _mixture(d_x: int, d_y: int, bits: float) -> KnownInformation:
-    pairs = min(_MIXED_PAIRS, d_x, d_y)
-    rho = _mixture_correlation(pairs, bits)
-    scales = _scales(d_x, pairs), _scales(d_y, pairs)
+    frame = _Frame(d_x, d_y, _MIXED_PAIRS)
+    rho = _mixture_correlation(frame.pairs, bits)
 
     def noisy(s_x: float, s_y: float) -> Bits:
-        return information(_hidden(rho * _kept(scales, pairs, s_x, s_y)))
+        return information(_hidden(rho * frame.kept(s_x, s_y)))
 
-    return known(
-        f"mixture-{bits:g}",
-        "mixture",
-        _hidden(np.full(pairs, rho)),
-        pad=(d_x - pairs, d_y - pairs),
-        map_x=maps.affine(scales[0], seed=1),
-        map_y=maps.affine(scales[1], seed=2),
-        noisy=noisy,
+    law = _hidden(np.full(frame.pairs, rho))
+    return KnownInformation(
+        f"mixture-{bits:g}", "mixture", law, frame.pad, frame.map_x, frame.map_y, noisy=noisy
     )
 
 
 def _clusters(d_x: int, d_y: int, bits: float) -> KnownInformation:
+    # Twice as many clouds as the bits need, so that their table is not yet one-to-one.
     count = 2 ** (math.ceil(bits) + 1)
 
     def table(share: float) -> Array:
@@ -204,34 +195,27 @@ def _clouds(
         seen = Clusters(
             table, centres[0], centres[1], math.hypot(radii[0], s_x), math.hypot(radii[1], s_y)
         )
-        exact = seen.exact_bits()
-        return (exact, 0.0) if exact is not None else integrate(seen, rows=_NOISY_ROWS)
+        return information(seen, rows=_NOISY_ROWS)
 
-    return known(name, family, law, noisy=noisy)
+    return KnownInformation(name, family, law, noisy=noisy)
 
 
 def _pairs_law(pairs: int, bits: float) -> Canonical:
-    """Equal correlations that tell ``bits`` together."""
+    """Equal correlations of ``bits`` together."""
+    # Each pair has -1/2 log2(1 - rho^2) bits.
     rho = math.sqrt(1 - 2 ** (-2 * max(0.0, bits) / pairs))
     return Canonical((rho,) * pairs, pairs, pairs)
 
 
 def _scales(width: int, pairs: int) -> Array:
-    """Standard deviations, those of the telling directions first; of mean square 1."""
+    """Standard deviations, those of the informative directions first; of mean square 1."""
     spectrum = 1 / np.sqrt(np.arange(1, width + 1))
     spectrum *= width / spectrum.sum()
+    # Every other of the large directions is informative, where the width allows it.
     step = 2 if width >= 2 * pairs else 1
-    telling = np.arange(pairs) * step
-    rest = np.setdiff1d(np.arange(width), telling)
-    return np.asarray(np.sqrt(spectrum[np.concatenate([telling, rest])]))
-
-
-def _kept(scales: tuple[Array, Array], pairs: int, s_x: float, s_y: float) -> Array:
-    """The factor by which noise lowers each correlation: signal over signal and noise."""
-    factor = np.ones(pairs)
-    for one, s in zip(scales, (s_x, s_y), strict=True):
-        factor *= one[:pairs] / np.sqrt(one[:pairs] ** 2 + s**2)
-    return factor
+    informative = np.arange(pairs) * step
+    rest = np.setdiff1d(np.arange(width), informative)
+    return np.asarray(np.sqrt(spectrum[np.concatenate([informative, rest])]))
 
 
 def _hidden(rho: Array) -> Mixture:
@@ -246,8 +230,9 @@ def _hidden(rho: Array) -> Mixture:
 
 @functools.lru_cache(maxsize=64)
 def _mixture_correlation(pairs: int, bits: float) -> float:
-    """Correlation at which the hidden Gaussian tells about ``bits`` (its value is worked out)."""
+    """Correlation at which the hidden Gaussian has about ``bits`` (its value is worked out)."""
 
+    # In the logarithm of 1 - rho^2, in which the value is nearly linear up to 12 bits.
     def excess(log_gap: float) -> float:
         law = _hidden(np.full(pairs, math.sqrt(-math.expm1(-log_gap))))
         return integrate(law, rows=10_000)[0] - bits
@@ -260,6 +245,7 @@ def _centres(count: int, width: int, seed: int) -> Array:
     """Well separated points of unit scale: a lattice in few columns, random in many."""
     if width < 16:
         side = math.ceil(count ** (1 / width) - 1e-9)
+        # Digit j of the number i to the base of the lattice's side is the place of point i.
         places = np.arange(count)[:, None] // side ** np.arange(width)[None] % side
         # A lattice in the order of its points would show y as a monotone map of x.
         points = np.random.default_rng([seed, count]).permutation(places).astype(np.float64)
@@ -267,3 +253,16 @@ def _centres(count: int, width: int, seed: int) -> Array:
         points = np.random.default_rng([seed, count, width]).standard_normal((count, width))
     points -= points.mean(0)
     return np.asarray(points / math.sqrt(float((points**2).mean())))
+
+
+_MAKERS: dict[str, Callable[[int, int, float], KnownInformation]] = {
+    "gaussian": _gaussian,
+    "student": _student,
+    "nonlinear": _nonlinear,
+    "mixture": _mixture,
+    "clusters": _clusters,
+    "deterministic": _deterministic,
+}
+
+FAMILIES = tuple(_MAKERS)
+"""The families of populations, in their order."""

@@ -1,4 +1,4 @@
-"""States that outlive a call: asked for, decaying, saved, per session and per thread."""
+"""States that outlive a call: on request, decaying, saved, per session and per thread."""
 
 import json
 import math
@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from ed_interp.adapters.bias_injection.experience import Experience, experience
 from ed_interp.errors import InvalidInputError, UnknownNameError
+from ed_interp.records.tensors import write
 
 
 @pytest.fixture
@@ -243,30 +244,83 @@ def test_stored_experience_is_refused_elsewhere(model, adapted, tmp_path):
         Experience.load(path, model)
 
 
-def test_damaged_files_are_refused(model, tmp_path):
+@pytest.fixture
+def stored(model, tmp_path):
+    """A saved experience of one session."""
     say(model, ids(), "a")
-    path = Experience.of(model).save(tmp_path / "sessions.safetensors")
-    whole = path.read_bytes()
+    return Experience.of(model).save(tmp_path / "sessions.safetensors")
+
+
+def contents(path):
     with safe_open(path, framework="pt") as file:
-        metadata = dict(file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    path.write_bytes(whole[:-10])
-    with pytest.raises(InvalidInputError, match="cannot read the experience"):
-        Experience.load(path, model)
-    save_file(tensors, path, {"format": "pt"})
-    with pytest.raises(InvalidInputError, match="no saved experience"):
-        Experience.load(path, model)
-    save_file(tensors, path, {**metadata, "format": "7"})
-    with pytest.raises(InvalidInputError, match="has format 7"):
-        Experience.load(path, model)
-    save_file({n: v * float("nan") for n, v in tensors.items()}, path, metadata)
-    with pytest.raises(InvalidInputError, match="NaN"):
-        Experience.load(path, model)
-    save_file(tensors, path, {**metadata, "sessions": json.dumps([])})
-    with pytest.raises(InvalidInputError, match="belongs to no session"):
-        Experience.load(path, model)
-    with pytest.raises(InvalidInputError, match="no such file"):
+        return tensors, dict(file.metadata())
+
+
+def test_damaged_files_are_refused(model, stored, tmp_path):
+    tensors, header = contents(stored)
+    whole = stored.read_bytes()
+    stored.write_bytes(whole[:-10])
+    with pytest.raises(InvalidInputError, match="cut short"):
+        Experience.load(stored, model)
+    save_file(tensors, stored, {"format": "pt"})
+    with pytest.raises(InvalidInputError, match="must have the format 'ed-interp/experience'"):
+        Experience.load(stored, model)
+    save_file(tensors, stored, {**header, "version": "7"})
+    with pytest.raises(InvalidInputError, match="must have version '2'"):
+        Experience.load(stored, model)
+    with pytest.raises(InvalidInputError, match="does not exist"):
         Experience.load(tmp_path / "nothing", model)
+
+
+def test_one_flipped_byte_is_refused(model, stored):
+    """Wherever it is: in the states, in a session's times, in the time constant."""
+    whole = stored.read_bytes()
+    texts = b'interactions\\": 1', b'tau\\": \\"8'
+    for place in (len(whole) - 2, *(whole.index(text) + len(text) - 1 for text in texts)):
+        changed = bytearray(whole)
+        changed[place] ^= 1  # 1 becomes 0, 8 becomes 9
+        stored.write_bytes(changed)
+        with pytest.raises(InvalidInputError, match="was altered after it was written") as caught:
+            Experience.load(stored, model)
+        assert str(stored) in str(caught.value)
+    stored.write_bytes(whole)
+    assert Experience.load(stored, model).sessions() == ["a"]
+
+
+def test_values_that_cannot_be_are_refused_with_a_right_digest(model, stored):
+    tensors, header = contents(stored)
+    meta = json.loads(header["meta"])
+
+    def written(states, **changes):
+        write(stored, states, kind="experience", version=2, meta={**meta, **changes})
+
+    written({name: value * float("nan") for name, value in tensors.items()})
+    with pytest.raises(InvalidInputError, match="finite"):
+        Experience.load(stored, model)
+    for changes in (
+        {"sessions": []},
+        {"sessions": meta["sessions"] * 2},
+        {"sessions": [{"name": "a"}]},
+        {"tau": "x"},
+    ):
+        written(tensors, **changes)
+        with pytest.raises(InvalidInputError, match="is damaged") as caught:
+            Experience.load(stored, model)
+        assert str(stored) in str(caught.value)
+    for changes, message in (({"tau": "-1"}, "tau must"), ({"unit": "years"}, "unit must")):
+        written(tensors, **changes)
+        with pytest.raises(InvalidInputError, match=message):
+            Experience.load(stored, model)
+
+
+def test_files_of_version_1_are_refused(model, stored):
+    tensors, _ = contents(stored)
+    old = {"format": "1", "kind": "bias-injection experience", "tau": "8.0", "unit": "turns"}
+    save_file(tensors, stored, old | {"sessions": "[]", "fingerprints": "{}"})
+    with pytest.raises(InvalidInputError, match="must have a digest") as caught:
+        Experience.load(stored, model)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("session", ["", [], ["a", "a"], ["a", ""]])
@@ -282,7 +336,7 @@ def test_options(model, adapted):
     with pytest.raises(InvalidInputError, match="tau must be a positive number of turns"):
         Experience(model, tau=0.0)
     store = Experience(model)
-    with pytest.raises(InvalidInputError, match="number of at least 0"):
+    with pytest.raises(InvalidInputError, match="turns must be a number, 0 or greater"):
         store.advance(-1)
     with (
         pytest.raises(InvalidInputError, match="belongs to another model"),

@@ -5,7 +5,6 @@ import torch
 
 from ed_interp.adapters.bias_injection.masks import plan
 from ed_interp.adapters.bias_injection.nodes import arranged
-from ed_interp.adapters.bias_injection.scan import states
 from ed_interp.errors import InvalidInputError
 
 LENGTHS = [5, 1, 7]
@@ -82,7 +81,7 @@ def test_any_mask_with_any_restarts_is_the_loop():
         u = torch.randn(3, time, 2, generator=generator)
         start = torch.randn(3, 2, generator=generator)
         layout = plan(real, restarts, final=True)
-        values, final = arranged(u, lambda v, s: states(v, decay, s), start, layout)
+        values, final = arranged(u, decay, start, layout)
         for row in range(3):
             state = start[row]
             for t in range(time):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ed_interp.adapters.bias_injection.scan import dense_states, states
+from ed_interp.adapters.bias_injection.scan import states
 
 LENGTHS = [0, 1, 2, 15, 16, 17, 63, 64, 65, 300]
 
@@ -21,17 +21,17 @@ def case(kind, time):
     start = torch.randn(2, 3, requires_grad=True)
     if kind == "decay":
         given = torch.tensor([0.0, 0.6, 0.999], requires_grad=True)
-        return u, given, start, states, lambda s: given * s
+        return u, given, start, lambda s: given * s
     matrix = torch.diag(torch.tensor([0.1, 0.9, 0.8])) + 0.05 * torch.randn(3, 3)
     matrix.requires_grad_()
-    return u, matrix, start, dense_states, lambda s: s @ matrix.T
+    return u, matrix, start, lambda s: s @ matrix.T
 
 
 @pytest.mark.parametrize("kind", ["decay", "dense"])
 @pytest.mark.parametrize("time", LENGTHS)
 def test_states_and_gradients_are_those_of_the_loop(kind, time):
-    u, given, start, scan, step = case(kind, time)
-    found, expected = scan(u, given, start), loop(u, step, start)
+    u, given, start, step = case(kind, time)
+    found, expected = states(u, given, start), loop(u, step, start)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
     weight = torch.randn_like(found)
     inputs = [u, given, start] if time else [start]

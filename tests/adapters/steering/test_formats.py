@@ -89,12 +89,14 @@ def test_gguf_files_that_are_something_else(gguf, written, model, build_model, t
         assert "\n" not in str(caught.value)
 
     refused(foreign(gguf, tmp_path / "a.gguf", ones, hint="gpt2"), "architecture 'gpt2'")
-    refused(foreign(gguf, tmp_path / "b.gguf", ones, architecture="llama"), "no control vector")
-    refused(foreign(gguf, tmp_path / "c.gguf", ones, hint=None), "no control vector")
+    refused(
+        foreign(gguf, tmp_path / "b.gguf", ones, architecture="llama"), "must be a control vector"
+    )
+    refused(foreign(gguf, tmp_path / "c.gguf", ones, hint=None), "must be a control vector")
     refused(foreign(gguf, tmp_path / "d.gguf", {"mood": torch.ones(32)}), "a tensor 'mood'")
     wide = foreign(gguf, tmp_path / "e.gguf", {"direction.1": torch.ones(31)})
     refused(wide, "32 numbers are expected")
-    refused(written, "names one block", site="blocks.1.hook_resid_post")
+    refused(written, "site must hold {layer}", site="blocks.1.hook_resid_post")
     with pytest.raises(UnknownNameError, match="unknown hook point"):
         from_gguf(written, model, site="blocks.{layer}.hook_residual")
     with pytest.raises(InvalidInputError, match="made for the architecture 'llama'"):
@@ -102,10 +104,10 @@ def test_gguf_files_that_are_something_else(gguf, written, model, build_model, t
     data = written.read_bytes()
     for keep in (0, 3, 20, 200, len(data) - 40):
         written.write_bytes(data[:keep])
-        refused(written, "damaged|no GGUF file")
+        refused(written, "damaged|must be a GGUF file")
     torch.save({"direction.1": torch.ones(32)}, tmp_path / "f.gguf")
     refused(tmp_path / "f.gguf", "must be a GGUF file, got a pickle")
-    refused(tmp_path / "none.gguf", "there is no file")
+    refused(tmp_path / "none.gguf", "does not exist")
 
 
 class Vector:
@@ -126,10 +128,10 @@ def test_a_live_steering_vector_is_taken_at_its_own_site_only(model, build_model
         (Vector(layers), attention, r"written at 'blocks\.{layer}\.hook_resid_post'"),
         (Vector(layers, "input_layernorm"), SITES, "no site at all"),
         (Vector({}), SITES, "at least one layer"),
-        (object(), SITES, "found object"),
+        (object(), SITES, "got object"),
         ("vector.pt", SITES, "saves pickles"),
     ]:
         with pytest.raises(InvalidInputError, match=message):
             from_steering_vectors(vector, model, site=site)
-    with pytest.raises(InvalidInputError, match="behind a norm"):
+    with pytest.raises(InvalidInputError, match="after a norm"):
         from_steering_vectors(Vector(layers, "self_attn"), build_model("gemma2"), site=attention)

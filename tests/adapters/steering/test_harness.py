@@ -128,7 +128,9 @@ def test_text_is_generated_steered(harness, hooked):
 
 
 def test_what_the_harness_cannot_run_is_refused(harness, hooked, tiny_model):
-    with pytest.raises(InvalidInputError, match="batch_size='auto'"):
+    with pytest.raises(
+        InvalidInputError, match="batch_size must be a number of 1 or more, got 'auto'"
+    ):
         harness_model(make(hooked), batch_size="auto")
     with pytest.raises(InvalidInputError, match="has no tokenizer"):
         harness_model(make(ed_interp.load(tiny_model)))

@@ -101,5 +101,5 @@ def test_an_adapter_checkpoint_does_the_same(build_model, tmp_path):
     assert not list(folder.glob("*.bin"))
     loaded = PeftModel.from_pretrained(build_model("gpt2"), str(folder)).eval()
     assert (loaded(IDS).logits - expected).abs().max() < 1e-4
-    with pytest.raises(RunFolderError, match="holds something"):
+    with pytest.raises(RunFolderError, match="is not empty"):
         save_adapter(model, direction, folder)

@@ -1,4 +1,4 @@
-"""A tiny model to train, and the options of a run of seconds."""
+"""A tiny model to train, and the settings of a run of seconds."""
 
 from __future__ import annotations
 
@@ -23,11 +23,9 @@ def base(tiny_model: Any, tiny_tokenizer: Any) -> Any:
 
 @pytest.fixture
 def short() -> Callable[..., Any]:
-    """Options of 12 steps with held-out examples, dropout's seed and a checkpoint every 3."""
-    from ed_interp.adapters.training import TrainingOptions
+    """Settings of 12 steps with held-out examples, and a checkpoint every 3."""
 
-    def options(**changes: Any) -> Any:
-        settings: dict[str, Any] = {"max_steps": 12, "batch_size": 4, "eval_steps": 3}
-        return TrainingOptions(**(settings | changes))
+    def settings(**changes: Any) -> dict[str, Any]:
+        return {"max_steps": 12, "batch_size": 4, "eval_steps": 3} | changes
 
-    return options
+    return settings

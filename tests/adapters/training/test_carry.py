@@ -11,10 +11,10 @@ from peft import get_peft_model
 
 from ed_interp.adapters.bias_injection import BiasInjectionConfig
 from ed_interp.adapters.bias_injection.experience import Experience, experience
+from ed_interp.adapters.training import TrainingOptions
 from ed_interp.adapters.training.carry import carried_states
 from ed_interp.adapters.training.data import IGNORED, Encoded
-from ed_interp.adapters.training.train import training_arguments
-from ed_interp.adapters.training.trainer import AdapterTrainer, Collator
+from ed_interp.adapters.training.trainer import AdapterTrainer, Collator, training_arguments
 from ed_interp.errors import InvalidInputError
 
 
@@ -66,7 +66,7 @@ def test_the_last_answer_teaches_what_the_first_turn_read(tuned: Any, turns: tor
 def test_another_batch_size_is_refused(tuned: Any, turns: torch.Tensor):
     with carried_states():
         tuned(input_ids=turns[0])
-        with pytest.raises(InvalidInputError, match="2 sessions"):
+        with pytest.raises(InvalidInputError, match="got 1 after 2 sessions"):
             tuned(input_ids=turns[1, :1])
     with pytest.raises(InvalidInputError, match="positive"), carried_states(tau=0.0):
         pass
@@ -89,7 +89,7 @@ def test_sessions_of_unequal_length_share_a_batch(
         [Encoded((11, 12), (IGNORED,) * 2), Encoded((13, 14), (IGNORED, 14)),
          Encoded((15, 16, 17), (IGNORED, IGNORED, 17))],
     ]  # fmt: skip
-    options = short(carry=True, eval_share=0.0)
+    options = TrainingOptions(**short(carry=True, eval_share=0.0))
     arguments = training_arguments(options, tmp_path, 1, evaluate=False)
     trainer = AdapterTrainer(model=model, args=arguments, options=options)
 

@@ -19,7 +19,7 @@ ROWS = [{"input": "France", "output": "Paris"}, {"input": "Spain", "output": "Ma
 
 def trained_text(example: Any, tokenizer: Any) -> list[str]:
     """What carries loss, a text for every turn."""
-    (turns,) = encode_all([example], tokenizer, apart=True)
+    (turns,) = encode_all([example], tokenizer, separate=True)
     return [tokenizer.decode([token for token in t.labels if token != IGNORED]) for t in turns]
 
 
@@ -46,7 +46,7 @@ def test_loss_is_on_answers_and_what_follows_them(tiny_tokenizer: Any):
 def test_loss_on_everything(tmp_path: Path, tiny_tokenizer: Any):
     file = tmp_path / "a.json"
     file.write_text(json.dumps(ROWS))
-    first, _ = read_examples(file, answers_only=False)
+    first, _ = read_examples(file, all_tokens=True)
     assert trained_text(first, tiny_tokenizer) == ["France -> Paris\n"]
 
 
@@ -121,11 +121,15 @@ def test_batches_are_padded_without_loss(tiny_tokenizer: Any):
     ("name", "text", "message"),
     [
         ("a.jsonl", "", "empty"),
-        ("a.jsonl", '{"question": "a"}', "no 'input'"),
+        ("a.jsonl", '{"question": "a"}', "must have a column 'input'"),
         ("a.jsonl", '{"input": "a", "output": ""}', "'output' is empty"),
         ("a.jsonl", '{"messages": []}', "list of role and content"),
-        ("a.jsonl", '{"messages": [{"role": "user", "content": "a"}]}', "nothing to learn"),
-        ("a.jsonl", '{"messages": [{"role": "user"}]}', "needs 'role'"),
+        (
+            "a.jsonl",
+            '{"messages": [{"role": "user", "content": "a"}]}',
+            "message of the assistant to learn from",
+        ),
+        ("a.jsonl", '{"messages": [{"role": "user"}]}', "must have 'role'"),
         ("a.csv", "input,output\na,b,c\n", "more cells"),
         ("a.xml", "<a/>", "cannot tell the format"),
     ],

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import ed_interp
 from ed_interp.adapters.training import (
     AdapterOptions,
-    CardFields,
     FrozenWeightsError,
     TrainedAdapter,
     TrainingOptions,
@@ -22,10 +22,11 @@ from ed_interp.adapters.training import (
     train,
 )
 from ed_interp.errors import EdInterpError, InvalidInputError, RunFolderError
+from ed_interp.results import load_any
 
 PAIRS = [(f"word{k}", "yes" if k % 2 else "no") for k in range(20)]
 METHODS = ["lora", "bias-injection"]
-DROPPING = AdapterOptions(r=2, dropout=0.1)
+DROPPING = {"r": 2, "dropout": 0.1}
 
 
 def hash_of(model: Any) -> str:
@@ -47,8 +48,8 @@ def test_an_adapter_learns_and_the_base_stays(tmp_path: Path, base: Any, short: 
         examples_of_pairs(PAIRS),
         out=tmp_path / "ck",
         method=method,
-        adapter=AdapterOptions(targets=("c_attn", "c_proj", "c_fc")),
-        options=short(max_steps=30, lr_lora=0.01, lr_nodes=0.01),
+        targets=("c_attn", "c_proj", "c_fc"),
+        **short(max_steps=30, lr_lora=0.01, lr_nodes=0.01),
     )
     frame = trained.to_frame()
     assert frame["loss"].iloc[-1] < 0.85 * frame["loss"].iloc[0]
@@ -75,8 +76,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(
             examples_of_pairs(PAIRS),
             out=tmp_path / name,
             method="lora",
-            adapter=DROPPING,
-            options=short(seed=seed, max_steps=4),
+            **DROPPING,
+            **short(seed=seed, max_steps=4),
         )
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     assert weights(tmp_path / "a") != weights(tmp_path / "c")
@@ -93,8 +94,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(
             examples_of_pairs(PAIRS),
             out=out,
             method=method,
-            adapter=DROPPING,
-            options=short(patience=3),
+            **DROPPING,
+            **short(patience=3),
             progress=progress,
         )
 
@@ -112,7 +113,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     # It went on from a checkpoint, where there was one, rather than began again.
     assert starts[0] == (6 if at == 7 else 1)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
-    assert resumed.record["history"] == whole.record["history"]
+    assert resumed.history == whole.history
 
 
 def test_a_changed_base_weight_is_noticed(
@@ -129,7 +130,7 @@ def test_a_changed_base_weight_is_noticed(
 
     monkeypatch.setattr(AdapterTrainer, "training_step", meddle)
     with pytest.raises(FrozenWeightsError, match="wte"):
-        train(base, examples_of_pairs(PAIRS), out=tmp_path / "ck", method="lora", options=short())
+        train(base, examples_of_pairs(PAIRS), out=tmp_path / "ck", method="lora", **short())
     assert not (tmp_path / "ck").exists()
 
 
@@ -141,14 +142,16 @@ def test_the_checkpoint_loads_under_hooks_and_says_what_it_is(
         examples_of_pairs(PAIRS),
         out=tmp_path / "ck",
         method="bias-injection",
-        options=short(),
-        card=CardFields(licence="mit", data_licence="cc0-1.0"),
+        **short(),
+        licence="mit",
+        data_licence="cc0-1.0",
     )
     text = (tmp_path / "ck" / "README.md").read_text("utf-8")
-    assert 'license: "mit"' in text
-    assert f'base_model: "{tiny_folder}"' in text
+    head = ModelCard(text).data
+    assert (head.license, head.base_model, head.library_name) == ("mit", str(tiny_folder), "peft")
+    assert head.tags == ["peft", "ed-interp", "bias-injection"]
     assert "import ed_interp.adapters.bias_injection" in text
-    assert trained.record["data"]["sha256"] in text
+    assert trained.data["sha256"] in text
     assert "| licence of the data | cc0-1.0 |" in text
     assert "| licence of the base model | not stated |" in text
     hooked = ed_interp.load(str(tmp_path / "ck"))
@@ -161,17 +164,20 @@ def test_the_checkpoint_loads_under_hooks_and_says_what_it_is(
 
 
 def test_results_survive_saving(tmp_path: Path, base: Any, short: Any):
-    trained = train(
-        base, examples_of_pairs(PAIRS), out=tmp_path / "ck", method="lora", options=short()
-    )
-    copy = TrainedAdapter.load(trained.save(tmp_path / "copy"))
-    assert copy.record == trained.record
+    trained = train(base, examples_of_pairs(PAIRS), out=tmp_path / "ck", method="lora", **short())
+    copy = load_any(trained.save(tmp_path / "copy"))
+    assert copy == trained
+    assert isinstance(copy, TrainedAdapter)
+    assert copy.folder == tmp_path / "copy"
+    assert copy.settings["options"]["data"] == "examples in memory"
     assert weights(tmp_path / "copy") == weights(tmp_path / "ck")
     assert len(trained.plot().data) == 2
+    # The losses of a step and of its evaluation are one row.
+    assert trained.to_frame()["step"].is_unique
     assert "lora" in trained._repr_html_()
     with pytest.raises(RunFolderError, match="exists"):
         trained.save(tmp_path / "copy")
-    with pytest.raises(RunFolderError, match=r"no training\.json"):
+    with pytest.raises(RunFolderError, match=r"without training\.json"):
         TrainedAdapter.load(tmp_path)
 
 
@@ -182,11 +188,11 @@ def test_early_stopping_keeps_the_best(tmp_path: Path, base: Any, short: Any):
         examples_of_pairs(noise),
         out=tmp_path / "ck",
         method="lora",
-        options=short(max_steps=60, lr_lora=1.0, patience=2, eval_share=0.3, schedule="constant"),
+        **short(max_steps=60, lr_lora=1.0, patience=2, eval_share=0.3, schedule="constant"),
     )
     held = trained.to_frame()["eval_loss"].dropna()
     assert trained.steps < 60
-    assert trained.record["stopped"] == "stopped early"
+    assert trained.stopped == "stopped early"
     assert trained.eval_loss == held.min()
     assert held.iloc[-2:].min() >= held.min()
 
@@ -195,23 +201,28 @@ def test_early_stopping_keeps_the_best(tmp_path: Path, base: Any, short: Any):
     ("changes", "message"),
     [
         ({"method": "lira"}, "did you mean lora"),
-        ({"method": "lora", "adapter": AdapterOptions(nodes=4)}, "only method 'bias-injection'"),
-        ({"method": "lora", "adapter": AdapterOptions(r=0)}, "rank of at least 1"),
-        ({"method": "bias-injection", "adapter": AdapterOptions(tau=-1.0)}, "tau"),
-        ({"method": "bias-injection", "adapter": AdapterOptions(nodes=-1)}, "n_nodes"),
-        ({"adapter": AdapterOptions(targets=("nothing",))}, "nothing"),
+        ({"method": "lora", "nodes": 4}, "got nodes; drop them"),
+        ({"method": "lora", "r": 0}, "r must be 1 or greater for method 'lora', got 0"),
+        ({"method": "ia3", "layers": [0]}, "must be given targets only, got layers"),
+        ({"method": "vera", "alpha": 4.0}, "got alpha"),
+        ({"tau": -1.0}, "tau must be greater than 0"),
+        ({"nodes": -1}, "nodes must be 0 or greater"),
+        ({"r": 4, "adapter": AdapterOptions(r=2)}, "without single settings of it, got r too"),
+        ({"rank": 4}, "rank must be a setting of train()"),
+        ({"targets": ["nothing"]}, "nothing"),
+        ({"data": None}, "data must be a file of examples"),
         ({"data": []}, "at least one Example"),
-        ({"data": examples_of_pairs([("a", "b " * 400)] * 3)}, "the model takes 256"),
-        ({"data": examples_of_pairs([("a", "b")])}, "nothing can be held out"),
+        ({"data": examples_of_pairs([("a", "b " * 400)] * 3)}, "must have 256 tokens or less"),
+        ({"data": examples_of_pairs([("a", "b")])}, "must be 2 or more to hold one out"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
     tmp_path: Path, base: Any, short: Any, changes: dict[str, Any], message: str
 ):
     before = hash_of(base.model)
-    asked = {"data": examples_of_pairs(PAIRS), "out": tmp_path / "ck", "options": short()}
+    settings = {"data": examples_of_pairs(PAIRS), "out": tmp_path / "ck", **short()}
     with pytest.raises(EdInterpError) as caught:
-        train(base, **(asked | changes))
+        train(base, **(settings | changes))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ck").exists()
@@ -228,11 +239,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         {"warmup": 1.0},
         {"eval_share": 1.0},
         {"seed": -1},
+        {"seed": 2**32},
+        {"schedule": "step"},
+        {"batch_size": True},
         {"patience": 2, "eval_share": 0.0},
     ],
 )
 def test_options_are_refused_before_anything_is_loaded(bad: dict[str, Any]):
-    with pytest.raises((InvalidInputError, EdInterpError), match=next(iter(bad))):
+    with pytest.raises(InvalidInputError, match=f"^{next(iter(bad))} must "):
         TrainingOptions(**bad)
 
 
@@ -245,6 +259,6 @@ def test_an_exploding_loss_is_said_and_not_saved(
             examples_of_pairs(PAIRS),
             out=tmp_path / "ck",
             method="lora",
-            options=short(lr_lora=1e30, clip=1e30, schedule="constant", warmup=0.0),
+            **short(lr_lora=1e30, clip=1e30, schedule="constant", warmup=0.0),
         )
     assert not (tmp_path / "ck").exists()

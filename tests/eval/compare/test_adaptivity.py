@@ -22,41 +22,41 @@ def remembering(adapted):
 def test_half_life_is_that_of_tau(remembering):
     # Weights so small that the logits answer in proportion.
     subject = remembering(scale=1e-3)
-    found = measure_adaptivity(
+    result = measure_adaptivity(
         subject, builtin_task("country-capital"), sessions=6, turns=2, probes=1, tau=4.0
     )
-    assert found.half_life_expected == pytest.approx(2.7726, abs=1e-4)
-    assert found.half_life == pytest.approx(found.half_life_expected, rel=0.1)
-    effects = [point.effect for point in found.decay]
+    assert result.half_life_expected == pytest.approx(2.7726, abs=1e-4)
+    assert result.half_life == pytest.approx(result.half_life_expected, rel=0.1)
+    effects = [point.effect for point in result.decay]
     assert effects[0] == 1
     assert effects == sorted(effects, reverse=True)
-    assert found.reset_is_neutral
+    assert result.reset_is_neutral
 
 
 def test_turns_are_paired_with_the_first(remembering):
     subject = remembering(scale=0.3)
-    found = measure_adaptivity(
+    result = measure_adaptivity(
         subject, builtin_task("country-capital"), sessions=5, turns=3, probes=2, tau=8.0
     )
-    assert [row.turn for row in found.turns] == [0, 1, 2, 3]
-    first, last = found.turns[0], found.turns[-1]
+    assert [row.turn for row in result.turns] == [0, 1, 2, 3]
+    first, last = result.turns[0], result.turns[-1]
     assert first.logprob == first.without  # nothing has been experienced yet
     assert last.gain == pytest.approx(last.logprob - first.logprob)
     assert last.gain != 0
-    assert found.gain_per_interaction == pytest.approx(last.gain / 3)
-    assert found.gain_per_interaction_per_parameter == pytest.approx(
+    assert result.gain_per_interaction == pytest.approx(last.gain / 3)
+    assert result.gain_per_interaction_per_parameter == pytest.approx(
         last.gain / 3 / sum(p.numel() for p in subject.model.parameters() if p.requires_grad)
     )
 
 
 def test_untrained_feedback_remembers_nothing_that_shows(remembering):
-    found = measure_adaptivity(
+    result = measure_adaptivity(
         remembering(scale=0.0), builtin_task("country-capital"), sessions=3, turns=2, probes=1
     )
-    assert found.decay == ()
-    assert found.half_life is None
-    assert all(row.gain == 0 for row in found.turns)
-    assert found.reset_is_neutral
+    assert result.decay == ()
+    assert result.half_life is None
+    assert all(row.gain == 0 for row in result.turns)
+    assert result.reset_is_neutral
 
 
 def test_what_cannot_be_run_is_refused(remembering, adapted, lora):

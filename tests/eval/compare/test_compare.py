@@ -7,7 +7,7 @@ import torch
 
 from ed_interp import load
 from ed_interp.errors import InvalidInputError, UnknownNameError
-from ed_interp.eval.compare import Panel, PromptOnly, compare
+from ed_interp.eval.compare import CompareOptions, PromptOnly, compare, open_panel
 from ed_interp.eval.compare.subjects import open_subject
 from ed_interp.prompts.tasks import LabelledTask, builtin_task
 
@@ -76,7 +76,7 @@ def test_a_planted_side_effect_is_found_and_named(planted):
 
 def test_an_adapter_trained_on_nothing_changes_nothing(tiny, adapted, lora):
     found = compare(tiny, adapted(lora()), on="country-capital", texts=TEXTS, **SMALL, **PARTS)
-    assert found.found() == ()
+    assert found.significant() == ()
     assert all(effect.difference == 0 for effect in found.effects)
     assert found.forgetting.divergence_mean == 0
     assert "unchanged" in found.headline()
@@ -92,15 +92,15 @@ def test_nothing_is_run_twice(tiny, adapted, lora):
     hooks = [m.model.register_forward_pre_hook(count, with_kwargs=True) for m in (tiny, other)]
     try:
         # What is needed: each part of the work once for each model.
-        from ed_interp.eval.compare.questions import questions
+        from ed_interp.eval.compare.questions import draw_questions
         from ed_interp.probes.emergence.measure import read
         from ed_interp.streams.capture import capture
 
-        settings = {"on": "mixed-country", "prompts": 60, "seed": 0, "template": None}
-        asked = questions(
-            tiny.tokenizer, shots=(0, 2, 4), watch=("present-past", "noun-french"),
-            watch_prompts=24, watch_shots=(1, 4), texts=TEXTS, text_tokens=64, **settings,
+        options = CompareOptions(
+            on="mixed-country", prompts=60, shots=(0, 2, 4), watch=("present-past", "noun-french"),
+            texts=TEXTS, text_tokens=64,
         )  # fmt: skip
+        asked = draw_questions(tiny.tokenizer, options)
         for model in (tiny, other):
             read(
                 model, asked.target, position="zero", normalisation="layernorm", answers=True,
@@ -125,10 +125,8 @@ def test_a_panel_gives_what_compare_gives_and_leaves_models_alone(tiny, adapted,
     other = adapted(lora(), scale=0.3)
     prints = tiny.fingerprint, load(other.model).fingerprint
     once = compare(tiny, other, on="mixed-country", texts=TEXTS, **SMALL, **PARTS)
-    panel = Panel.open(
-        tiny, on="mixed-country", texts=TEXTS, resamples=50, permutations=1999, **SMALL
-    )
-    first, second = panel.compare(other, cost=False), panel.compare(other, cost=False)
+    panel = open_panel(tiny, on="mixed-country", texts=TEXTS, **SMALL, **PARTS)
+    first, second = panel.compare(other), panel.compare(other)
     assert first == second
     assert first.effects == once.effects
     assert (load(tiny.model).fingerprint, load(other.model).fingerprint) == prints
@@ -142,7 +140,7 @@ def test_prompt_only_is_the_prompt_put_before(tiny):
     row = found.samples.iloc[0]
     assert found.treated["kind"] == "prompt"
     assert found.identity.checked is False
-    panel = Panel.open(tiny, on="country-capital", texts=(), **SMALL)
+    panel = open_panel(tiny, on="country-capital", texts=(), **SMALL)
     prompt = panel.questions.target.prompts[0]
     before = tuple(tiny.tokenizer(text, add_special_tokens=False)["input_ids"])
     ids = torch.tensor([before + prompt.sequence(0) + prompt.answer])
@@ -167,7 +165,7 @@ def test_steering_is_a_subject(tiny):
     assert found.forgetting.divergence_mean > 0
     none = Subject("none", "steered", tiny, scope=lambda: inject(tiny, strict=False))
     again = compare(tiny, none, on="country-capital", texts=TEXTS, **SMALL, **PARTS)
-    assert again.found() == ()
+    assert again.significant() == ()
 
 
 def test_an_adapter_that_is_not_neutral_is_refused(tiny, adapted, lora):
@@ -195,7 +193,7 @@ def test_a_merged_adapter_is_refused(tiny, adapted, lora):
 
 
 def test_models_of_another_tokenizer_or_vocabulary_are_refused(tiny, build_model):
-    with pytest.raises(InvalidInputError, match="different tokenizers"):
+    with pytest.raises(InvalidInputError, match="same tokenizer"):
         compare(tiny, load("icl-gpt2"), on="country-capital", texts=(), **SMALL)
     with pytest.raises(InvalidInputError, match="output tokens"):
         compare(tiny, load(build_model("gpt2")), on="country-capital", texts=(), **SMALL)
@@ -214,11 +212,13 @@ def test_another_precision_is_refused(tiny, tiny_model, tiny_tokenizer):
     [
         ({"shots": (0, 40)}, "context window of 256"),
         ({"texts": ("a",)}, "no token to predict"),
-        ({"text_tokens": 1, "texts": TEXTS}, "2 tokens"),
-        ({"watch": ["present-past"], "watch_prompts": 4}, "watch_prompts=4"),
-        ({"watch": ["country"]}, "no answers to watch"),
-        ({"level": 2.0}, "level=2"),
-        ({"prompts": 1}, "prompts=1"),
+        ({"text_tokens": 1, "texts": TEXTS}, "text_tokens must be 2 or greater"),
+        ({"watch": ["present-past"], "watch_prompts": 4}, "watch_prompts must be .* got 4"),
+        ({"watch": ["country"]}, "got country, without answers"),
+        ({"level": 2.0}, "level must be .* got 2.0"),
+        ({"prompts": 1}, "prompts must be 2 or greater, got 1"),
+        ({"texts": "the cat"}, "must be texts"),
+        ({"session": "mixed-country"}, "must be a single relation"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(tiny, options, reason):
@@ -236,6 +236,8 @@ def test_tasks_that_are_empty_or_unknown_are_refused(tiny):
         open_subject(PromptOnly(tiny, ""))
     with pytest.raises(InvalidInputError, match="nothing would be compared"):
         compare(tiny, tiny, on="country", texts=(), **{**SMALL, "shots": (1, 2)})
+    with pytest.raises(InvalidInputError, match="treated must be a model"):
+        compare(tiny)
 
 
 def test_a_task_of_ones_own_is_its_own_relation(tiny):

@@ -5,9 +5,8 @@ import torch
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.eval.compare import compare
-from ed_interp.eval.compare.cost import measure_cost
+from ed_interp.eval.compare.cost import measure_cost, peak_bytes
 from ed_interp.eval.compare.identity import clean_base
-from ed_interp.eval.compare.memory import peak_bytes
 from ed_interp.eval.compare.subjects import open_subject
 from ed_interp.models.sites import Site
 
@@ -65,7 +64,7 @@ def test_a_steered_model_is_a_subject(tiny):
     assert found.treated["interventions"][0]["sites"] == ["blocks.0.hook_resid_post"]
     assert found.forgetting.divergence_mean > 0
     nothing = SteeredModel(tiny, (Add(vector, "blocks.0.hook_resid_post", coefficient=0.0),))
-    assert compare(tiny, nothing, **SMALL).found() == ()
+    assert compare(tiny, nothing, **SMALL).significant() == ()
 
 
 class _Dictionary:
@@ -105,7 +104,7 @@ def test_a_dictionary_without_a_site_is_refused(tiny):
     class Lost(_Dictionary):
         site = None
 
-    with pytest.raises(InvalidInputError, match="does not say where"):
+    with pytest.raises(InvalidInputError, match="must say at which site"):
         compare(tiny, tiny, dictionary=Lost(), **SMALL)
-    with pytest.raises(InvalidInputError, match="on neutral text"):
+    with pytest.raises(InvalidInputError, match="texts must not be empty"):
         compare(tiny, tiny, dictionary=_Dictionary(), **{**SMALL, "texts": ()})

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from ed_interp.eval.compare.effects import Inference, forgetting_effects
+from ed_interp.eval.compare.effects import forgetting_effects
+from ed_interp.eval.compare.options import Inference
 from ed_interp.eval.compare.subjects import PromptOnly, open_subject
 from ed_interp.eval.compare.texts import read_texts
 

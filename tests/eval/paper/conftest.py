@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ed_interp.eval.paper.page import render
+from ed_interp.eval.paper.records import read_records
+from ed_interp.eval.paper.template import MARK, Draft
+from ed_interp.eval.paper.values import Picture
+from ed_interp.eval.paper.write import make_draft, read_template
+
+TEMPLATE = read_template()
 FAILED = "InvalidInputError: rank <b>too</b> high | see [this](javascript:alert(1)) `x`"
 MODEL = {
     "name": "icl-gpt2", "family": "gpt2", "fingerprint": "4896e8bccbb349d2", "n_layers": 4,
@@ -20,9 +27,9 @@ MODEL = {
 
 def comparison() -> Any:
     """An adapter that helps one task and harms another relation, both beyond doubt."""
-    from ed_interp.eval.compare.result import (
+    from ed_interp.eval.compare.result import Comparison
+    from ed_interp.eval.compare.rows import (
         Adaptivity,
-        Comparison,
         Context,
         Cost,
         Decay,
@@ -77,18 +84,20 @@ def comparison() -> Any:
     )
 
 
-def plan(**changes: Any) -> Any:
-    from ed_interp.eval.study.plan import Plan
+def put(result: Any, folder: Path) -> Path:
+    """The record of a result, without its pictures and its page."""
+    from ed_interp.records.environment import environment
+    from ed_interp.records.files import write_json
 
-    problem = {"kind": "relation", "task": "country-capital", "shots": [0, 2]}
-    arms = ("bias-injection", "frozen", "lora", "random")
-    asked = {"seeds": (0, 1, 2), "rates": (0.003,), "steps": 20, **changes}
-    return Plan("icl-gpt2", problem, arms, **asked)
+    folder.mkdir(parents=True, exist_ok=True)
+    header = {"format": f"ed-interp/{result.KIND}", "version": result.VERSION}
+    write_json(folder / result.FILE, {**header, **result.to_dict(), "environment": environment()})
+    return folder
 
 
 def trials() -> list[Any]:
     """The arm under test beats the random direction beyond doubt, and LoRA not."""
-    from ed_interp.eval.study.trials import TrialRow
+    from ed_interp.eval.study.rows import TrialRow
 
     levels = {"bias-injection": 0.75, "frozen": 0.3125, "lora": 0.71875, "random": 0.28125}
     rows = [
@@ -129,26 +138,37 @@ def trials() -> list[Any]:
     return rows
 
 
-def write_study(folder: Path, *, rows: list[Any] | None = None, **changes: Any) -> Path:
+def write_study(folder: Path) -> Path:
     """A controlled study with the comparison and the adapter of the arm under test."""
-    from ed_interp.eval.compare import experiment
-    from ed_interp.eval.compare.files import write_comparison
+    from ed_interp.eval.study.arms import ARMS
+    from ed_interp.eval.study.options import StudyOptions
+    from ed_interp.eval.study.result import Study
     from ed_interp.eval.study.summary import summarise
-    from ed_interp.records import write_json
 
-    asked, found = plan(**changes), trials() if rows is None else rows
-    hooked = SimpleNamespace(describe=lambda: MODEL)
-    bench = experiment.Bench(asked, folder)
-    bench.__dict__["base"] = SimpleNamespace(hooked=hooked)  # without loading a model
-    summary = summarise(found, asked.tested)
+    controls = ("lora", "random")
+    options = StudyOptions(
+        model="icl-gpt2", task="country-capital", controls=controls, shots=(0, 2), seeds=3,
+        rates=(0.003,), steps=20,
+    )  # fmt: skip
+    problem = {
+        "name": "country-capital", "about": "answer country-capital at once", "shots": [0, 2],
+        "examples": 32, "trained": 32, "asked": 14, "held_out": 0.3,
+    }  # fmt: skip
+    arms = tuple(
+        {**dataclasses.asdict(ARMS[name]), "parameters": 17936, "sweep": [0.003]}
+        for name in ("bias-injection", "frozen", *controls)
+    )
+    settings = {
+        "options": options.to_dict(),
+        "command": "ed-interp compare --task country-capital --out RUN",
+    }
+    rows = tuple(trials())
     best = {"bias-injection": 0.003, "lora": 0.003, "random": 1.0}
-    extra = {"command": "ed-interp compare --task country-capital --out RUN"}
-    inner = folder / "comparisons" / "final-bias-injection-rate0.003-seed0"
-    inner.mkdir(parents=True)
-    write_comparison(comparison(), inner, tables=False)
-    record = experiment._record(bench, best, found, summary, extra)
-    write_json(folder / "run.json", record)
-    write_adapter(folder / "adapters" / "bias-injection-rate0.003-seed0")
+    summary = summarise(rows, "bias-injection")
+    made = Study(MODEL, problem, "bias-injection", arms, best, rows, summary, settings)
+    put(made, folder)
+    put(comparison(), folder / "comparisons" / made.first.name)
+    write_adapter(folder / "adapters" / made.first.adapter)
     return folder
 
 
@@ -158,8 +178,8 @@ def write_adapter(folder: Path) -> Path:
     from safetensors.torch import save_file
 
     from ed_interp.adapters.bias_injection import BiasInjectionConfig
-    from ed_interp.adapters.training.result import FORMAT
-    from ed_interp.records import environment, write_json
+    from ed_interp.records.environment import environment
+    from ed_interp.records.files import write_json
 
     folder.mkdir(parents=True)
     name = "base_model.model.transformer.h.0.attn.c_attn.bias_injection_"
@@ -174,7 +194,7 @@ def write_adapter(folder: Path) -> Path:
         {"step": 20, "epoch": 5.0, "loss": 0.0708, "eval_loss": 0.0492, "learning_rate": 9e-05},
     ]
     record = {
-        "format": FORMAT, "version": 1, "name": folder.name, "model": MODEL,
+        "format": "ed-interp/adapter-training", "version": 1, "name": folder.name, "model": MODEL,
         "method": "bias-injection", "adapter": {"r": 2, "n_nodes": 2},
         "training": {"lr_lora": 0.003, "lr_nodes": 0.003, "lr_tau": 0.01, "schedule": "cosine"},
         "data": {"name": "examples", "sha256": "bfb1a3", "training": 26, "held_out": 6},
@@ -221,7 +241,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of records: ``study`` and ``curve``."""
     root = tmp_path_factory.mktemp("records")
     write_study(root / "study")
-    curve().save(root / "curve")
+    put(curve(), root / "curve")
     return root
 
 
@@ -239,22 +259,44 @@ def written(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_paper([made], tmp_path_factory.mktemp("paper") / "paper")
 
 
+def draft(*runs: Path) -> Draft:
+    """The rendered template of runs."""
+    return make_draft(read_records(runs), TEMPLATE)
+
+
+@pytest.fixture(scope="session", name="put")
+def put_fixture() -> Callable[..., Path]:
+    """``put(result, folder)``: its record, written there."""
+    return put
+
+
+@pytest.fixture(scope="session", name="draft")
+def draft_fixture() -> Callable[..., Draft]:
+    """``draft(run, ...)``: the rendered template of runs."""
+    return draft
+
+
+@pytest.fixture(scope="session")
+def section() -> Callable[..., str]:
+    """``section(run, ..., heading=...)``: a section as a reader sees it, without its sources."""
+
+    def read(*runs: Path, heading: str) -> str:
+        paper = draft(*runs)
+        parts = re.split(r"^## (.*)\n", paper.text, flags=re.M)
+        body = dict(zip(parts[1::2], parts[2::2], strict=True))[heading]
+        return paper.filled(body, lambda part: getattr(part, "text", ""))
+
+    return read
+
+
 @pytest.fixture
 def page() -> Callable[..., str]:
-    """``page(runs)``: the page of runs, without its scripts' data."""
-    from ed_interp.eval.paper import write
+    """``page(runs)``: the page of runs, with its pictures left out."""
 
-    return lambda *runs: write.render(write.make_paper(runs))
+    def render_page(*runs: Path) -> str:
+        paper = draft(*runs)
+        parts = dict(enumerate(paper.parts))
+        left = lambda mark: "" if isinstance(parts[int(mark[1])], Picture) else mark[0]  # noqa: E731
+        return render(dataclasses.replace(paper, text=MARK.sub(left, paper.text)), {})
 
-
-@pytest.fixture
-def replaced() -> Callable[..., list[Any]]:
-    """``replaced(arm, **fields)``: the trials, with those of an arm changed."""
-
-    def change(arm: str, **fields: Any) -> list[Any]:
-        return [
-            dataclasses.replace(row, **fields) if row.arm == arm and not row.sweep else row
-            for row in trials()
-        ]
-
-    return change
+    return render_page

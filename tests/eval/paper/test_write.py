@@ -6,14 +6,18 @@ import html.parser
 import json
 import re
 import shutil
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 
+from ed_interp.charts.still import svg
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.eval.paper import write_paper
-from ed_interp.eval.paper.document import Value, key_of
-from ed_interp.eval.paper.records import read_records, resolve, shown
-from ed_interp.eval.paper.write import make_paper, render
+from ed_interp.eval.paper.markdown import markdown
+from ed_interp.eval.paper.records import read_records
+from ed_interp.eval.paper.values import Value, key_of, shown
+from ed_interp.report import page_figure
 
 SECTIONS = [
     "Implementation",
@@ -88,6 +92,24 @@ def test_the_page_loads_nothing_and_its_pictures_are_beside_the_markdown(written
         assert (written / picture).read_text("utf-8").startswith("<svg")
 
 
+def test_tables_and_pictures_can_be_read_without_seeing_them(written):
+    text = (written / "paper.html").read_text("utf-8")
+    tables = text.count("<table>")
+    assert tables > 20
+    assert text.count("<caption>") == tables
+    assert text.count('role="region" aria-labelledby=') == tables
+    assert "<td style=" not in text
+    rows = re.findall(r"<tr>\n(<t[hd][^>]*>)", text)
+    assert set(rows) == {'<th scope="col" class="text">', '<th scope="col">',
+                         '<th scope="row" class="text">'}  # fmt: skip
+    ids = re.findall(r' id="([^"]+)"', text[: text.index("<script>")].replace("<svg", "\n<svg"))
+    pictures = re.findall(r'<div id="([^"]+)" class="plot" role="group" aria-label=', text)
+    assert len(pictures) == len(set(pictures)) == 3
+    assert {f"{name}-{theme}" for name in pictures for theme in ("light", "dark")} <= set(ids)
+    for link in re.findall(r'href="#([^"]+)"', text):
+        assert f'id="{link}"' in text
+
+
 def test_no_number_of_the_prose_is_the_papers_own(reader):
     """A digit outside a value would be a number that no record holds."""
     prose = "".join(reader.prose)
@@ -106,7 +128,9 @@ def test_every_value_stands_in_its_record(written, made, reader):
         known[f"{value.record} {key_of(value.path)}", value.text] = value
         if value.missing:
             continue
-        raw = resolve(records, value)
+        raw = records[int(value.record[1:]) - 1].files[value.file]
+        for step in value.path:
+            raw = raw[step]
         if isinstance(raw, float):
             numbers += 1
             assert float(value.text) == pytest.approx(raw, rel=0.05, abs=1e-12), value
@@ -128,6 +152,7 @@ def test_numbers_of_the_markdown_are_in_the_provenance(written):
     text = (written / "paper.md").read_text("utf-8")
     body = text[text.index("## Implementation") : text.index("## Sources of the numbers")]
     body = re.sub(r"## References.*?(?=\n## )", "", body, flags=re.S)
+    body = re.sub(r"\[[^\]]*\]\(#references\)", "", body)
     body = re.sub(r"“.*?”", "", re.sub(r"\[\^\d+\]", " ", re.sub(r"`[^`]*`", "", body)))
     lines = [line for line in body.splitlines() if not line.startswith(("|", "!["))]
     found = re.findall(r"\d+(?:\.\d+)?", "\n".join(lines))
@@ -143,45 +168,43 @@ def test_footnotes_lead_to_places(written):
     assert any(where.startswith("R2 run.json summary") for where in told.values())
 
 
-def test_a_changed_record_changes_the_page(study, page):
+def test_a_changed_record_changes_the_page(study, draft):
     file = study / "run.json"
     data = json.loads(file.read_text("utf-8"))
     row = next(row for row in data["summary"] if row["metric"] == "accuracy")
-    before = page(study)
+    before = markdown(draft(study))
     row["mean"] = 0.98765
     file.write_text(json.dumps(data), "utf-8")
-    after = page(study)
-    assert "0.988" in after
-    assert "0.9877" in after  # in the tables of appendix D, to four places
-    assert "0.988" not in before
+    after = markdown(draft(study))
+    assert "0.988 (" in after
+    assert "0.9877 |" in after  # in the tables of appendix D, to four places
+    assert "0.988 (" not in before
 
 
-def test_the_same_records_give_the_same_files(study, tmp_path):
-    first = write_paper([study], tmp_path / "one")
-    second = write_paper([study], tmp_path / "two")
+def test_the_same_records_give_the_same_files_and_replace_only_by_overwrite(
+    made, tmp_path, monkeypatch
+):
+    first = write_paper([made / "curve"], tmp_path / "paper")
     files = sorted(p.relative_to(first) for p in first.rglob("*") if p.is_file())
     assert {str(file) for file in files} >= {"paper.html", "paper.md", "provenance.json"}
-    for file in files:
-        assert (first / file).read_bytes() == (second / file).read_bytes(), file
-
-
-def test_a_paper_is_replaced_only_when_asked(study, tmp_path, monkeypatch):
-    out = write_paper([study], tmp_path / "paper")
+    kept = {file: (first / file).read_bytes() for file in files}
     with pytest.raises(RunFolderError, match="exists"):
-        write_paper([study], out)
+        write_paper([made / "curve"], first)
 
     from ed_interp.eval.paper import write
 
     def fail(*_):
         raise InvalidInputError("stop")
 
-    kept = (out / "paper.md").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(write, "render", fail)
         with pytest.raises(InvalidInputError):
-            write_paper([study], out, overwrite=True)
-    assert (out / "paper.md").read_bytes() == kept
+            write_paper([made / "curve"], first, overwrite=True)
+    assert (first / "paper.md").read_bytes() == kept[Path("paper.md")]
     assert not list(tmp_path.glob(".paper.partial"))
+    write_paper([made / "curve"], first, overwrite=True)
+    for file, content in kept.items():
+        assert (first / file).read_bytes() == content, file
 
 
 HOSTILE = (
@@ -189,64 +212,67 @@ HOSTILE = (
 )
 
 
-def test_hostile_strings_are_shown_and_not_obeyed(study):
+def test_hostile_strings_are_shown_and_not_obeyed(study, draft, page):
     file = study / "run.json"
     data = json.loads(file.read_text("utf-8"))
-    data["problem"] |= {"name": HOSTILE, "about": HOSTILE}
+    data["problem"] |= {"name": HOSTILE, "about": HOSTILE, HOSTILE: HOSTILE}
     data["model"]["name"] = HOSTILE
-    data["command"] = HOSTILE
-    data["plan"]["problem"][HOSTILE] = HOSTILE
+    data["settings"]["command"] = HOSTILE
+    data["arms"][0]["options"][HOSTILE] = HOSTILE
     for row in data["trials"]:
         row["error"] = HOSTILE
     file.write_text(json.dumps(data), "utf-8")
-    inner = study / "comparisons" / "final-bias-injection-rate0.003-seed0" / "comparison.json"
+    (inner,) = study.glob("comparisons/*/comparison.json")
     other = json.loads(inner.read_text("utf-8"))
     other["treated"]["name"] = other["effects"][0]["name"] = HOSTILE
     other["effects"][3]["name"] = HOSTILE  # a name that is drawn
     inner.write_text(json.dumps(other), "utf-8")
 
-    paper = make_paper([study])
-    text = render(paper)
-    body = text[: text.rindex("<script>", 0, text.rindex("Plotly.react"))]
+    text = page(study)
     assert "<script>alert" not in text
-    assert "<img" not in body
-    assert "&lt;script&gt;alert" in body
+    assert "<img" not in text
+    assert "&lt;script&gt;alert" in text
 
-    from ed_interp.eval.paper.markup import markdown_of
+    paper = draft(study)
+    text = markdown(paper)
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "](javascript" not in text.replace("\\]", "")
 
-    pictures = {"study-r1": "a.svg", "comparison-r2": "b.svg"}
-    markdown = markdown_of(paper, pictures, "")
-    assert "<script" not in markdown
-    assert "<img" not in markdown
-    assert "](javascript" not in markdown.replace("\\]", "")
+    chart = paper.pictures()[1].chart
+    picture = ElementTree.fromstring(svg(chart, label=HOSTILE))  # whole, and without elements of it
+    assert not [node for node in picture.iter() if node.tag.endswith(("script", "img"))]
+    assert "<script" not in page_figure(chart)["themes"]["light"]
 
 
-def test_missing_records_are_gaps_with_commands_that_exist(made, written):
+def test_missing_records_are_gaps_with_commands_that_exist(made, written, draft):
     from typer.main import get_command
 
     from ed_interp.cli import app
 
     verbs = set(get_command(app).commands)  # type: ignore[attr-defined]
-    alone = make_paper([made / "curve"])
-    texts = ["".join(map(str_of, block.parts)) for block in gaps(alone)]
+    alone = re.findall(r"^> \*\*Missing\.\*\* (.*)$", draft(made / "curve").text, flags=re.M)
     needed = ("controlled study", "comparison prompt by prompt", "adapter's configuration")
     for what in (*needed, "learning-rate sweep", "changed behaviour", "side effects"):
-        assert any(what in text for text in texts), what
-    commands = [m[1] for text in texts for m in re.finditer(r"ed-interp ([a-z]+)", text)]
+        assert any(what in text for text in alone), what
+    commands = [m[1] for text in alone for m in re.finditer(r"ed-interp ([a-z]+)", text)]
     assert len(commands) >= 8
     assert set(commands) <= verbs
-    assert "Missing." in render(alone)
-    everything = make_paper([made])
-    assert len(gaps(everything)) < len(gaps(alone))
-    assert "**Missing.**" in (written / "paper.md").read_text("utf-8")
+    everything = (written / "paper.md").read_text("utf-8").count("> **Missing.**")
+    assert 0 < everything < len(alone)
+    page = (written / "paper.html").read_text("utf-8")
+    assert page.count("<blockquote>") == everything
 
 
-def gaps(paper):
-    return [b for section in paper.sections for b in section.blocks if b.kind == "gap"]
-
-
-def str_of(part):
-    return part if isinstance(part, str) else part.text
+def test_a_table_too_long_for_a_page_says_so(made, tmp_path, draft):
+    copy = shutil.copytree(made / "curve", tmp_path / "curve")
+    data = json.loads((copy / "run.json").read_text("utf-8"))
+    data["rows"] = data["rows"] * 100
+    (copy / "run.json").write_text(json.dumps(data), "utf-8")
+    paper = draft(copy)
+    assert "The first rows are shown; the record has all of them." in paper.text
+    places = {value.path[1] for value in paper.values() if value.path[-1] == "macro"}
+    assert places == set(range(300))
 
 
 def test_formats():

@@ -41,5 +41,5 @@ def test_side_by_side_without_interventions_is_the_same_twice():
         assert all(value <= 0 for value in found.steered.logprobs)
     with pytest.raises(InvalidInputError, match="context window"):
         side_by_side(model, "France ->", [], max_new_tokens=10_000)
-    with pytest.raises(InvalidInputError, match="gives no tokens"):
+    with pytest.raises(InvalidInputError, match="at least one token"):
         side_by_side(model, "", [])

@@ -66,7 +66,7 @@ def test_perplexity_is_that_of_the_loss(hooked):
         total += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
         count += len(row) - 1
     assert perplexity(hooked, rows) == pytest.approx(math.exp(total / count), rel=1e-4)
-    with pytest.raises(InvalidInputError, match="none of at least 2 tokens"):
+    with pytest.raises(InvalidInputError, match="a text of 2 or more tokens"):
         neutral_rows(hooked, ["", " "])
 
 
@@ -77,16 +77,19 @@ def test_samples_from_a_file(tmp_path):
     )
     assert samples_from_file(file) == [Sample("a ->", " b", " c"), Sample("a", " b")]
     file.write_text('{"prompt": "a ->", "answer": " b"}\n')
-    with pytest.raises(InvalidInputError, match="row 1: no text in wanted; found columns"):
+    with pytest.raises(InvalidInputError, match="row 1: no text in wanted; the columns must be"):
         samples_from_file(file)
 
 
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        ([Sample("a", "b")] * 3, "3 samples: at least 8"),
+        ([Sample("a", "b")] * 3, "samples must be 8 or more.* got 3"),
         ([Sample("a", "b")] * 8 + [Sample(" ", "b")], "sample 9: an empty"),
-        ([Sample("a", "b")] * 8 + [Sample("a", "b", "b")], "sample 9: wanted and unwanted"),
+        (
+            [Sample("a", "b")] * 8 + [Sample("a", "b", "b")],
+            "sample 9: wanted and unwanted must differ",
+        ),
     ],
 )
 def test_bad_samples(samples, message):

@@ -86,9 +86,9 @@ def test_the_same_again_and_from_disk(result, run, tmp_path):
     damaged = json.loads((folder / "run.json").read_text())
     del damaged["cells"]
     (folder / "run.json").write_text(json.dumps(damaged))
-    with pytest.raises(RunFolderError, match="is damaged"):
+    with pytest.raises(RunFolderError, match=r"is damaged \(cells"):
         SweepResult.load(folder)
-    with pytest.raises(RunFolderError, match="there is no steering sweep"):
+    with pytest.raises(RunFolderError, match=r"got one without run\.json"):
         SweepResult.load(tmp_path)
 
 
@@ -104,18 +104,22 @@ def test_an_interrupted_sweep_goes_on(result, run, tmp_path):
         return report
 
     with pytest.raises(Stop):
-        run(folder=tmp_path, progress=stop_at(3))
-    cells = tmp_path / "cells"
-    assert {file.stem for file in cells.iterdir()} == {"request", "unsteered", "0000", "0001"}
+        run(out=tmp_path / "run", progress=stop_at(3))
+    cells = tmp_path / ".run.partial" / "work"
+    assert {file.stem for file in cells.iterdir()} == {"unsteered", "0000", "0001"}
     # What is there is used, not measured again.
     known = json.loads((cells / "0000.json").read_text())
     (cells / "0000.json").write_text(json.dumps({**known, "perplexity": None}))
-    resumed = run(folder=tmp_path)
+    with pytest.raises(RunFolderError, match="with other settings"):
+        run(out=tmp_path / "run", seed=1)
+    with pytest.raises(RunFolderError, match="with other settings"):
+        run(out=tmp_path / "run", neutral=["another text of a dog"])
+    resumed = run(out=tmp_path / "run")
     assert resumed.cells[0].perplexity_ratio is None
     assert resumed.cells[1:] == result.cells[1:]
     assert resumed.comparisons == result.comparisons
-    with pytest.raises(RunFolderError, match="holds a sweep of another direction"):
-        run(folder=tmp_path, seed=1)
+    assert SweepResult.load(tmp_path / "run") == resumed
+    assert not (tmp_path / "run" / "work").exists()
 
 
 def test_the_budget_binds(run, result):
@@ -141,13 +145,15 @@ def test_all_sites_together_and_random_controls(direction):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"coefficients": (0.0,)}, "at least one other than 0"),
-        ({"coefficients": (float("nan"),)}, "finite numbers, each once"),
+        ({"coefficients": (0.0,)}, "coefficients must hold at least one other than 0"),
+        ({"coefficients": (float("nan"),)}, "coefficients must be a finite number, got nan"),
+        ({"coefficients": (1.0, 1.0)}, "coefficients must be different"),
         ({"instruction": " "}, "the prompt-only control needs one"),
-        ({"budget": 0.5}, "budget=0.5"),
-        ({"neutral": []}, "0 neutral text"),
-        ({"random_directions": 0}, "random_directions=0"),
+        ({"budget": 0.5}, "budget must be 1 or greater, got 0.5"),
+        ({"neutral": []}, "neutral must hold .* got 0 text"),
+        ({"random_directions": 0}, "random_directions must be 1 or greater"),
         ({"coefficients": (1e39,)}, "beyond the 3.4e"),
+        ({"where": "first"}, "where must be all, prompt, last or generation, got 'first'"),
     ],
 )
 def test_bad_input(run, options, message):

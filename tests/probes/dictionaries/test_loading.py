@@ -300,5 +300,5 @@ def test_places_without_a_dictionary(tmp_path):
         dictionaries.load(tmp_path)
     with pytest.raises(ModelLoadError, match="is a file"):
         dictionaries.load(tmp_path / "notes.txt")
-    with pytest.raises(InvalidInputError, match="cannot load a int"):
+    with pytest.raises(InvalidInputError, match="got a int"):
         dictionaries.load(3)

@@ -150,7 +150,7 @@ def test_a_dataset(tmp_path, monkeypatch):
 def test_sources_that_cannot_be_used(tmp_path, hooked):
     with pytest.raises(InvalidInputError, match="from one source, got text and task"):
         text_source("a.txt", task="country")
-    with pytest.raises(InvalidInputError, match="there is no file"):
+    with pytest.raises(InvalidInputError, match="does not exist"):
         text_source(tmp_path / "none.txt")
     with pytest.raises(UnknownNameError, match="unknown task"):
         text_source(task="contry-capital")

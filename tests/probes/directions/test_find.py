@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ed_interp.errors import InvalidInputError, UnknownNameError
-from ed_interp.probes.directions.find import METHODS, find_direction
+from ed_interp.probes.directions.find import find_direction
+from ed_interp.probes.directions.methods import METHODS, LogisticProbe, Method, get_method, register
 from ed_interp.probes.directions.pairs import Contrast, Text
 from ed_interp.probes.directions.states import read_states
 
@@ -40,9 +41,11 @@ def test_where_a_text_is_read(hooked):
     torch.testing.assert_close(read("France -> Paris", "France"), read("France", -1))
     ids = hooked.tokenizer("France -> Paris")["input_ids"]
     torch.testing.assert_close(read("France -> Paris", len(ids) - 1), read("France -> Paris", -1))
-    with pytest.raises(InvalidInputError, match="does not stand in the text"):
+    with pytest.raises(InvalidInputError, match="read must be a part of"):
         read("France", "Spain")
-    with pytest.raises(InvalidInputError, match=r"read=99 .* tokens; -"):
+    with pytest.raises(
+        InvalidInputError, match=r"read must be -\d+ to \d+, the tokens of .* got 99"
+    ):
         read("France", 99)
 
 
@@ -89,20 +92,40 @@ def test_principal_direction_of_one_line(states):
     line = torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0))
     amounts = torch.linspace(0.5, 2, 14)[:, None, None]
     made = dataclasses.replace(states, positive=states.negative + amounts * line)
-    found = METHODS["pca"](made)
+    found = METHODS["pca"]().vectors(made)
     cosine = torch.cosine_similarity(found, line[0].double(), dim=-1)
     assert torch.allclose(cosine, torch.ones_like(cosine), atol=1e-6)
+
+
+def test_a_method_is_registered_by_a_decorator(hooked, states, monkeypatch):
+    monkeypatch.setattr("ed_interp.probes.directions.methods.METHODS", dict(METHODS))
+
+    @register("first_text")
+    class FirstText(Method):
+        label, citation = "the first text", "nobody"
+
+        def at_site(self, states, place):
+            return (states.positive[0] - states.negative[0])[place].double()
+
+    made = find_direction(hooked, states, method="first_text")
+    assert made.provenance.method == "first_text"
+    difference = states.positive[0, 0] - states.negative[0, 0]
+    cosine = torch.cosine_similarity(made[states.sites[0]], difference, dim=0)
+    assert abs(float(cosine)) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_what_is_recorded(hooked, contrast, tmp_path):
     from ed_interp.streams.direction import Direction
 
     found = find_direction(
-        hooked, contrast, method="logistic", sites=["blocks.1.hook_resid_pre"], penalty_c=0.1
+        hooked, contrast, method=LogisticProbe(penalty_c=0.1), sites=["blocks.1.hook_resid_pre"]
     )
     kept = Direction.load(found.save(tmp_path / "d.safetensors"))
     assert kept.provenance.data == contrast.fingerprint
     assert kept.provenance.settings["penalty_c"] == 0.1
+    site = kept.sites[0]
+    again = find_direction(hooked, contrast, method="logistic", sites=site, set=["penalty_c=0.1"])
+    assert torch.equal(again[site], kept[site])
     assert list(kept.vectors) == ["blocks.1.hook_resid_pre"]
 
 
@@ -118,14 +141,24 @@ def test_what_is_asked_wrongly(hooked, contrast, states):
         find_direction(hooked, contrast, method="mean")
     with pytest.raises(UnknownNameError, match="unknown hook point"):
         find_direction(hooked, contrast, sites=["blocks.0.resid"])
-    with pytest.raises(InvalidInputError, match="name each site once"):
+    with pytest.raises(InvalidInputError, match="one or more, each once, got none"):
         find_direction(hooked, contrast, sites=[])
-    with pytest.raises(InvalidInputError, match="does not take"):
+    with pytest.raises(InvalidInputError, match="depth must be a setting of LogisticProbe"):
+        get_method("logistic", depth=3)
+    with pytest.raises(InvalidInputError, match="MeanDifference; its settings are none"):
+        get_method("mean_difference", depth=3)
+    with pytest.raises(InvalidInputError, match="depth must be a setting of find_direction"):
         find_direction(hooked, states, depth=3)
-    with pytest.raises(InvalidInputError, match=r"penalty_c=0\.0"):
-        find_direction(hooked, states, method="logistic", penalty_c=0.0)
+    with pytest.raises(InvalidInputError, match=r"penalty_c must be greater than 0, got 0\.0"):
+        find_direction(hooked, states, method="logistic", set=["penalty_c=0.0"])
+    with pytest.raises(InvalidInputError, match="do not apply to states already read"):
+        find_direction(hooked, states, batch_size=3)
+    with pytest.raises(
+        InvalidInputError, match="pairs must be given with method pca, and task must not"
+    ):
+        find_direction(hooked, states, method="pca", task="country-capital")
     unpaired = Contrast.unpaired(["dog big ->", "cat big ->"], ["walk small ->"])
-    with pytest.raises(InvalidInputError, match="needs pairs"):
+    with pytest.raises(InvalidInputError, match="must be pairs"):
         find_direction(hooked, unpaired, method="pca")
     assert find_direction(hooked, unpaired).d_model == 32
 

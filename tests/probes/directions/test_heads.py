@@ -6,7 +6,7 @@ import torch
 from ed_interp.errors import CaptureError, InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
-from ed_interp.probes.directions.function_vector import HeadEffects, function_vector, head_effects
+from ed_interp.probes.directions.function_vectors import HeadEffects, function_vector, head_effects
 from ed_interp.probes.directions.heads import Heads, attn_out
 
 
@@ -75,18 +75,18 @@ def test_heads_are_chosen_by_effect():
     effects = HeadEffects(torch.tensor([[0.5, 0.04], [-0.2, 0.06]]), "m", ("t",))
     assert effects.chosen() == ((0, 0), (1, 1))
     assert effects.chosen(3) == ((0, 0), (0, 1), (1, 1))
-    with pytest.raises(InvalidInputError, match="has 1 to 4"):
+    with pytest.raises(InvalidInputError, match="must be 1 to 4"):
         effects.chosen(5)
     with pytest.raises(InvalidInputError, match="no head of m restores"):
         HeadEffects(-effects.effects.abs(), "m", ("t",)).chosen()
 
 
 def test_bad_input(hooked, build_model):
-    with pytest.raises(InvalidInputError, match=r"head \(2, 0\): .* blocks 0 to 1 of 2 heads"):
+    with pytest.raises(InvalidInputError, match=r"no head \(2, 0\): .* blocks 0 to 1 of 2 heads"):
         function_vector(hooked, TASK, heads=[(2, 0)], shots=2)
-    with pytest.raises(InvalidInputError, match="name each"):
+    with pytest.raises(InvalidInputError, match="must name each"):
         function_vector(hooked, TASK, heads=[], shots=2)
-    with pytest.raises(InvalidInputError, match="belongs to one task"):
+    with pytest.raises(InvalidInputError, match="must be one task with inputs"):
         function_vector(hooked, "mixed-country", heads=[(0, 0)])
     with pytest.raises(InvalidInputError, match="name at least one task"):
         head_effects(hooked, [])
@@ -99,5 +99,5 @@ def test_transformer_lens_is_refused():
     config = HookedTransformerConfig(
         n_layers=1, d_model=8, n_ctx=8, d_head=4, d_vocab=9, act_fn="relu", device="cpu"
     )
-    with pytest.raises(CaptureError, match="heads of a HookedTransformer are not read here"):
+    with pytest.raises(CaptureError, match="of a transformers model, got a HookedTransformer"):
         Heads.of(HookedModel.wrap(HookedTransformer(config)))

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.probes.directions.activation_addition import activation_addition
-from ed_interp.probes.directions.decoder import decoder_direction
+from ed_interp.probes.directions.single import activation_addition, decoder_direction
 from ed_interp.streams.injection import inject
 
 SITE = "blocks.1.hook_resid_pre"

@@ -142,7 +142,7 @@ def test_a_transform_gets_states_and_selection_and_decides_only_there(states):
     found = states(Transform(SITE, lambda h, chosen: h * 0 + 7.0, where=Where(positions=[1, 3])))
     assert torch.equal(found[:, [1, 3]], torch.full((3, 2, 32), 7.0))
     assert torch.equal(found[:, [0, 2, 4, 5]], plain[:, [0, 2, 4, 5]])
-    with pytest.raises(InvalidInputError, match="the function returned"):
+    with pytest.raises(InvalidInputError, match="the function of Transform .* must return"):
         states(Transform(SITE, lambda h, chosen: h[:, :1]))
 
 
@@ -181,18 +181,18 @@ BIG = torch.full((32,), 40000.0)
     [
         (lambda: Add(vector(), "blocks.1.hook_residpost"), UnknownNameError, "did you mean"),
         (lambda: Add(vector(), "blocks.9.hook_resid_post"), UnknownNameError, "has 3 blocks"),
-        (lambda: Add(torch.ones(31), SITE), InvalidInputError, "31 numbers, but .* has 32"),
-        (lambda: Add(torch.ones(3, 31), SITE), InvalidInputError, "31 numbers"),
-        (lambda: Add(vector() / 0, SITE), InvalidInputError, "holds NaN or infinite"),
-        (lambda: Add(vector()), InvalidInputError, "needs a site"),
-        (lambda: Add(torch.tensor(1.0), SITE), InvalidInputError, "a vector of shape"),
-        (lambda: Add(vector(), SITE, coefficient=math.nan), InvalidInputError, "is nan"),
+        (lambda: Add(torch.ones(31), SITE), InvalidInputError, "must have 32 numbers.*got 31"),
+        (lambda: Add(torch.ones(3, 31), SITE), InvalidInputError, "got 31"),
+        (lambda: Add(vector() / 0, SITE), InvalidInputError, "must be finite, got NaN"),
+        (lambda: Add(vector()), InvalidInputError, "must be given a site"),
+        (lambda: Add(torch.tensor(1.0), SITE), InvalidInputError, "must have the shape"),
+        (lambda: Add(vector(), SITE, coefficient=math.nan), InvalidInputError, "finite, got nan"),
         (lambda: Add(vector(), SITE, gate=torch.ones(2, 2)), InvalidInputError, "one number per"),
-        (lambda: Add(vector(), SITE, decay=0.0), InvalidInputError, "decay=0"),
-        (lambda: Ablate(torch.zeros(32), SITE), InvalidInputError, "zero, which is no direction"),
-        (lambda: Clamp(vector(), SITE, value=math.inf), InvalidInputError, "is inf"),
-        (lambda: Add(BIG * 1e30, SITE, coefficient=1e9), InvalidInputError, "float32 can hold"),
-        (lambda: Add(vector(), SITE, coefficient=torch.ones(2)), InvalidInputError, "has 2 rows"),
+        (lambda: Add(vector(), SITE, decay=0.0), InvalidInputError, "decay must be .* above 0.* got 0"),
+        (lambda: Ablate(torch.zeros(32), SITE), InvalidInputError, "must have a direction, got zeros"),
+        (lambda: Clamp(vector(), SITE, value=math.inf), InvalidInputError, "finite, got inf"),
+        (lambda: Add(BIG * 1e30, SITE, coefficient=1e9), InvalidInputError, "at most .* in float32"),
+        (lambda: Add(vector(), SITE, coefficient=torch.ones(2)), InvalidInputError, "one row per prompt .3., .* got 2"),
     ],
 )
 def test_bad_input_is_one_line_and_the_model_is_restored(make, error, message, hooked):
@@ -205,7 +205,7 @@ def test_bad_input_is_one_line_and_the_model_is_restored(make, error, message, h
 def test_what_half_precision_cannot_hold_is_refused_before_use(build_model):
     half = ed_interp.load(build_model("llama").to(torch.float16))
     with (
-        pytest.raises(InvalidInputError, match=r"8e\+04, beyond the 6.55e\+04 that float16"),
+        pytest.raises(InvalidInputError, match=r"at most 6.55e\+04 in float16, got 8e\+04"),
         inject(half, Add(BIG, SITE, coefficient=2.0)),
     ):
         raise AssertionError("not reached")
@@ -263,7 +263,7 @@ def test_a_mask_that_cannot_belong_to_the_tokens_is_refused(build_model):
     with torch.no_grad():
         cache = model(IDS, use_cache=True).past_key_values
         with (
-            pytest.raises(InvalidInputError, match="an attention mask over 2 tokens"),
+            pytest.raises(InvalidInputError, match="attention_mask must cover 6 cached and 2 new tokens"),
             inject(model, Add(vector(), SITE)),
         ):
             model(IDS[:, :2], attention_mask=torch.ones(3, 2), past_key_values=cache)

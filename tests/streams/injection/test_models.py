@@ -122,7 +122,7 @@ def test_ends_that_a_packed_pass_does_not_know_are_refused_and_auto_goes_round(
     last = Replace(vector(), SITE, where=Where(positions=-1))
     population = random_prompts()
     with inject(model, last):
-        with pytest.raises(CaptureError, match="where the prompt ends is not known"):
+        with pytest.raises(CaptureError, match="the end of the prompt is unknown"):
             capture(model, population, sites=[SITE], path="packed", answers=False)
         found = capture(model, population, sites=[SITE], answers=False)
     assert found.path == "separate"
@@ -250,7 +250,7 @@ def test_a_hooked_transformer_is_written_by_all_of_its_calls(lenses):
             early = hooked.runner.run(
                 Inputs(ids), sites=[hooked.site("blocks.0.hook_resid_post")], reads=ids[:, :1] * 0
             )
-            with pytest.raises(InvalidInputError, match="give token ids"):
+            with pytest.raises(InvalidInputError, match="must be token ids"):
                 lens("text")
         assert torch.equal(lens(ids), plain)
     assert "forward" not in lens.__dict__

@@ -96,15 +96,15 @@ def test_the_end_of_the_prompt_can_be_said(selected):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"positions": []}, r"positions=\[\]"),
-        ({"positions": [1, True]}, "integers are expected, found True"),
-        ({"positions": True}, "integers are expected, found True"),
-        ({"positions": slice(5, 2)}, "ends before it begins"),
-        ({"positions": slice(0, 5, 0)}, "step of at least 1"),
-        ({"phase": "answer"}, "'prompt' or 'generation'"),
-        ({"tokens": []}, r"tokens=\[\]"),
-        ({"window": (3, 3)}, "ends before it begins"),
-        ({"mask": torch.zeros(3, dtype=torch.bool)}, "selects no position"),
+        ({"positions": []}, "positions must hold at least one"),
+        ({"positions": [1, True]}, "must be integers, got True"),
+        ({"positions": True}, "must be integers, got True"),
+        ({"positions": slice(5, 2)}, "must end after they begin"),
+        ({"positions": slice(0, 5, 0)}, "step of positions must be 1 or greater"),
+        ({"phase": "answer"}, "phase must be 'prompt', 'generation'"),
+        ({"tokens": []}, "tokens must hold at least one"),
+        ({"window": (3, 3)}, "must end after it begins"),
+        ({"mask": torch.zeros(3, dtype=torch.bool)}, "at least one position"),
     ],
 )
 def test_conditions_that_cannot_be_met_are_refused_at_once(options, message):
@@ -116,13 +116,13 @@ def test_conditions_that_cannot_be_met_are_refused_at_once(options, message):
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        (Where(positions=7), r"position 7 was asked for, .* 7 tokens \(positions 0 to 6\)"),
-        (Where(positions=-8), "position -8 of row 0: its prompt has only 7 tokens"),
+        (Where(positions=7), "must be at most 6, .* got 7"),
+        (Where(positions=-8), "at least -7 in row 0, .* 7 tokens, got -8"),
         (Where(tokens=97) & Where(tokens=96), "touched no token"),
         (Where(phase="generation"), "touched no token"),
         (
             Where(mask=torch.ones(3, 4, dtype=torch.bool)),
-            "the mask has 3 rows, but the batch has 2",
+            r"the mask must have one row per prompt \(2\), .* got 3",
         ),
     ],
 )
@@ -135,7 +135,7 @@ def test_ids_are_needed_to_select_by_them(build_model):
     model = build_model("gpt2").eval()
     embedded = model.get_input_embeddings()(torch.tensor([[5, 6, 7]]))
     with (
-        pytest.raises(InvalidInputError, match="not token ids"),
+        pytest.raises(InvalidInputError, match="must be given token ids"),
         inject(model, Add(torch.ones(32), SITE, where=Where(tokens=5))),
     ):
         model(inputs_embeds=embedded)

@@ -1,4 +1,4 @@
-"""What the trained (neural) estimators share; each of them has a file of its own beside this room.
+"""What the trained (neural) estimators share; each estimator has a file of its own one level up.
 
 All pairs of representations train together: the weights of their critics are stacked along a first
 axis, ``member``, and every operation is one batched matrix product for all members. A member is
@@ -12,5 +12,6 @@ the fold and the step alone, so a member's result is that of training it by itse
 - ``critics``: the learned functions, with stacked weights
 - ``sampling``: folds and minibatches of weighted rows
 - ``training``: the loop: early stopping of every member, divergence, saving and resuming
-- ``heldout``: the estimators of held-out value, from representations to terms
+- ``trained``: from representations to terms, for any estimator that trains
+- ``heldout``: the estimators of held-out value
 """

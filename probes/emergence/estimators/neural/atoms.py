@@ -1,9 +1,9 @@
 """Populations that are discrete: few different rows, each with a frequency.
 
-The token level of emergence is of this kind: at a place of the prompts stand, say, 25 different
+The token level of emergence is of this kind: a place of the prompts holds, say, 25 different
 tokens, some more often than others. A sample holds every one of them many times, so nothing can be
 held out (every held-out row was also trained on), a fitted Gaussian or a distance to the nearest
-neighbour says nothing, and the information is known exactly without any of them: it is that of
+neighbour means nothing, and the information is known exactly without any of them: it is that of
 the two discrete labels, ``sum w_xy log2 w_xy / (w_x w_y)``, which is also the value that a critic
 trained on the repeated rows approaches from below.
 
@@ -30,9 +30,7 @@ COVERED = 0.5
 def coverage(labels: Int64[Tensor, "row"], counts: Float[Tensor, "row"] | None) -> float:
     """Good's estimate of the chance that the next row has been seen before.
 
-    Args:
-        labels: equal for equal rows.
-        counts: how often each row was seen; ``None`` for once each.
+    ``labels`` are equal for equal rows; ``counts`` says how often each was seen, by default once.
     """
     each = torch.ones(len(labels)) if counts is None else counts
     seen = torch.zeros(int(labels.max()) + 1, dtype=torch.float64)
@@ -41,11 +39,11 @@ def coverage(labels: Int64[Tensor, "row"], counts: Float[Tensor, "row"] | None) 
 
 
 def counts_of(weights: Tensor | None) -> Float[Tensor, "*batch row"] | None:
-    """Weights as numbers of times seen, where they are whole numbers; else ``None``."""
+    """Weights as numbers of times seen, if they are whole numbers; else ``None``."""
     if weights is None:
         return None
-    found = weights.detach().cpu().double()
-    return found if bool((found == found.round()).all()) else None
+    counts = weights.detach().cpu().double()
+    return counts if bool((counts == counts.round()).all()) else None
 
 
 def is_discrete(
@@ -63,10 +61,12 @@ def discrete_terms(
 ) -> Float[Tensor, "row"]:
     """Pointwise information of the labels in bits; ``weights`` sum to 1."""
     first, second = (torch.unique(equal_rows(t).cpu(), return_inverse=True)[1] for t in (x, y))
+    # A number per pair of labels, as the digits of a number to the base of the second's count.
     both = torch.unique(first * (int(second.max()) + 1) + second, return_inverse=True)[1]
     logs = []
     for labels in (both, first, second):
         share = torch.zeros(int(labels.max()) + 1, dtype=torch.float64)
         share.index_add_(0, labels, weights)
         logs.append(share[labels].log2())
+    # Rows of weight 0 may have labels of their own, whose logarithm is not finite.
     return torch.where(weights > 0, logs[0] - logs[1] - logs[2], 0.0)

@@ -12,7 +12,7 @@ With f a critic, p the joint distribution and q the product of its marginals, in
   bound any more.
 
 A row term is what the row contributes, to first order, to the value as a function of the
-population: beside f(x_i, y_i) it holds what the row does as an alternative of the others. So the
+population: it holds f(x_i, y_i) and what the row does as an alternative of the others. So the
 weighted mean of the terms is the value exactly, and a bootstrap over them is right to first order.
 """
 
@@ -27,36 +27,34 @@ from torch import Tensor
 
 Bound = Literal["dv", "nwj", "infonce", "smile"]
 
+# Largest exponent in float32 that still has room for a sum.
 _HIGHEST = 80.0
-"""Largest exponent in float32 that still has room for a sum."""
 
 
 def slope(scores: Float[Tensor, "member row row"], bound: Bound) -> Float[Tensor, "member row row"]:
-    """Derivative of the training objective of a minibatch in its scores; the diagonal is joint.
-
-    Training needs nothing else of the objective, and the derivatives are simpler than the values:
-    with B rows and p the softmax of the scores (over rows and columns for ``infonce``, over all
-    separate pairs for ``dv``), 1/B on the diagonal minus p.
-    """
+    """Derivative of the training objective of a minibatch in its scores; the diagonal is joint."""
+    # Training needs nothing else of the objective, and the derivatives are simpler than the
+    # values: with B rows and p the softmax of the scores (over rows and columns for infonce, over
+    # all separate pairs for dv), 1/B on the diagonal minus p.
     rows = scores.shape[-1]
     if bound == "infonce":
-        found = scores.softmax(2).add_(scores.softmax(1)).div_(-2 * rows)
-        found.diagonal(dim1=1, dim2=2).add_(1 / rows)
-        return found
+        change = scores.softmax(2).add_(scores.softmax(1)).div_(-2 * rows)
+        change.diagonal(dim1=1, dim2=2).add_(1 / rows)
+        return change
     pairs = rows * (rows - 1)
     if bound == "dv":
         apart = scores.clone()
         apart.diagonal(dim1=1, dim2=2).fill_(-math.inf)
-        found = apart.flatten(1).softmax(1).view_as(scores).neg()
+        change = apart.flatten(1).softmax(1).view_as(scores).neg()
     elif bound == "nwj":
-        found = scores.clamp(max=_HIGHEST).exp_().div_(-pairs)
+        change = scores.clamp(max=_HIGHEST).exp_().div_(-pairs)
     else:
-        found = scores.sigmoid().div_(-pairs)
+        change = scores.sigmoid().div_(-pairs)
     joint = torch.full_like(scores[:, 0], 1 / rows)
     if bound == "smile":
         joint = (-scores.diagonal(dim1=1, dim2=2)).sigmoid() / rows
-    found.diagonal(dim1=1, dim2=2).copy_(joint)
-    return found
+    change.diagonal(dim1=1, dim2=2).copy_(joint)
+    return change
 
 
 def donsker_varadhan(
@@ -69,6 +67,8 @@ def donsker_varadhan(
 def without_diagonal(scores: Float[Tensor, "member row row"]) -> Float[Tensor, "member row rest"]:
     """Every row's scores against the others."""
     members, rows, _ = scores.shape
+    # In the flat table the diagonal is every (rows + 1)-th entry. Without the first entry it is
+    # the last column of lines of that length.
     shifted = scores.flatten(1)[:, 1:].view(members, rows - 1, rows + 1)[:, :, :-1]
     return shifted.reshape(members, rows, rows - 1)
 
@@ -85,17 +85,18 @@ def value_terms(
 
     Args:
         scores: f of every x (rows) with every y (columns), float32 or float64.
-        weights: sum to 1 in every member; rows of weight 0 have no effect.
-        bound: which.
-        level: constant subtracted from f before ``nwj`` and ``smile``: the log of the mean of exp f
+        weights: Weights that sum to 1 in every member; rows of weight 0 have no effect.
+        bound: Which bound.
+        level: Constant subtracted from f before ``nwj`` and ``smile``: the log of the mean of exp f
             over other rows. The bound holds for any; it is sharpest at the log of the mean itself.
-        clip: tau of ``smile``, in nats.
+        clip: Tau of ``smile``, in nats.
     """
     joint = scores.diagonal(dim1=1, dim2=2)
     logs = weights.log()
     if bound == "infonce":
         return joint - (_choice(scores, logs, joint) + _choice(scores.mT, logs, joint)) / 2
     eye = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
+    # ln of the weight of all pairs of different rows: 1 less that of the diagonal.
     total = torch.log1p(-weights.square().sum(1))
     apart = scores
     if bound in ("nwj", "smile"):
@@ -104,6 +105,7 @@ def value_terms(
     if bound == "smile":
         apart = apart.clamp(-clip, clip)
     apart = apart.masked_fill(eye, -math.inf)
+    # Every row occurs on two sides: its x with other y, and its y with other x.
     sides = [
         (apart + logs[:, None, :]).logsumexp(2) - total[:, None],
         (apart + logs[:, :, None]).logsumexp(1) - total[:, None],

@@ -1,7 +1,7 @@
 """Critics: functions of (x, y) with a first axis of members, as plain tables of stacked weights.
 
-- :class:`Separable`: c(x, y) = u(x) + v(y) + phi(x) . psi(y). Scores of all pairs of a batch cost
-  one matrix product, so ten times as many separate pairs are seen for the same time.
+- :class:`Separable`: c(x, y) = u(x) + v(y) + phi(x) . psi(y). One matrix product scores all pairs
+  of a batch, so ten times as many separate pairs are seen for the same time.
 - :class:`Concat`: an MLP on (x, y) side by side, as in MINE and the emergence paper; every pair of
   rows is a pass of its own, so separate pairs are few.
 
@@ -25,7 +25,7 @@ Weights = dict[str, Tensor]
 """Name -> ``member ...``."""
 
 SLOPE = 0.01
-"""Of the LeakyReLU, as in the emergence paper."""
+"""Slope of the LeakyReLU below 0, as in the emergence paper."""
 
 
 class Separable:
@@ -39,15 +39,17 @@ class Separable:
         self, d_x: int, d_y: int, streams: Sequence[int], *, seed: int, neutral: bool
     ) -> Weights:
         """Initial weights: Xavier normal; for ``neutral`` the last layer of y and u are zero."""
-        found: Weights = {}
+        weights: Weights = {}
         for side, width in (("x", d_x), ("y", d_y)):
             sizes = (width, *self.hidden, self.embedding + 1)
-            found |= xavier(sizes, streams, seed=seed, prefix=side)
-            last = found[f"{side}.{len(sizes) - 2}.weight"]
+            weights |= xavier(sizes, streams, seed=seed, prefix=side)
+            last = weights[f"{side}.{len(sizes) - 2}.weight"]
+            # The last output of each side is u or v. One side at zero makes the product zero, and
+            # the other must not be zero as well, or neither would have a gradient.
             last[..., -1] = 0
             if neutral and side == "y":
                 last.zero_()
-        return found
+        return weights
 
     def sides(
         self,
@@ -71,10 +73,10 @@ class Concat:
         """Initial weights: Xavier normal, zero biases; for ``neutral`` the last layer is zero."""
         hidden = halving(d_x + d_y) if self.hidden is None else self.hidden
         sizes = (d_x + d_y, *hidden, 1)
-        found = xavier(sizes, streams, seed=seed, prefix="xy")
+        weights = xavier(sizes, streams, seed=seed, prefix="xy")
         if neutral:
-            found[f"xy.{len(sizes) - 2}.weight"].zero_()
-        return found
+            weights[f"xy.{len(sizes) - 2}.weight"].zero_()
+        return weights
 
     def scores(
         self,
@@ -82,7 +84,7 @@ class Concat:
         x: Float[Tensor, "member row d_x"],
         y: Float[Tensor, "member row d_y"],
     ) -> Float[Tensor, "member row"]:
-        """C of every row."""
+        """The learned c of every row."""
         return mlp(weights, "xy", torch.cat([x, y], dim=-1))[-1][..., 0]
 
 
@@ -97,11 +99,11 @@ def halving(width: int) -> tuple[int, ...]:
     >>> halving(1536)
     (768, 384, 192, 96, 48, 24, 12, 6, 3)
     """
-    found: list[int] = []
+    widths: list[int] = []
     while width // 2 >= 3:
         width //= 2
-        found.append(width)
-    return tuple(found) or (3,)
+        widths.append(width)
+    return tuple(widths) or (3,)
 
 
 def xavier(sizes: Sequence[int], streams: Sequence[int], *, seed: int, prefix: str) -> Weights:
@@ -109,8 +111,8 @@ def xavier(sizes: Sequence[int], streams: Sequence[int], *, seed: int, prefix: s
 
     Members of equal ``streams`` start alike.
     """
-    found: Weights = {}
-    side = sum(map(ord, prefix))
+    weights: Weights = {}
+    side = sum(map(ord, prefix))  # a number for the name, so that both sides start differently
     for layer, (before, after) in enumerate(itertools.pairwise(sizes)):
         deviation = math.sqrt(2 / (before + after))
         drawn = {}
@@ -118,9 +120,9 @@ def xavier(sizes: Sequence[int], streams: Sequence[int], *, seed: int, prefix: s
             numbers = uniforms(before * after, seed, stream, START, side, layer).clamp(min=1e-12)
             normal = torch.special.ndtri(numbers).reshape(before, after)
             drawn[stream] = (normal * deviation).float()
-        found[f"{prefix}.{layer}.weight"] = torch.stack([drawn[stream] for stream in streams])
-        found[f"{prefix}.{layer}.bias"] = torch.zeros(len(streams), 1, after)
-    return found
+        weights[f"{prefix}.{layer}.weight"] = torch.stack([drawn[stream] for stream in streams])
+        weights[f"{prefix}.{layer}.bias"] = torch.zeros(len(streams), 1, after)
+    return weights
 
 
 def mlp(
@@ -128,13 +130,13 @@ def mlp(
 ) -> list[Float[Tensor, "member row _"]]:
     """Linear layers with LeakyReLU between them: the input, every layer's output as it goes on."""
     layers = sum(1 for name in weights if name.startswith(f"{prefix}.")) // 2
-    found = [x]
+    outputs = [x]
     for layer in range(layers):
         weight, bias = weights[f"{prefix}.{layer}.weight"], weights[f"{prefix}.{layer}.bias"]
-        out = torch.baddbmm(bias, found[-1], weight)
+        out = torch.baddbmm(bias, outputs[-1], weight)
         last = layer == layers - 1
-        found.append(out if last else torch.nn.functional.leaky_relu(out, SLOPE))
-    return found
+        outputs.append(out if last else torch.nn.functional.leaky_relu(out, SLOPE))
+    return outputs
 
 
 def mlp_gradients(
@@ -143,17 +145,16 @@ def mlp_gradients(
     outputs: list[Float[Tensor, "member row _"]],
     slope: Float[Tensor, "member row out"],
 ) -> Weights:
-    """Derivatives in the weights, from what ``mlp`` gave and the derivative in its last output.
-
-    Written out, since in small batched products the bookkeeping of automatic differentiation costs
-    more than the arithmetic. The sign of a LeakyReLU's output is that of its input.
-    """
-    found: Weights = {}
+    """Derivatives in the weights, from the outputs of ``mlp`` and the derivative in the last."""
+    # Written out, since in small batched products the bookkeeping of automatic differentiation
+    # costs more than the arithmetic.
+    gradients: Weights = {}
     for layer in reversed(range(len(outputs) - 1)):
         name = f"{prefix}.{layer}.weight"
-        found[name] = outputs[layer].mT @ slope
-        found[f"{prefix}.{layer}.bias"] = slope.sum(1, keepdim=True)
+        gradients[name] = outputs[layer].mT @ slope
+        gradients[f"{prefix}.{layer}.bias"] = slope.sum(1, keepdim=True)
         if layer:
             slope = slope @ weights[name].mT
+            # The sign of a LeakyReLU's output is that of its input, which need not be kept.
             slope = torch.where(outputs[layer] > 0, slope, slope * SLOPE)
-    return found
+    return gradients

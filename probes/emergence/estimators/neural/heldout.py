@@ -27,106 +27,53 @@ pairs of a batch instead of one permutation where the critic allows it.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
-from ed_interp.errors import InvalidInputError
-from ed_interp.probes.emergence.estimators.base import (
-    DEFAULT_MAX_BYTES,
-    SATURATED_SHARE,
-    Terms,
-    check_chain,
-    check_pair,
-)
+from ed_interp.options import option
+from ed_interp.probes.emergence.estimators.neural import sampling, scoring
 from ed_interp.probes.emergence.estimators.neural.bounds import Bound
-from ed_interp.probes.emergence.estimators.neural.critics import Critic, Separable
-from ed_interp.probes.emergence.estimators.neural.crossfit import Fitting, Outcome, cross_fit
-from ed_interp.probes.emergence.estimators.neural.marginals import (
-    Marginals,
-    check_marginals,
-    white,
+from ed_interp.probes.emergence.estimators.neural.critics import Critic, Separable, Weights
+from ed_interp.probes.emergence.estimators.neural.marginals import Marginals, white
+from ed_interp.probes.emergence.estimators.neural.pairs import Pair, stack
+from ed_interp.probes.emergence.estimators.neural.reference import (
+    fit_reference,
+    gaussian_nats,
+    no_reference,
 )
-from ed_interp.probes.emergence.estimators.neural.pairs import (
-    Chains,
-    Key,
-    Pair,
-    grouped,
-    prepare,
-)
-from ed_interp.probes.emergence.estimators.neural.sampling import VALIDATION_EVERY
-from ed_interp.probes.emergence.estimators.neural.training import Plan
-from ed_interp.progress import Progress, track
+from ed_interp.probes.emergence.estimators.neural.saving import Saved
+from ed_interp.probes.emergence.estimators.neural.trained import Outcome, TrainedEstimator
+from ed_interp.probes.emergence.estimators.neural.training import Schedule, Training
 
-_SHIFTS = 4
-"""Separate pairs per row of critics that do not score all pairs."""
 _LEAST_BATCH = 4
 _MANY_ROWS = 2000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HeldOut:
+class HeldOut(TrainedEstimator, Schedule, abc.ABC):
     """What the estimators of held-out value share; see the module."""
 
-    steps: int = 1000
-    """Steps at most; members stop earlier."""
-    batch: int = 128
-    """Rows of a minibatch at most; a quarter of the rows to train on where they are few."""
-    lr: float = 3e-3
-    """Learning rate of Adam."""
-    every: int = 50
-    """Steps between two valuations of a member on its rows to stop by."""
-    patience: int = 5
-    """Valuations without improvement after which a member stops."""
-    weight_decay: float = 0.0
-    folds: int = 3
-    """Parts that are held out in turn."""
-    components: int = 64
-    """Leading principal components kept of each side."""
-    marginals: Marginals = "normal"
-    """``normal``: every coordinate replaced by the normal score of its rank; ``raw``: as it is."""
-    reference: str = "gaussian"
-    """What the critic starts from: ``gaussian`` or ``none``."""
-    debias: bool = True
-    """Replace the held-out mean of the reference by its unbiased value; see the module."""
-    folder: str | Path | None = None
-    """Keep the state of the training there, and go on from what is there."""
-    progress: Progress = None
-    """True for a bar on stderr, or a callable ``(done, total, what)``."""
+    bound: ClassVar[Bound]
+    """Which bound is trained and reported."""
 
-    def __post_init__(self) -> None:
-        check_marginals(self.marginals)
-        if self.reference not in ("gaussian", "none"):
-            raise InvalidInputError(
-                f"reference={self.reference!r}: a critic starts from 'gaussian' or from 'none'"
-            )
-        least = {"steps": 1, "batch": 4, "every": 1, "patience": 1, "folds": 2, "components": 1}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise InvalidInputError(
-                    f"{name} must be at least {value}, found {getattr(self, name)}"
-                )
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InvalidInputError(f"lr must be a positive number, found {self.lr}")
-
-    @property
-    def name(self) -> str:
-        """The name in the registry."""
-        raise NotImplementedError
-
-    def reporting(self, progress: Progress) -> HeldOut:
-        """The same estimator, telling its progress."""
-        return dataclasses.replace(self, progress=progress)
-
-    def bound(self) -> Bound:
-        """Which bound is trained and reported."""
-        raise NotImplementedError
+    folds: int = option(3, help="Parts of the rows that are held out in turn.", min=2)
+    components: int = option(64, help="Leading principal components kept of each side.", min=1)
+    marginals: Marginals = option(
+        "normal", help="Coordinates as normal scores of their ranks (normal) or as they are (raw)."
+    )
+    reference: Literal["gaussian", "none"] = option(
+        "gaussian", help="What the critic starts from: a fitted Gaussian, or nothing."
+    )
+    debias: bool = option(
+        True, help="Replace the held-out mean of the reference by its unbiased value."
+    )
 
     def critic(self, rows: int) -> Critic:
         """The architecture for that many rows."""
@@ -136,161 +83,139 @@ class HeldOut:
         """Tau of ``smile``, in nats."""
         return 0.0
 
-    def pair(
-        self,
-        x: Float[Tensor, "row d_x"],
-        y: Float[Tensor, "row d_y"],
-        *,
-        weights: Shaped[Tensor, "row"] | None = None,
-        seed: int = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Terms:
-        """Information between ``x`` and ``y``: terms of shape ``1 row``.
+    def whiten(self, rows: Tensor, share: Tensor, width: int) -> Tensor:
+        components = min(self.components, width)
+        return white(rows, share, components=components, marginals=self.marginals)
 
-        Raises:
-            InvalidInputError: NaN or infinite values, bad weights, tables that do not fit.
-        """
-        check_pair(x, y)
-        return self._run([[x, y]], (), weights, seed, max_bytes)
-
-    def chain(
-        self,
-        states: Float[Tensor, "*batch site row d"],
-        *,
-        weights: Shaped[Tensor, "*#batch row"] | None = None,
-        seed: int = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Terms:
-        """Information between neighbouring sites; all blocks and batch elements train together.
-
-        Args:
-            states: representations; batch elements may be different populations, shorter ones
-                padded with rows of weight 0.
-            weights: frequencies of the rows. Whole numbers are taken as numbers of times seen.
-            seed: of folds, initial weights and minibatches.
-            max_bytes: memory of the members that train together; more of them train in turns.
-
-        Raises:
-            InvalidInputError: as :meth:`pair`.
-        """
-        check_chain(states)
-        flat = states.reshape(-1, *states.shape[-3:])
-        return self._run(
-            [list(one) for one in flat], tuple(states.shape[:-3]), weights, seed, max_bytes
+    def fit(
+        self, pairs: Sequence[Pair], *, seed: int, max_bytes: int, advance: Callable[[int], None]
+    ) -> list[Outcome]:
+        critic, gaussian = self.critic(len(pairs[0].weights)), self.reference == "gaussian"
+        x, y, weights = stack(pairs)
+        rows, shares = _folds(weights, self.folds, seed)
+        wide_x, wide_y = (table.repeat_interleave(self.folds, 0) for table in (x, y))
+        reference = no_reference(wide_x, wide_y)
+        if gaussian:
+            # The held-out rows weigh 0 in both, so the reference has not seen them either.
+            train_on, stop_by = (
+                torch.zeros_like(wide_x[..., 0]).scatter_add_(1, row, share)
+                for row, share in zip(rows[:2], shares[:2], strict=True)
+            )
+            reference = fit_reference(wide_x, wide_y, train_on, stop_by)
+        parts = [scoring.Part.of(reference, *one) for one in zip(rows, shares, strict=True)]
+        width, streams = x.shape[2], list(range(self.folds)) * len(pairs)
+        start = critic.start(width, width, streams, seed=seed, neutral=gaussian)
+        data = [table for part in parts[:2] for table in (part.x, part.y, part.weights)]
+        start = {name: one.to(x.device) for name, one in start.items()}
+        schedule = dataclasses.replace(self, batch=self._batch(pairs[0]))
+        training = Training(critic, self.bound, start, parts[:2], schedule, seed)
+        training.run(Saved(self.folder, data, self.recorded(seed=seed)), advance)
+        terms = self._held_out(critic, training.best, parts, seed, max_bytes)
+        unbiased = gaussian_nats(x, y, weights).cpu() if gaussian else torch.zeros(len(pairs))
+        # Every row is held out once, so scattering the folds of a pair covers all its rows.
+        spread, joint = (
+            _scatter(part, rows[2], shares[2], weights)
+            for part in (terms, reference.joint().gather(1, rows[2]))
         )
-
-    def _run(
-        self,
-        chains: list[list[Tensor]],
-        batch: tuple[int, ...],
-        weights: Tensor | None,
-        seed: int,
-        max_bytes: int,
-    ) -> Terms:
-        width = min(self.components, max(site.shape[1] for site in chains[0]))
-
-        def whiten(rows: Tensor, share: Tensor) -> Tensor:
-            return white(rows, share, components=width, marginals=self.marginals)
-
-        prepared = prepare(chains, batch, weights, whiten)
-        groups = grouped(prepared.pairs, self._member_bytes, max_bytes, kind=self._kind)
-        outcomes: dict[Key, Outcome] = {}
-        with track(self.progress, f"training {self.name}", self.steps * len(groups)) as advance:
-            for keys in groups:
-                found = cross_fit(
-                    [prepared.pairs[key] for key in keys],
-                    self._fitting(prepared.pairs[keys[0]]),
-                    seed=seed,
-                    settings=self._settings(seed),
-                    folder=self.folder,
-                    max_bytes=max_bytes,
-                    advance=advance,
+        # Members are pairs by folds.
+        steps = training.best_step.reshape(-1, self.folds)
+        diverged = training.diverged.reshape(-1, self.folds)
+        outcomes = []
+        for index, pair in enumerate(pairs):
+            count, share = len(pair.weights), pair.weights
+            own = spread[index, :count].cpu()
+            held_out = float(own @ share)
+            if gaussian and self.debias:
+                own = own + unbiased[index] - joint[index, :count].cpu() @ share
+            outcomes.append(
+                Outcome(
+                    terms=own,
+                    nats=float(own @ share),
+                    held_out=held_out,
+                    reference=float(unbiased[index]),
+                    cap=math.log(count / self.folds),
+                    best_step=int(steps[index].max()),
+                    diverged=int(diverged[index].sum()),
                 )
-                outcomes |= dict(zip(keys, found, strict=True))
-        shape = (*batch, prepared.blocks)
-        bits = prepared.rows({key: one.terms / math.log(2) for key, one in outcomes.items()})
-        return Terms(
-            terms=bits.reshape(*shape, -1).to(chains[0][0].device, torch.float32),
-            weights=prepared.weights,
-            limit=torch.tensor(prepared.limits, dtype=torch.float64).reshape(batch),
-            settings=self._settings(seed) | details(prepared, outcomes),
-            flags={
-                name: one.reshape(shape) for name, one in self._marks(prepared, outcomes).items()
-            },
-        )
+            )
+        return outcomes
 
-    def _kind(self, pair: Pair) -> tuple[int, bool]:
+    @torch.no_grad()
+    def _held_out(
+        self, critic: Critic, weights: Weights, parts: list[scoring.Part], seed: int, max_bytes: int
+    ) -> Float[Tensor, "member place"]:
+        """Terms of the held-out rows, some members at a time: all pairs of rows take memory."""
+        _, stop_by, held = parts
+        members, places = held.weights.shape
+        # The value is reported, not only compared: more separate pairs than early stopping takes.
+        shifts = scoring.some_shifts(4 * scoring.SHIFTS, seed)
+        at_once = max(1, max_bytes // (places**2 * 8 * 6))
+        terms = []
+        for first in range(0, members, at_once):
+            which = torch.arange(first, min(members, first + at_once))
+            own = {name: one[which] for name, one in weights.items()}
+            level = scoring.partition(critic, own, stop_by.members(which))
+            part = held.members(which)
+            terms.append(
+                scoring.held_out_terms(
+                    critic, own, part, self.bound, clip=self.clip(), level=level, shifts=shifts
+                )
+            )
+        return torch.cat(terms)
+
+    def kind_of(self, pair: Pair) -> tuple[int, bool]:
+        """Size of the minibatch and of the critic."""
         return self._batch(pair), len(pair.weights) >= _MANY_ROWS
 
     def _batch(self, pair: Pair) -> int:
         """Rows of a minibatch: a power of 2, so that pairs of like length can train together."""
-        train = len(pair.weights) * (1 - 1 / self.folds) * (1 - 1 / VALIDATION_EVERY)
+        train = len(pair.weights) * (1 - 1 / self.folds) * (1 - 1 / sampling.VALIDATION_EVERY)
         fitting: int = 2 ** int(math.log2(max(1.0, train / 4)))
         return min(self.batch, max(_LEAST_BATCH, fitting))
 
-    def _fitting(self, pair: Pair) -> Fitting:
-        plan = Plan(
-            steps=self.steps,
-            batch=self._batch(pair),
-            lr=self.lr,
-            every=self.every,
-            patience=self.patience,
-            shifts=_SHIFTS,
-            weight_decay=self.weight_decay,
-        )
-        gaussian = self.reference == "gaussian"
-        debias = gaussian and self.debias
-        return Fitting(
-            self.critic(len(pair.weights)),
-            self.bound(),
-            plan,
-            self.folds,
-            gaussian,
-            debias,
-            self.clip(),
-        )
-
-    def _member_bytes(self, pair: Pair) -> int:
+    def member_bytes(self, pair: Pair) -> int:
         """Rows of both sides in float64 and float32, five copies of the weights, one batch."""
         columns = pair.x.shape[1] + pair.y.shape[1]
         rows = len(pair.weights) * columns * 12
         hidden = max(columns, 64)
         return self.folds * (rows + columns * hidden * 20 + 12 * self.batch**2)
 
-    def _settings(self, seed: int) -> dict[str, Any]:
-        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in ("folder", "progress"):
-            del own[name]
-        return {"estimator": self.name, "seed": seed, **own}
-
-    def _marks(self, prepared: Chains, outcomes: Mapping[Key, Outcome]) -> dict[str, Tensor]:
-        """``at-log-n``: within 5% of the log of the number of rows that were valued together."""
-        shape = (len(prepared.homes), prepared.blocks)
-        names = ("discrete", "diverged", "at-log-n")
-        found = {name: torch.zeros(shape, dtype=torch.bool) for name in names}
-        for key in prepared.exact:
-            found["discrete"][key] = True
-        for key, one in outcomes.items():
-            found["diverged"][key] = one.diverged > 0
-            found["at-log-n"][key] = one.nats >= SATURATED_SHARE * one.cap
-        return found
+    def details(self, one: Outcome) -> dict[str, float | int]:
+        return {
+            "held_out_bits": one.held_out / math.log(2),
+            "reference_bits": one.reference / math.log(2),
+            "best_step": one.best_step,
+            "diverged_folds": one.diverged,
+        }
 
 
-def details(prepared: Chains, outcomes: Mapping[Key, Outcome]) -> dict[str, Any]:
-    """What became of every training, for the settings: nested lists ``element block``."""
+def _folds(weights: Tensor, folds: int, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Rows and weights of (training, stopping, held-out) rows, ``member place``.
 
-    def table(of: Callable[[Outcome], float | int]) -> list[list[float | int | None]]:
-        return [
-            [
-                None if (element, block) not in outcomes else of(outcomes[element, block])
-                for block in range(prepared.blocks)
-            ]
-            for element in range(len(prepared.homes))
-        ]
+    Members are pairs by folds: the folds of a pair are neighbours.
+    """
+    longest = weights.shape[1]
+    counts = (weights > 0).sum(1).cpu()
+    order = sampling.shuffled(counts, longest, seed, sampling.SHUFFLE).to(weights.device)
+    order, weights = (table.repeat_interleave(folds, 0) for table in (order, weights))
+    rows, shares = [], []
+    for kind in zip(
+        *(sampling.fold_places(longest, folds, fold) for fold in range(folds)), strict=True
+    ):
+        # Folds differ by a row in size: the shorter get a place -1, which weighs nothing.
+        places = torch.nn.utils.rnn.pad_sequence(list(kind), batch_first=True, padding_value=-1)
+        places = places.to(weights.device).repeat(len(weights) // folds, 1)
+        rows.append(order.gather(1, places.clamp(min=0)))
+        shares.append(weights.gather(1, rows[-1]) * (places >= 0))
+    return rows, shares
 
-    return {
-        "held_out_bits": table(lambda one: one.held_out / math.log(2)),
-        "reference_bits": table(lambda one: one.reference / math.log(2)),
-        "best_step": table(lambda one: one.step),
-        "diverged_folds": table(lambda one: one.diverged),
-    }
+
+def _scatter(
+    values: Tensor, rows: Tensor, shares: Tensor, weights: Tensor
+) -> Float[Tensor, "pair point"]:
+    """Held-out values of the folds of each pair, put back at their rows."""
+    pairs = len(weights)
+    spread = torch.zeros(pairs, weights.shape[1], dtype=torch.float64, device=weights.device)
+    # Padding places point at row 0 of the order and must add nothing to it, not even NaN.
+    values = torch.where(shares > 0, values.double(), 0.0)
+    return spread.scatter_add_(1, rows.reshape(pairs, -1), values.reshape(pairs, -1))

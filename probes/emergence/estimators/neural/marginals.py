@@ -13,35 +13,17 @@ Cost: a sort of every column and one eigendecomposition of min(row, d) squared.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ed_interp.errors import InvalidInputError, unknown
-
 Marginals = Literal["normal", "raw"]
 
 ROWS_PER_COMPONENT = 8
+# Share of the largest variance below which a component is rounding error.
 _LEAST = 1e-10
-"""Share of the largest variance below which a component is rounding error."""
-
-
-def check_marginals(name: str) -> None:
-    """Raise :class:`UnknownNameError` for a name that is not one of ``Marginals``."""
-    if name not in get_args(Marginals):
-        raise unknown("marginals", name, get_args(Marginals))
-
-
-def check_finite(x: Float[Tensor, "row d"], site: int) -> None:
-    """Raise :class:`InvalidInputError` for NaN or infinite values."""
-    good = torch.isfinite(x).all(1)
-    if not bool(good.all()):
-        raise InvalidInputError(
-            f"{int((~good).sum())} of {len(x)} rows hold NaN or infinite values at site {site} "
-            f"(the first is row {int((~good).nonzero()[0])}); drop these rows or find their cause"
-        )
 
 
 def white(
@@ -54,9 +36,9 @@ def white(
     """White coordinates, float64, padded with zeros to ``components`` columns.
 
     Args:
-        x: finite rows.
-        weights: above 0, summing to 1, on the device of ``x``.
-        components: width of the result. Used are at most as many as there are directions with
+        x: Finite rows.
+        weights: Above 0, summing to 1, on the device of ``x``.
+        components: Width of the result. At most as many are used as there are directions with
             variance, and one for every ``ROWS_PER_COMPONENT`` rows (by the effective number of
             rows, 1 / sum w^2).
         marginals: ``normal`` for normal scores, ``raw`` for the values as they are.
@@ -74,13 +56,13 @@ def white(
         axes = scaled.mT @ (left / variance.clamp(min=torch.finfo(torch.float64).tiny).sqrt())
     effective = 1 / float(weights.square().sum())
     used = min(components, max(1, int(effective / ROWS_PER_COMPONENT + 1e-6)))
-    variance, axes = variance.flip(0)[:used], axes.flip(1)[:, :used]
+    variance, axes = variance.flip(0)[:used], axes.flip(1)[:, :used]  # the largest first
     kept = variance > _LEAST * variance[0].clamp(min=torch.finfo(torch.float64).tiny)
-    found = table @ axes[:, kept] / variance[kept].sqrt()
+    scores = table @ axes[:, kept] / variance[kept].sqrt()
     # The sign of an eigenvector is the library's choice; fixed here by the largest entry.
     largest = axes[:, kept].abs().argmax(0)
-    found = found * axes[largest, torch.nonzero(kept)[:, 0]].sign()
-    return torch.nn.functional.pad(found, (0, components - found.shape[1]))
+    scores = scores * axes[largest, torch.nonzero(kept)[:, 0]].sign()
+    return torch.nn.functional.pad(scores, (0, components - scores.shape[1]))
 
 
 def normal_scores(
@@ -89,6 +71,8 @@ def normal_scores(
     """Every column replaced by the normal quantile of its weighted mid-rank; ties share one."""
     columns = x.mT.contiguous()
     ordered, order = columns.sort(1)
+    # below[i]: the weight of the i smallest values. A value's rank lies halfway between the weight
+    # below the run of its equals and that up to its end.
     below = torch.nn.functional.pad(weights[order].cumsum(1), (1, 0))
     left = torch.searchsorted(ordered, columns, right=False)
     right = torch.searchsorted(ordered, columns, right=True)

@@ -24,10 +24,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# Largest correlation, so that a copy has finite information.
 _HIGHEST = 1 - 1e-9
-"""Largest correlation, so that a copy has finite information."""
+# Largest correlation of the fitted ratio, whose products must not lose their digits in float32.
 _STEEPEST = 1 - 1e-4
-"""Largest correlation of the fitted ratio, whose products must not lose their digits in float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,18 +65,19 @@ def fit_reference(
     """Fit g for every member.
 
     Args:
-        x: white coordinates, float64.
-        y: white coordinates, of the same width.
-        train: weights of the rows that give directions; 0 elsewhere.
-        stop: weights of the rows that give correlations; 0 elsewhere.
+        x: White coordinates, float64.
+        y: White coordinates, of the same width.
+        train: Weights of the rows that determine directions; 0 elsewhere.
+        stop: Weights of the rows that determine correlations; 0 elsewhere.
     """
     left, _, right = torch.linalg.svd(_cross(x, y, train))
     u, v = x @ left, y @ right.mT
     share = (stop / stop.sum(1, keepdim=True))[..., None]
     spread = (share * u * u).sum(1) * (share * v * v).sum(1)
-    found = (share * u * v).sum(1) / spread.clamp(min=1e-12).sqrt()
+    fitted = (share * u * v).sum(1) / spread.clamp(min=1e-12).sqrt()
     noise = share[..., 0].square().sum(1)[:, None]
-    kept = found.clamp(min=0, max=_STEEPEST)
+    # A negative one on other rows contradicts the direction: it is noise.
+    kept = fitted.clamp(min=0, max=_STEEPEST)
     # In the limit of a correlation of 1 the sampling error vanishes as (1 - s^2)^2.
     shrunk = kept * (1 - noise * (1 - kept**2) ** 2 / kept.square().clamp(min=1e-12)).clamp(min=0)
     rest = 1 - shrunk**2
@@ -96,16 +97,15 @@ def gaussian_nats(
     y: Float[Tensor, "pair row component"],
     weights: Float[Tensor, "pair row"],
 ) -> Float[Tensor, "pair"]:
-    """Information of the Gaussian with these covariances, without the bias of the sample, in nats.
-
-    The expected log determinant of a Wishart matrix of n - 1 degrees of freedom and width d is that
-    of its mean plus ``sum_i psi((n - i) / 2)`` for i = 1 to d and constants that cancel here, so
-    the plug-in value is too high by ``(p(d_x) + p(d_y) - p(d_x + d_y)) / 2`` with p those sums,
-    exactly, whatever the correlations (for weights: n = 1 / sum w^2, approximately).
-    """
+    """Information of the Gaussian with these covariances in nats, without the sample's bias."""
+    # The expected log determinant of a Wishart matrix of n - 1 degrees of freedom and width d is
+    # that of its mean plus sum_i psi((n - i) / 2) for i = 1 to d and constants that cancel here, so
+    # the plug-in value is too high by (p(d_x) + p(d_y) - p(d_x + d_y)) / 2 with p those sums,
+    # exactly, whatever the correlations (for weights: n = 1 / sum w^2, approximately).
     squares = torch.linalg.svdvals(_cross(x, y, weights)).clamp(max=_HIGHEST).square()
     plug_in = -0.5 * torch.log1p(-squares).sum(-1)
     rows = 1 / weights.square().sum(-1)
+    # Padding columns are 0 in every row and have no share in the bias.
     widths = [(side.square().sum(1) > 0).sum(-1) for side in (x, y)]
     first, second, both = (_digammas(rows, width) for width in (*widths, widths[0] + widths[1]))
     return plug_in - (first + second - both) / 2

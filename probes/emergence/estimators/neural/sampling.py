@@ -20,6 +20,7 @@ VALIDATION_EVERY = 5
 
 def uniforms(count: int, *stream: int) -> Float[Tensor, "count"]:
     """Numbers between 0 and 1, float64, that depend on ``stream`` alone; prefixes agree."""
+    # SeedSequence takes no negative numbers; modulo 2^64 they remain different seeds.
     seeds = np.random.SeedSequence([part & (2**64 - 1) for part in stream])
     return torch.from_numpy(np.random.Generator(np.random.PCG64(seeds)).random(count))
 
@@ -46,12 +47,8 @@ def draw(
     """Indices of rows in proportion to their weights, by systematic sampling in a random order.
 
     Rows of equal weight are drawn without repetition while there are enough of them: with as many
-    points as rows every row comes exactly once, in a random order.
-
-    Args:
-        weights: not negative; rows of weight zero must come last, and are never drawn.
-        points: how many.
-        stream: of the random numbers.
+    points as rows every row comes exactly once, in a random order. Rows of weight zero must come
+    last, and are never drawn.
     """
     counts = (weights > 0).sum(1).cpu()
     order = shuffled(counts, weights.shape[1], *stream, 0).to(weights.device)
@@ -59,24 +56,26 @@ def draw(
     offset = uniforms(1, *stream, 1).to(weights.device)
     places = (torch.arange(points, device=weights.device) + offset) / points
     # Sums are scaled to end at 1 exactly; their rounding errors must not reach a row of weight 0.
-    found = torch.searchsorted(sums / sums[:, -1:], places.repeat(len(weights), 1), right=True)
+    drawn = torch.searchsorted(sums / sums[:, -1:], places.repeat(len(weights), 1), right=True)
     last = (counts - 1).to(weights.device)[:, None]
-    return order.gather(1, torch.minimum(found, last))
+    return order.gather(1, torch.minimum(drawn, last))
 
 
 def permuted(weights: Float[Tensor, "member row"], *stream: int) -> Int64[Tensor, "member row"]:
     """As many draws as each member has rows: for equal weights a permutation of them."""
     counts = (weights > 0).sum(1)
-    found = torch.zeros(weights.shape, dtype=torch.int64, device=weights.device)
+    drawn = torch.zeros(weights.shape, dtype=torch.int64, device=weights.device)
+    # Members of one size together: as many points as rows is another number for each size.
     for count in torch.unique(counts).tolist():
         which = counts == count
-        found[which, :count] = draw(weights[which, :count], count, *stream)
-    return found
+        drawn[which, :count] = draw(weights[which, :count], count, *stream)
+    return drawn
 
 
 def fold_places(rows: int, folds: int, fold: int) -> tuple[Tensor, Tensor, Tensor]:
     """Places in the shuffled order: (to train on, to stop by, held out)."""
     place = torch.arange(rows)
     held = place % folds == fold
+    # Counted in rounds of the folds, or some folds would have no rows to stop by.
     stops = ~held & (place // folds % VALIDATION_EVERY == VALIDATION_EVERY - 1)
     return place[~held & ~stops], place[stops], place[held]

@@ -1,21 +1,19 @@
-"""What another package has to write: a class with a name and a pair."""
+"""What another package has to write: a class with its options and a pair."""
 
+import dataclasses
 import math
 
 import torch
 
-from ed_interp.probes.emergence.estimators import PairEstimator, Terms
+from ed_interp.options import option
+from ed_interp.probes.emergence.estimators import Estimator, Terms
 
 
-class Correlation(PairEstimator):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Correlation(Estimator):
     """Information of the first columns alone, from their correlation."""
 
-    def __init__(self, *, column: int = 0):
-        self.column = column
-
-    @property
-    def name(self):
-        return "correlation"
+    column: int = option(0, help="Column of each side that is used.", min=0)
 
     def pair(self, x, y, *, weights=None, seed=0, max_bytes=0):
         rows = len(x)

@@ -1,0 +1,28 @@
+# ruff: noqa: TID251 - relative, as the loader wants them
+from .find import DirectionSummary, find_direction
+from .function_vectors import HeadEffects, function_vector, head_effects
+from .methods import METHODS, Method, get_method, register
+from .pairs import Contrast
+from .single import ActivationAddition, activation_addition, decoder_direction
+from .states import ContrastStates, read_states
+from .steerability import Preflight, preflight
+
+__all__ = [
+    "METHODS",
+    "ActivationAddition",
+    "Contrast",
+    "ContrastStates",
+    "DirectionSummary",
+    "HeadEffects",
+    "Method",
+    "Preflight",
+    "activation_addition",
+    "decoder_direction",
+    "find_direction",
+    "function_vector",
+    "get_method",
+    "head_effects",
+    "preflight",
+    "read_states",
+    "register",
+]

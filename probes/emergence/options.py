@@ -1,0 +1,151 @@
+"""Settings of an emergence run, for Python, the command line and ``run.json``.
+
+Nothing heavy is imported here, so that ``--help`` stays fast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from ed_interp.errors import InvalidInputError
+from ed_interp.models.options import ModelOptions
+from ed_interp.options import (
+    MEASURE,
+    OUTPUT,
+    PROMPTS,
+    RUNNING,
+    Batched,
+    Options,
+    Seeded,
+    option,
+)
+from ed_interp.prompts.options import PromptOptions
+
+if TYPE_CHECKING:
+    from ed_interp.probes.emergence.estimators.base import Estimator
+
+SinglePosition = Literal["zero", "original"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EstimatorOptions(Options):
+    """A mutual-information estimator, and its own options."""
+
+    # A name and not a choice of names: packages add estimators.
+    estimator: str = option(
+        "smoothed",
+        help="Mutual-information estimator: smoothed, auto, gaussian, ksg, ...",
+        panel=MEASURE,
+    )
+    set: tuple[str, ...] = option(
+        (),
+        help="Option of the estimator as NAME=VALUE, e.g. neighbours=5; repeat for more.",
+        panel=MEASURE,
+        whole=True,
+    )
+    noise: float | None = option(
+        None,
+        help="Noise standard deviation per normalised coordinate.",
+        panel=MEASURE,
+        shown="beta * sqrt(d / ln n)",
+        above=0,
+    )
+    beta: float | None = option(
+        None,
+        help="Scale of the default noise rule.",
+        panel=MEASURE,
+        shown="1/3",
+        above=0,
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.set, Mapping):  # as is natural in Python: set={"neighbours": 5}
+            texts = tuple(f"{name}={_text(value)}" for name, value in self.set.items())
+            object.__setattr__(self, "set", texts)
+        super().__post_init__()
+        if self.noise is not None and self.beta is not None:
+            raise InvalidInputError(
+                "noise and beta must not both be given, since beta only sets the noise; drop one"
+            )
+
+    def make_estimator(self) -> Estimator:
+        """The estimator, with its own options.
+
+        Raises:
+            UnknownNameError: no estimator has the name; the nearest names are listed.
+            InvalidInputError: an option that it does not have, or a value that it cannot use.
+        """
+        from ed_interp.probes.emergence.estimators.registry import get_estimator, parse_settings
+
+        settings = parse_settings(self.estimator, self.set)
+        for name in ("noise", "beta"):
+            value = getattr(self, name)
+            if value is not None and name in settings:
+                raise InvalidInputError(f"{name} must be given once, got it in set too; drop one")
+            if value is not None:
+                settings[name] = value
+        return get_estimator(self.estimator, **settings)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmergenceOptions(ModelOptions, PromptOptions, EstimatorOptions, Seeded, Batched):
+    """How emergence is measured."""
+
+    shots: tuple[int, ...] | None = option(
+        None,
+        help="Numbers of demonstrations, e.g. 0-8 or 0,1,2,4,8.",
+        panel=PROMPTS,
+        shown="0-8; lists 1-8; text 1 to --window",
+        min=0,
+    )
+    prompts: int = option(500, help="Number of prompts to sample.", panel=PROMPTS, min=2)
+    noise_profile: bool = option(
+        False, help="Also estimate at seven levels of noise.", panel=MEASURE
+    )
+    compare_estimators: tuple[str, ...] = option(
+        (), help="Other estimators to run on the same activations.", panel=MEASURE
+    )
+    calibrate: bool = option(
+        False,
+        help="Also test the estimator on data of known information of this size.",
+        panel=MEASURE,
+    )
+    normalisation: Literal["auto", "layernorm", "rms", "none"] = option(
+        "auto",
+        help="Normalise states before estimating; auto uses the model's own norm.",
+        panel=MEASURE,
+    )
+    single_position: SinglePosition = option(
+        "zero", help="Position at which single tokens are fed.", panel=MEASURE
+    )
+    untrained: bool = option(
+        True, help="Also run an untrained copy of the model as a control.", panel=MEASURE
+    )
+    behaviour: bool = option(
+        True, help="Also score the model's answers: accuracy, log-probability, rank.", panel=MEASURE
+    )
+    level: float = option(
+        0.95, help="Confidence level of the intervals.", panel=MEASURE, above=0, below=1
+    )
+    resamples: int = option(1000, help="Number of bootstrap resamples.", panel=MEASURE, min=1)
+    path: Literal["auto", "packed", "prefix", "separate"] = option(
+        "auto",
+        help="How shot counts share forward passes; auto takes the fastest that is exact.",
+        panel=RUNNING,
+    )
+    keep_activations: bool = option(
+        False, help="Leave the states in the run folder, as safetensors.", panel=OUTPUT
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data, as ``run.json`` records it: everything that can change a number."""
+        data = super().to_dict()
+        # A run that was interrupted without it can be resumed with it.
+        del data["keep_activations"]
+        return data
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
