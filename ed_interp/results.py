@@ -61,7 +61,7 @@ HOMES = {
     "dictionary": "ed_interp.probes.dictionaries.record",
     "dictionary-measurement": "ed_interp.probes.dictionaries.measurement",
     "emergence": "ed_interp.probes.emergence.curve",
-    "estimator-comparison": "ed_interp.probes.emergence.compare",
+    "estimator-comparison": "ed_interp.probes.emergence.curve",
     "feature-descriptions": "ed_interp.probes.dictionaries.description.descriptions",
     "feature-emergence": "ed_interp.probes.dictionaries.emergence.result",
     "preflight": "ed_interp.probes.directions.steerability",
@@ -100,13 +100,6 @@ class Result:
         "allow_inf_nan": False,
         "arbitrary_types_allowed": True,
     }
-
-    if TYPE_CHECKING:
-
-        @property
-        def settings(self) -> dict[str, Any]:
-            """Options, command and versions: enough to repeat the run. A field of every result."""
-            ...
 
     # What a subclass writes ---------------------------------------------------------------
 
@@ -148,6 +141,12 @@ class Result:
         return data
 
     # What every result has ----------------------------------------------------------------
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """The field ``settings``, which every result has at the end of its own fields."""
+        settings: dict[str, Any] = vars(self)["settings"]
+        return settings
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the shape of the file and of ``--json``."""
@@ -221,7 +220,7 @@ class Result:
             RunFolderError: ``folder`` exists (and not ``overwrite``) or cannot be written.
         """
         strict_json(self.to_dict(), self.FILE)  # refused before there is a folder
-        with RunFolder.open(folder, self.settings, overwrite=overwrite, resumable=False) as run:
+        with RunFolder.open(folder, self._settings, overwrite=overwrite, resumable=False) as run:
             self.write(run.folder)
         return run.path
 
@@ -234,7 +233,7 @@ class Result:
         """
         from ed_interp.report import render
 
-        ran_on = self.settings.get("environment")
+        ran_on = self._settings.get("environment")
         header = {"format": _PREFIX + self.KIND, "version": self.VERSION}
         ran_on = ran_on if isinstance(ran_on, dict) else environment()
         write_json(folder / self.FILE, {**header, **self.to_dict(), "environment": ran_on})
@@ -364,7 +363,7 @@ def keep(
 
 
 def _recorded(result: R, options: dict[str, Any]) -> R:
-    record: dict[str, Any] = {"options": options, **result.settings}
+    record: dict[str, Any] = {"options": options, **result._settings}
     if COMMAND.get():
         record["command"] = COMMAND.get()
     return dataclasses.replace(result, settings=record)  # type: ignore[call-arg]

@@ -59,16 +59,13 @@ class TaskComparison(Result):
         return 1.0 - float(self.settings.get("level", 0.95))
 
     def title(self) -> str:
-        """Which models are compared."""
         return f"{self.treated} against {self.control}"
 
     def headline(self) -> str:
-        """How many differences hold."""
         held = len(significant(self.rows, self.alpha))
         return f"{held} of {len(self.rows)} differences hold at the level {self.alpha:.2g} (Holm)."
 
     def tables(self) -> list[Table]:
-        """Every task and metric."""
         return [effect_table("tasks", "Tasks", self.rows, self.alpha)]
 
 

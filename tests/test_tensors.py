@@ -79,6 +79,17 @@ def test_meta_comes_back_and_equal_content_has_equal_headers(file, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.safetensors", "other"]
 
 
+def test_a_header_of_any_length_is_not_taken_for_a_pickle(tmp_path):
+    # Its length comes first in the file, and 0x80 is also how pickles begin.
+    first = set()
+    for length in range(0, 256, 8):
+        meta = {"text": "a" * length}
+        path = write(tmp_path / "file", {"x": torch.ones(1)}, kind="test", meta=meta)
+        first.add(path.read_bytes()[0])
+        assert read(path, kind="test")[1] == meta
+    assert 0x80 in first
+
+
 @pytest.mark.parametrize("bad", [float("nan"), torch.ones(1), {1}])
 def test_meta_that_is_not_plain_data_is_refused_before_writing(bad, tmp_path):
     with pytest.raises(InvalidInputError, match="strict JSON"):

@@ -248,9 +248,7 @@ def _device(device: str | torch.device | None) -> torch.device:
             f"device must be cpu, cuda, cuda:0 or mps, got {device!r}"
         ) from error
     if not available.get(chosen.type, True):
-        raise InvalidInputError(
-            f"device must be available to torch, got {str(device)!r} without one; use cpu"
-        )
+        raise InvalidInputError(f"device {str(device)!r} is not available to torch; use cpu")
     return chosen
 
 

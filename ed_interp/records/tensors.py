@@ -146,9 +146,9 @@ def refuse_pickle(path: Path, expected: str = "safetensors") -> None:
         raise InvalidInputError(f"{path} does not exist; check the path") from error
     except OSError as error:
         raise InvalidInputError(f"cannot read {path} ({error.strerror})") from error
-    # A safetensors file begins with the length of its header, whose first byte may be that of a
-    # pickle too; the header itself is JSON and begins at the ninth byte.
-    if head.startswith(_PICKLES) and head[8:] != b"{":
+    # safetensors begin with the length of the header, eight bytes of which the upper four are 0,
+    # and its brace. The lower ones can be any, those of a pickle too.
+    if head.startswith(_PICKLES) and head[4:] != b"\0\0\0\0{":
         raise InvalidInputError(
             f"{path} must be a {expected} file, got a pickle (torch.save writes those, and "
             f"reading one can run code); save its tensors as {expected}"

@@ -17,8 +17,9 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.eval.compare.options import CompareOptions
 from ed_interp.eval.compare.subjects import Subject
 from ed_interp.models.sites import resid_post
-from ed_interp.probes.emergence.estimators import Estimator, get_estimator, noise_scale
+from ed_interp.probes.emergence.estimators import Estimator, get_estimator
 from ed_interp.probes.emergence.measure import ShotTerms, estimate, read
+from ed_interp.probes.emergence.options import EmergenceOptions
 from ed_interp.progress import Progress
 from ed_interp.prompts.tokens import TokenPopulation
 from ed_interp.streams.activations import Activations
@@ -86,9 +87,7 @@ def read_prompts(
             # Only the scores are needed, but a capture reads one site at least.
             last = [resid_post(hooked.n_layers - 1)]
             return _reading(capture(hooked, prompts, sites=last, **common), {})
-        states = read(
-            hooked, prompts, position="zero", normalisation=hooked.norm, folder=None, **common
-        )
+        states = read(hooked, prompts, normalisation=hooked.norm, **common)
     # Outside the scope of what steers: the states are read, and estimating runs no model.
     estimator = estimator_for(subject, population)
     terms = estimate(states, estimator, seed=options.seed, progress=progress)
@@ -96,9 +95,9 @@ def read_prompts(
 
 
 def estimator_for(subject: Subject, population: TokenPopulation) -> Estimator:
-    """The default estimator, with the noise of the rule: equal for models of one width."""
-    noise = noise_scale(subject.hooked.d_model, len(population.prompts))
-    return get_estimator("smoothed", noise=noise)
+    """The default estimator, its noise definite: equal for models of one width."""
+    rows, width = len(population.prompts), subject.hooked.d_model
+    return get_estimator(EmergenceOptions().estimator).for_population(d=width, n=rows)
 
 
 def check_fits(subject: Subject, longest: int) -> None:

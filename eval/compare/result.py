@@ -124,19 +124,15 @@ class Comparison(Result):
         }
 
     def title(self) -> str:
-        """Who is compared with whom, on what."""
         return f"{self.treated.get('name')} against {self.control.get('name')}: {self.task}"
 
     def headline(self) -> str:
-        """What happened to the task, then to everything else."""
         return headline(self.task, self.effects, self.forgetting, self.alpha)
 
     def cautions(self) -> str:
-        """What speaks against putting a difference down to training."""
         return cautions(self.identity)
 
     def facts(self) -> Mapping[str, str]:
-        """The size of the comparison."""
         facts = {"effects": str(len(self.effects)), "prompts": str(self.settings.get("prompts"))}
         if self.forgetting is not None:
             facts["texts"] = str(self.forgetting.texts)
@@ -145,11 +141,9 @@ class Comparison(Result):
         return facts
 
     def how(self) -> str:
-        """How it was measured."""
         return HOW
 
     def tables(self) -> list[Table]:
-        """What holds first, then everything by family."""
         tables = [*effect_tables(self.effects, self.alpha)]
         if self.forgetting is not None and self.forgetting.contexts:
             where = "Where in neutral text the predictions differ most"
@@ -164,5 +158,4 @@ class Comparison(Result):
         return tables
 
     def charts(self) -> list[Chart]:
-        """Behaviour over shots, relations, and emergence, control against treated."""
         return [*comparison_charts(self.effects, self.alpha, self.title())]

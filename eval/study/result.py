@@ -78,20 +78,16 @@ class Study(Result):
         return Trial(self.tested, self.best.get(self.tested, 0.0), self.options.seed, False)
 
     def title(self) -> str:
-        """The arm under test, the model and the task."""
         where = f"{self.model.get('name')}, {self.problem.get('name')}"
         return f"{self.tested} against its controls: {where}"
 
     def headline(self) -> str:
-        """What holds between the arms, and what the arm under test made worse."""
         return headline(self.tested, self.trials, self.summary)
 
     def cautions(self) -> str:
-        """Trials that failed, or were started more than once."""
         return cautions(self.failures)
 
     def facts(self) -> Mapping[str, str]:
-        """The size of the study."""
         options = self.settings["options"]
         return {
             "arms": str(len(self.arms)),
@@ -101,19 +97,15 @@ class Study(Result):
         }
 
     def how(self) -> str:
-        """How it was measured."""
         return HOW
 
     def glossary(self) -> Mapping[str, str]:
-        """The columns of the arms."""
         return GLOSSARY
 
     def tables(self) -> list[Table]:
-        """Arms with intervals over seeds, what holds between them, and every trial."""
         return [*tables(self.tested, self.arms, self.best, self.trials, self.summary)]
 
     def charts(self) -> list[Chart]:
-        """Learned against forgotten, and the arms over seeds."""
         charts = [
             learned_chart({"": self.trials}, self.title()),
             arms_chart(self.summary, self.tested, self.title()),

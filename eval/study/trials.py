@@ -117,20 +117,12 @@ class Bench:
         return self._trained(arm, trial)
 
     def _trained(self, arm: Arm, trial: Trial) -> tuple[Subject, dict[str, Any]]:
-        from ed_interp.adapters.training import TrainedAdapter, TrainingOptions, train
+        from ed_interp.adapters.training import TrainedAdapter, train
         from ed_interp.adapters.training.methods import IMPORTS
 
         kept = self.work.parent if self.options.keep == "all" else self.work
         folder = kept / "adapters" / trial.adapter
         clock = self.work / f"{trial.adapter}.seconds.json"
-        options = TrainingOptions(
-            max_steps=self.options.steps,
-            batch_size=self.options.batch_size,
-            lr_lora=trial.rate,
-            lr_nodes=trial.rate,
-            eval_share=0.2,
-            seed=trial.seed,
-        )
         scope: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         if arm.shuffled_time:
             scope = functools.partial(shuffled_time, trial.seed)
@@ -144,7 +136,12 @@ class Bench:
                     out=folder,
                     method=arm.method,
                     adapter=adapter_options(arm, self.base.model),
-                    options=options,
+                    max_steps=self.options.steps,
+                    batch_size=self.options.batch_size,
+                    lr_lora=trial.rate,
+                    lr_nodes=trial.rate,
+                    eval_share=0.2,
+                    seed=trial.seed,
                 )
             write_json(clock, {"seconds": time.perf_counter() - start})
         if arm.method in IMPORTS:
@@ -157,7 +154,7 @@ class Bench:
             "eval_loss": done.eval_loss,
             "steps": done.steps,
             "seconds": seconds,
-            "parameters": int(done.record["parameters"]["trained"]),
+            "parameters": done.parameters["trained"],
         }
 
     def _directed(self, trial: Trial) -> tuple[Subject, dict[str, Any]]:

@@ -15,14 +15,55 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ed_interp.charts.spec import Chart
 from ed_interp.probes.emergence import charts, tables, words
 from ed_interp.probes.emergence.calibration.result import Calibration
-from ed_interp.probes.emergence.compare import EstimatorComparison
-from ed_interp.probes.emergence.rows import FLAGS, BehaviourRow, EmergenceRow, ProfileRow
+from ed_interp.probes.emergence.rows import (
+    FLAGS,
+    AgreementRow,
+    BehaviourRow,
+    ComparisonRow,
+    EmergenceRow,
+    ProfileRow,
+)
 from ed_interp.records.files import write_parquet
 from ed_interp.results import Result
 from ed_interp.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class EstimatorComparison(Result):
+    """Several estimators on the same activations; `emergence(compare_estimators=...)` makes it."""
+
+    KIND: ClassVar[str] = "estimator-comparison"
+
+    rows: tuple[ComparisonRow, ...]
+    agreement: tuple[AgreementRow, ...]
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"EstimatorComparison({', '.join(self.estimators)})"
+
+    @property
+    def estimators(self) -> list[str]:
+        """The estimators, that of the curve first."""
+        return list(dict.fromkeys(row.estimator for row in self.rows))
+
+    def of(self, estimator: str) -> list[ComparisonRow]:
+        """The rows of one estimator."""
+        return [row for row in self.rows if row.estimator == estimator]
+
+    def title(self) -> str:
+        return f"Estimators side by side: {', '.join(self.estimators)}"
+
+    def headline(self) -> str:
+        return words.agreement_text(self.agreement)
+
+    def tables(self) -> list[Table]:
+        return [tables.agreement_table(self.agreement), tables.comparison_table(self.rows)]
+
+    def charts(self) -> list[Chart]:
+        return [charts.comparison_chart(self.rows, title=self.title())]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -84,9 +125,9 @@ class EmergenceCurve(Result):
             return {**data, "calibration": Calibration.upgrade(data["calibration"], 1)}
         return data
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, *, page: bool = True) -> None:
         """Write the files of the curve, and the table of the comparison, into ``folder``."""
-        super().write(folder)
+        super().write(folder, page=page)
         if self.comparison is not None:
             write_parquet(folder / "comparison.parquet", self.comparison.to_frame())
 

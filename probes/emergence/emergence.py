@@ -33,8 +33,7 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.models.untrained import untrained_twin
 from ed_interp.options import takes_options
 from ed_interp.probes.emergence.calibration.calibrate import calibrate_estimator
-from ed_interp.probes.emergence.compare import EstimatorComparison
-from ed_interp.probes.emergence.curve import EmergenceCurve
+from ed_interp.probes.emergence.curve import EmergenceCurve, EstimatorComparison
 from ed_interp.probes.emergence.estimators.base import Estimator
 from ed_interp.probes.emergence.estimators.noise import Normalisation
 from ed_interp.probes.emergence.estimators.registry import get_estimator

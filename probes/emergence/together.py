@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -58,7 +58,14 @@ class Estimates(Generic[Key]):
         # an estimate is needed, so that the states of one population are in memory at a time.
         chains = {key: self._chain_of(key) for key in keys}
         varied = {key: chain for key, chain in chains.items() if len(chain.counts) > 1}
-        self._known |= blocks_together(varied, self._estimator, seed=self._seed)
+        # Populations of similar length share a call: less padding.
+        left = sorted(varied, key=lambda key: len(varied[key].counts), reverse=True)
+        while left:
+            # The longest of those that are left sets the size that the others are padded to.
+            longest = varied[left[0]].states
+            size = max(1, _BYTES // (longest.numel() * longest.element_size()))
+            part, left = left[:size], left[size:]
+            self._known |= zip(part, self._together([varied[key] for key in part]), strict=True)
 
     def __getitem__(self, key: Key) -> Blocks:
         if key not in self._known:
@@ -73,40 +80,22 @@ class Estimates(Generic[Key]):
                 self._known[key] = Blocks.of(terms)
         return self._known[key]
 
-
-def blocks_together(
-    chains: Mapping[Key, Chain], estimator: Estimator, *, seed: int
-) -> dict[Key, Blocks]:
-    """Estimate all populations in as few calls as memory allows."""
-    # Populations of similar length share a call: less padding.
-    keys = sorted(chains, key=lambda key: len(chains[key].counts), reverse=True)
-    results: dict[Key, Blocks] = {}
-    while keys:
-        # The first is the longest that is left, so it sets the size that the others are padded to.
-        longest = chains[keys[0]].states
-        size = max(1, _BYTES // (longest.numel() * longest.element_size()))
-        part, keys = keys[:size], keys[size:]
-        estimates = _call([chains[key] for key in part], estimator, seed)
-        results |= zip(part, estimates, strict=True)
-    return results
-
-
-def _call(chains: Sequence[Chain], estimator: Estimator, seed: int) -> list[Blocks]:
-    rows = len(chains[0].counts)
-    first = chains[0].states
-    # Shorter populations are padded with rows of weight 0, which an estimator leaves out.
-    states = first.new_zeros(len(chains), first.shape[0], rows, first.shape[2])
-    counts = torch.zeros(len(chains), rows, dtype=torch.int64)
-    for index, chain in enumerate(chains):
-        states[index, :, : len(chain.counts)] = chain.states
-        counts[index, : len(chain.counts)] = torch.as_tensor(chain.counts)
-    result = estimator.chain(states, weights=counts, seed=seed)
-    terms = result.terms.cpu().double().numpy()
-    blocks = range(terms.shape[1])
-    return [
-        Blocks(
-            terms[index, :, : len(chain.counts)],
-            tuple(result.flags_at(index, block) for block in blocks),
-        )
-        for index, chain in enumerate(chains)
-    ]
+    def _together(self, chains: Sequence[Chain]) -> list[Blocks]:
+        rows = len(chains[0].counts)
+        first = chains[0].states
+        # Shorter populations are padded with rows of weight 0, which an estimator leaves out.
+        states = first.new_zeros(len(chains), first.shape[0], rows, first.shape[2])
+        counts = torch.zeros(len(chains), rows, dtype=torch.int64)
+        for index, chain in enumerate(chains):
+            states[index, :, : len(chain.counts)] = chain.states
+            counts[index, : len(chain.counts)] = torch.as_tensor(chain.counts)
+        result = self._estimator.chain(states, weights=counts, seed=self._seed)
+        terms = result.terms.cpu().double().numpy()
+        blocks = range(terms.shape[1])
+        return [
+            Blocks(
+                terms[index, :, : len(chain.counts)],
+                tuple(result.flags_at(index, block) for block in blocks),
+            )
+            for index, chain in enumerate(chains)
+        ]

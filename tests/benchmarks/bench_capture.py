@@ -56,10 +56,10 @@ def run(options: Options) -> Iterator[Result]:
     reference = ours.runner.run(Inputs(ids), sites=sites, reads=every).states.movedim(2, 0)
     peers, absent, notes = _peers(model, ids, reference)
     work = {name: work for name, (work, _) in own.items()} | peers
-    found = paired(plain, work, rounds=options.rounds_or(9, 3), label="capture")
-    rows = [base_row("plain forward pass of transformers", found)]
-    rows += [row_of(name, found[name], target=target) for name, (_, target) in own.items()]
-    rows += [row_of(name, found[name], note=notes[name]) for name in peers]
+    taken = paired(plain, work, rounds=options.rounds_or(9, 3), label="capture")
+    rows = [base_row("plain forward pass of transformers", taken)]
+    rows += [row_of(name, taken[name], target=target) for name, (_, target) in own.items()]
+    rows += [row_of(name, taken[name], note=notes[name]) for name in peers]
     yield Result(
         "capture: 13 residual sites of a GPT-2-small-sized model",
         "time / plain",

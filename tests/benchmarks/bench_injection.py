@@ -54,9 +54,9 @@ def _table(name: str, model: HookedModel, new: int, rounds: int, target: Target 
     }
     note = _checked(model, ids, vector, middle)
     work = {kind: _work(model, ids, new, what) for kind, what in kinds.items()}
-    found = paired(_work(model, ids, new, []), work, rounds=rounds, label=name)
-    rows_of = [base_row("plain generate", found)]
-    rows_of += [row_of(kind, found[kind], target=target) for kind in kinds]
+    taken = paired(_work(model, ids, new, []), work, rounds=rounds, label=name)
+    rows_of = [base_row("plain generate", taken)]
+    rows_of += [row_of(kind, taken[kind], target=target) for kind in kinds]
     return Result(
         f"injection: steered generation, {name}",
         "time / plain",

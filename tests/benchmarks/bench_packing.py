@@ -19,10 +19,10 @@ from torch import Tensor
 
 from ed_interp.errors import EdInterpError
 from ed_interp.models.runners import Inputs, TransformersRunner
+from ed_interp.models.sites import Site, stream_sites
 from ed_interp.prompts.tokens import ShotTokens
 from ed_interp.streams.packing import packed_length
 from ed_interp.streams.paths import PATHS
-from ed_interp.models.sites import Site, stream_sites
 
 PADDED, PREFIX = "one padded batch", "prefix cache, one batched call"
 CALLS, SEPARATE = "prefix cache, a call per query", "separate passes"
@@ -72,17 +72,17 @@ def _compare(
     items = [_prompt(MOST, DEMONSTRATION, seed=seed) for seed in range(prompts)]
     worst = _check(ways, items, shots, others)
     work: dict[str, Work] = {name: _call(ways[name], items, shots) for name in others}
-    found = paired(
+    taken = paired(
         _call(ways["packed"], items, shots),
         work,
         rounds=rounds,
         label=f"packing {prompts} prompt(s)",
         warm=True,
     )
-    rows = [base_row("packed: one pass", found, f"{packed_length(items[0], shots)} tokens")]
+    rows = [base_row("packed: one pass", taken, f"{packed_length(items[0], shots)} tokens")]
     notes = _tokens(items[0], shots)
     rows += [
-        row_of(name, found[name], target=targets.get(name), note=notes[name]) for name in others
+        row_of(name, taken[name], target=targets.get(name), note=notes[name]) for name in others
     ]
     return Result(
         f"packing: 0 to {MOST} shots, {prompts} prompt(s)",
@@ -119,16 +119,16 @@ def _growth(
         shots = range(most + 1)
         others = (PADDED, PREFIX, SEPARATE)
         _check(ways, [prompt], shots, others)
-        found = paired(
+        taken = paired(
             _call(ways["packed"], [prompt], shots),
             {other: _call(ways[other], [prompt], shots) for other in others},
             rounds=rounds,
             label=f"packing {name}",
             warm=True,
         )
-        rows.append(base_row(f"{name}: packed", found, f"{packed_length(prompt, shots)} tokens"))
+        rows.append(base_row(f"{name}: packed", taken, f"{packed_length(prompt, shots)} tokens"))
         notes = _tokens(prompt, shots)
-        rows += [row_of(f"  {other}", found[other], note=notes[other]) for other in others]
+        rows += [row_of(f"  {other}", taken[other], note=notes[other]) for other in others]
     return Result(
         f"packing: growth with the {what}",
         "time / packed",
@@ -197,7 +197,7 @@ def _calls(
     sites: Sequence[Site],
 ) -> Tensor:
     """The demonstrations into a cache, then query after query, from the most shots down."""
-    found = []
+    prompts_read = []
     for prompt in prompts:
         trunk = torch.tensor([prompt.trunk[: prompt.ends[shots[-1]]]])
         cache = runner.prefix_cache(trunk, torch.ones_like(trunk, dtype=torch.bool))
@@ -211,5 +211,5 @@ def _calls(
             # An emptied cache is none.
             inputs = Inputs(ids, places, cache=cache if prompt.ends[count] else None)
             states.append(runner.run(inputs, sites=sites, reads=last).states[0, 0])
-        found.append(torch.stack(states[::-1]))
-    return torch.stack(found)
+        prompts_read.append(torch.stack(states[::-1]))
+    return torch.stack(prompts_read)

@@ -167,7 +167,7 @@ def paired(
     for name, work in {} if warm else {"": base, **others}.items():
         say(f"{label} warm-up {name}")
         work()
-    found: dict[str, list[tuple[Taken, Taken]]] = {name: [] for name in others}
+    taken: dict[str, list[tuple[Taken, Taken]]] = {name: [] for name in others}
     for turn in range(rounds):
         for name, work in others.items():
             say(f"{label} round {turn + 1}/{rounds} {name}")
@@ -175,9 +175,9 @@ def paired(
                 other, reference = timed(work)[0], timed(base)[0]
             else:
                 reference, other = timed(base)[0], timed(work)[0]
-            found[name].append((other, reference))
+            taken[name].append((other, reference))
     say("")
-    return found
+    return taken
 
 
 def row_of(
@@ -199,9 +199,9 @@ def row_of(
     )
 
 
-def base_row(name: str, found: Mapping[str, Sequence[tuple[Taken, Taken]]], note: str = "") -> Row:
+def base_row(name: str, taken: Mapping[str, Sequence[tuple[Taken, Taken]]], note: str = "") -> Row:
     """The line of what everything was divided by."""
-    bases = [base for pairs in found.values() for _, base in pairs]
+    bases = [base for pairs in taken.values() for _, base in pairs]
     return Row(
         name,
         (),

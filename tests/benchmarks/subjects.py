@@ -52,11 +52,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def prompt_of_lengths(
     demonstrations: Sequence[int], query: int, *, seed: int, shots: Sequence[int]
 ) -> ShotTokens:
-    """One prompt of random tokens with the lengths asked for."""
+    """One prompt of random tokens of the given lengths."""
     rng = random.Random(seed)
-    asked = _ids(rng, query)
+    query_ids = _ids(rng, query)
     return ShotTokens(
-        (), tuple(_ids(rng, length) for length in demonstrations), tuple((k, asked) for k in shots)
+        (),
+        tuple(_ids(rng, length) for length in demonstrations),
+        tuple((k, query_ids) for k in shots),
     )
 
 
@@ -83,8 +85,8 @@ def relation(
         query = row % pairs
         shown = rng.sample([index for index in range(pairs) if index != query], shots[-1])
         demonstrations = tuple(words[k][0] + separator + words[k][1] + end for k in shown)
-        asked = words[query][0] + separator
-        items.append(ShotTokens((), demonstrations, tuple((k, asked) for k in shots)))
+        query_ids = words[query][0] + separator
+        items.append(ShotTokens((), demonstrations, tuple((k, query_ids) for k in shots)))
     return _population(items, shots)
 
 
@@ -98,8 +100,8 @@ def scattered(prompts: int, *, shots: Sequence[int], seed: int = 0) -> TokenPopu
     items = []
     for _ in range(prompts):
         demonstrations = tuple(_ids(rng, rng.choice((4, 5, 6))) for _ in range(shots[-1]))
-        asked = _ids(rng, rng.choice((2, 3)))
-        items.append(ShotTokens((), demonstrations, tuple((k, asked) for k in shots)))
+        query_ids = _ids(rng, rng.choice((2, 3)))
+        items.append(ShotTokens((), demonstrations, tuple((k, query_ids) for k in shots)))
     return _population(items, shots)
 
 

@@ -84,7 +84,7 @@ def test_a_function_vector(cli, pairs):
         ),
         (("find", "--out", "D", "--method", "mean"), 2, "unknown method 'mean'"),
         (("find", "--out", "D", "--pairs", "none.csv"), 2, "none.csv does not exist"),
-        (("find", "--out", "no/D", "--pairs", "pairs.jsonl"), 1, "there is no folder"),
+        (("find", "--out", "no/D", "--pairs", "pairs.jsonl"), 1, "its folder does not exist"),
         (("find", "--out", "pairs.jsonl", "--pairs", "pairs.jsonl"), 1, "exists"),
         (("find", "--out", "D", "--pairs", "pairs.jsonl", "--heads", 2), 2, "--heads does not"),
         (("find", "--out", "D", "--pairs", "pairs.jsonl", "--site", "x"), 2, "unknown hook point"),

@@ -61,7 +61,7 @@ def test_dtypes_and_devices(folder):
     with pytest.raises(InvalidInputError, match="device must be .* got 'gpu'"):
         ed_interp.load(folder, device="gpu")
     if not torch.cuda.is_available():
-        with pytest.raises(InvalidInputError, match="must be available to torch"):
+        with pytest.raises(InvalidInputError, match="not available to torch"):
             ed_interp.load(folder, device="cuda")
 
 

@@ -35,9 +35,9 @@ def test_the_band_ends_at_the_first_gap() -> None:
         row("student", 8.0, 8.7),
     )
     assert calibration.bands == {"gaussian": 1.0, "student": 8.0}
-    assert calibration.band == 1.0
+    assert calibration.band() == 1.0
     assert "gaussian to 1 bits" in calibration.says()
-    assert made(row("gaussian", 0.0, 0.3)).band is None
+    assert made(row("gaussian", 0.0, 0.3)).band() is None
     assert "nowhere" in made(row("gaussian", 0.0, 0.3)).says()
 
 

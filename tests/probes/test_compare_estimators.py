@@ -3,7 +3,7 @@
 import pytest
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.probes.emergence.compare import EstimatorComparison
+from ed_interp.probes.emergence.curve import EstimatorComparison
 from ed_interp.probes.emergence.rows import EmergenceRow
 from ed_interp.probes.emergence.tabulate import comparison_rows
 

@@ -254,7 +254,7 @@ def test_runs_of_version_1_are_read() -> None:
     assert len(old.profile) == len(data["profile"]) > 0
     assert len(old.comparison.rows) == len(data["comparison"]["rows"]) > 0
     assert old.calibration.bands == data["calibration"]["bands"]
-    assert old.calibration.band == data["calibration"]["band"]
+    assert old.calibration.band() == data["calibration"]["band"]
     assert old.settings == data["settings"]
     assert EmergenceCurve.from_dict(old.to_dict()) == old
 

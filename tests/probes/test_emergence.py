@@ -315,9 +315,10 @@ def test_a_live_model_is_not_resumed_by_another(build_model, random_prompts, tmp
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(module, "estimate", interrupt)
-        ed_interp.emergence(model, **options)
+        with pytest.raises(KeyboardInterrupt):
+            ed_interp.emergence(model, **options)
     with torch.no_grad():
         next(model.parameters()).mul_(2)
     with pytest.raises(RunFolderError, match="other settings"):

@@ -8,7 +8,7 @@ import ed_interp
 from ed_interp.probes.emergence import measure
 from ed_interp.probes.emergence.estimators import get_estimator
 from ed_interp.probes.emergence.estimators.infonce import InfoNCE
-from ed_interp.probes.emergence.together import Chain, blocks_together
+from ed_interp.probes.emergence.together import Chain, Estimates
 from ed_interp.prompts.population import Population, Prompt
 from ed_interp.prompts.tokens import ShotTokens, TokenPopulation
 
@@ -82,9 +82,15 @@ def test_memory_cuts_calls(monkeypatch) -> None:
         for name, rows in (("a", 40), ("b", 60), ("c", 50))
     }
     estimator = get_estimator("infonce", **QUICK)
-    whole = blocks_together(chains, estimator, seed=0)
+
+    def estimated() -> dict:
+        estimates = Estimates(chains.__getitem__, estimator, 0)
+        estimates.prepare(chains)
+        return {name: estimates[name] for name in chains}
+
+    whole = estimated()
     monkeypatch.setattr("ed_interp.probes.emergence.together._BYTES", 1)
-    cut = blocks_together(chains, estimator, seed=0)
+    cut = estimated()
     for name, chain in chains.items():
         assert whole[name].terms.shape == (2, len(chain.counts))
         assert np.allclose(whole[name].terms, cut[name].terms, atol=2e-3)

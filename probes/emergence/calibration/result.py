@@ -56,7 +56,6 @@ class Calibration(Result):
         kept = {name: value for name, value in data.items() if name not in ("rule", "band")}
         return {**kept, "checks": checks}
 
-    @property
     def band(self) -> float | None:
         """The true value up to which the estimator is right on every family; None for none."""
         tops = [top for top in self.bands.values() if top is not None]

@@ -95,7 +95,7 @@ def test_gguf_files_that_are_something_else(gguf, written, model, build_model, t
     refused(foreign(gguf, tmp_path / "c.gguf", ones, hint=None), "must be a control vector")
     refused(foreign(gguf, tmp_path / "d.gguf", {"mood": torch.ones(32)}), "a tensor 'mood'")
     wide = foreign(gguf, tmp_path / "e.gguf", {"direction.1": torch.ones(31)})
-    refused(wide, "32 numbers are expected")
+    refused(wide, "must have 32 numbers")
     refused(written, "site must hold {layer}", site="blocks.1.hook_resid_post")
     with pytest.raises(UnknownNameError, match="unknown hook point"):
         from_gguf(written, model, site="blocks.{layer}.hook_residual")

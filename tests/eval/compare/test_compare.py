@@ -23,7 +23,7 @@ def planted(tmp_path_factory):
 
     The other relations are rehearsed, so that the harm is where it was planted and nowhere else.
     """
-    from ed_interp.adapters.training import AdapterOptions, Example, TrainingOptions, train
+    from ed_interp.adapters.training import Example, train
     from ed_interp.adapters.training.data import Part
 
     def turn(pair, trained):
@@ -45,14 +45,16 @@ def planted(tmp_path_factory):
             Example((*(turn(pair, False) for pair in shown), turn((source, wrong), True)))
         )
     folder = tmp_path_factory.mktemp("planted") / "adapter"
-    options = TrainingOptions(max_steps=30, batch_size=16, lr_lora=5e-3, eval_share=0.0)
     train(
         "icl-gpt2",
         examples,
         out=folder,
         method="lora",
-        adapter=AdapterOptions(r=4),
-        options=options,
+        r=4,
+        max_steps=30,
+        batch_size=16,
+        lr_lora=5e-3,
+        eval_share=0.0,
     )
     return folder
 
@@ -228,7 +230,7 @@ def test_settings_that_do_not_fit_are_refused(tiny, options, reason):
 
 
 def test_tasks_that_are_empty_or_unknown_are_refused(tiny):
-    with pytest.raises(InvalidInputError, match="at least 2 are needed"):
+    with pytest.raises(InvalidInputError, match="must have at least 2"):
         compare(tiny, tiny, on=[("a", "b")], texts=(), **SMALL)
     with pytest.raises(UnknownNameError, match="country-capital"):
         compare(tiny, tiny, on="country-capitol", texts=(), **SMALL)

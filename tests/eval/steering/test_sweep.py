@@ -152,7 +152,7 @@ def test_all_sites_together_and_random_controls(direction):
         ({"budget": 0.5}, "budget must be 1 or greater, got 0.5"),
         ({"neutral": []}, "neutral must hold .* got 0 text"),
         ({"random_directions": 0}, "random_directions must be 1 or greater"),
-        ({"coefficients": (1e39,)}, "beyond the 3.4e"),
+        ({"coefficients": (1e39,)}, "must write at most 3.4e"),
         ({"where": "first"}, "where must be all, prompt, last or generation, got 'first'"),
     ],
 )
