@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from ed_interp.charts.spec import Chart
 from ed_interp.probes.dictionaries.charts import training_chart
-from ed_interp.probes.dictionaries.result import write_record
 from ed_interp.probes.dictionaries.rows import TrainingRow
 from ed_interp.results import Result
 
@@ -52,7 +51,7 @@ class DictionaryRecord(Result):
     def charts(self) -> list[Chart]:
         return [training_chart(self.title(), self.history)] if self.history else []
 
-    def write(self, folder: Path) -> None:
-        """Write only ``run.json``."""
-        # A page of 5 MB does not belong into a folder of weights that is uploaded.
-        write_record(self, folder)
+    def write(self, folder: Path, *, page: bool = True) -> None:
+        """Write the record and its history, and never the page."""
+        # 5 MB of it do not belong into a folder of weights that people upload.
+        super().write(folder, page=False)

@@ -19,9 +19,10 @@ from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.probes.dictionaries.description.cards import Context, FeatureCard, shown
 from ed_interp.probes.dictionaries.description.contexts import BEFORE, NO_TOKEN
 from ed_interp.probes.dictionaries.description.page import render_page
-from ed_interp.probes.dictionaries.result import ReaderResult, write_record
+from ed_interp.probes.dictionaries.result import ReaderResult
 from ed_interp.records import tensors
 from ed_interp.records.files import write_text
+from ed_interp.results import Result
 from ed_interp.tables import Table
 
 if TYPE_CHECKING:
@@ -199,14 +200,16 @@ class FeatureDescriptions(ReaderResult):
             raise RunFolderError(f"{target} exists; pass another path, or overwrite (--overwrite)")
         return write_text(target, self.page())
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, *, page: bool = True) -> None:
         """Write the record, the arrays and the page of features into a folder that exists."""
         import torch
 
-        write_record(self, folder)
+        # Without the columns, which have a file of tensors and not of rows.
+        Result.write(dataclasses.replace(self, columns=None), folder, page=False)
         arrays = {name: torch.from_numpy(column) for name, column in self.columns.items()}
         tensors.write(folder / _ARRAYS, arrays, kind=self.KIND)
-        write_text(folder / "report.html", self.page())
+        if page:
+            write_text(folder / "report.html", self.page())
 
     @classmethod
     def _from_file(cls, file: Path, data: Any) -> FeatureDescriptions:
