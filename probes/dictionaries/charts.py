@@ -164,7 +164,7 @@ def emergence_chart(
                     y=[getattr(row, name) for row in part],
                     colour=place / (len(steps) - 1) if len(steps) > 1 else "accent",
                     group=label(step),
-                    legend=len(steps) > 1,
+                    legend=len(steps) > 1,  # a single line explains itself
                 )
             )
         if name == "best_bits":

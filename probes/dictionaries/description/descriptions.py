@@ -186,7 +186,7 @@ class FeatureDescriptions(ReaderResult):
 
     def page(self) -> str:
         """One self-contained HTML page that opens offline."""
-        about = (self.title(), self.headline(), self.settings)
+        about = (self.title(), f"{self.headline()} {self.cautions()}", self.settings)
         return render_page(*about, self.tokens, self.columns, self.names, self.token_texts)
 
     def write_page(self, path: str | Path, *, overwrite: bool = False) -> Path:

@@ -61,6 +61,7 @@ def _data(
         "before": BEFORE,
         "width": columns["context_ids"].shape[2],
         "contexts": columns["context_ids"].shape[1],
+        # Once: everywhere else a token is its id.
         "texts": list(token_texts),
         "names": list(names),
         "edges": [float(edge) for edge in BIN_EDGES[low : high + 1]],
