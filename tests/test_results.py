@@ -13,7 +13,6 @@ from ed_interp import results
 from ed_interp.charts.spec import Chart, Line, Panel
 from ed_interp.errors import InvalidInputError, RunFolderError, UnknownNameError
 from ed_interp.options import Seeded, hints_of
-from ed_interp.records import tensors
 from ed_interp.records.rows import row_fields
 from ed_interp.results import COMMAND, HOMES, Result, keep, load_any
 from ed_interp.tables import Table
@@ -86,8 +85,6 @@ def written(result: Result, folder: Path) -> dict[str, Any]:
     """Write a result to ``folder`` without pictures or page; returns what its JSON holds."""
     folder.mkdir(exist_ok=True)
     result.write_record(folder)
-    if result.KIND == "feature-descriptions":  # its arrays lie in a file of tensors
-        tensors.write(folder / "descriptions.safetensors", {}, kind=result.KIND)
     data: dict[str, Any] = json.loads((folder / result.FILE).read_text())
     return data
 

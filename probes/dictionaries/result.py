@@ -13,4 +13,4 @@ class ReaderResult(Result):
 
     def cautions(self) -> str:
         """Whether the dictionary was trained on another model, or at another site."""
-        return " ".join(self.settings.get("cautions", ()))
+        return " ".join(self._settings.get("cautions", ()))
