@@ -51,16 +51,6 @@ class Questions:
         """Name of the task."""
         return self.target.population.task
 
-    @property
-    def clusters(self) -> tuple[int, ...]:
-        """The query of each prompt of `target`, by number; see :func:`same_query`."""
-        return same_query(self.target)
-
-    @property
-    def watched_clusters(self) -> tuple[int, ...]:
-        """The same for `watched`; () without."""
-        return () if self.watched is None else same_query(self.watched)
-
     def longest(self, before: int = 0) -> int:
         """Tokens of the longest sequence, with ``before`` tokens put in front."""
         populations = [each for each in (self.target, self.watched) if each is not None]

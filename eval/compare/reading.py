@@ -17,7 +17,7 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.eval.compare.options import CompareOptions
 from ed_interp.eval.compare.subjects import Subject
 from ed_interp.models.sites import resid_post
-from ed_interp.probes.emergence.estimators import Estimator, get_estimator
+from ed_interp.probes.emergence.estimators import get_estimator
 from ed_interp.probes.emergence.measure import ShotTerms, estimate, read
 from ed_interp.probes.emergence.options import EmergenceOptions
 from ed_interp.progress import Progress
@@ -89,15 +89,11 @@ def read_prompts(
             return _reading(capture(hooked, prompts, sites=last, **common), {})
         states = read(hooked, prompts, normalisation=hooked.norm, **common)
     # Outside the scope of what steers: the states are read, and estimating runs no model.
-    estimator = estimator_for(subject, population)
+    estimator = get_estimator(EmergenceOptions().estimator)
+    # Its noise made definite: equal for models of one width.
+    estimator = estimator.for_population(d=hooked.d_model, n=len(population.prompts))
     terms = estimate(states, estimator, seed=options.seed, progress=progress)
     return _reading(states.activations, terms)
-
-
-def estimator_for(subject: Subject, population: TokenPopulation) -> Estimator:
-    """The default estimator, its noise definite: equal for models of one width."""
-    rows, width = len(population.prompts), subject.hooked.d_model
-    return get_estimator(EmergenceOptions().estimator).for_population(d=width, n=rows)
 
 
 def check_fits(subject: Subject, longest: int) -> None:
