@@ -82,11 +82,7 @@ def behaviour_effects(
 ) -> list[Effect]:
     """Accuracy, log-probability and reciprocal rank per shot count; [] without answers.
 
-    Args:
-        task: Its name.
-        readings: Control and treated.
-        rules: How to test.
-        clusters: A number per prompt, equal for prompts that are not independent samples.
+    Prompts of one number in ``clusters`` are not independent samples and count as one.
     """
     control, treated = (_scores(reading) for reading in readings)
     cells = [

@@ -189,7 +189,7 @@ def _windows(texts: Sequence[str], tokenizer: Any, length: int) -> tuple[tuple[I
     if tokenizer is None:
         raise InvalidInputError("neutral text needs a tokenizer; pass tokenizer=, or texts=()")
     plain = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    # Special tokens cannot be asked for by name: they are what stands before a plain letter.
+    # Tokenizers do not name their first tokens: they are what comes before a plain letter.
     probe = tuple(tokenizer("a", add_special_tokens=True)["input_ids"])
     bare = tuple(tokenizer("a", add_special_tokens=False)["input_ids"])
     first = probe[: len(probe) - len(bare)] if bare and probe[-len(bare) :] == bare else ()

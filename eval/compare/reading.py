@@ -69,9 +69,8 @@ def read_prompts(
     Args:
         subject: The model to run.
         population: The prompts, without the subject's own text before them.
-        emergence: Also read every block and the single tokens, and estimate; with equal seeds
-            both sides share the estimator's noise.
-        options: How to run the prompts, and the seed.
+        emergence: Also read every block and the single tokens, and estimate.
+        options: How to run the prompts, and the seed: equal seeds share the estimator's noise.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:

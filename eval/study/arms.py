@@ -99,12 +99,7 @@ def arms_of(names: Iterable[str]) -> tuple[Arm, ...]:
 
 
 def adapter_options(arm: Arm, model: Any) -> Any:
-    """The ``AdapterOptions`` of a trained arm on this model.
-
-    Args:
-        arm: A trained arm.
-        model: The live base model, of which a copy is adapted to count parameters.
-    """
+    """The ``AdapterOptions`` of a trained arm on a live base model."""
     from ed_interp.adapters.training import AdapterOptions
 
     if not arm.equal_parameters:

@@ -110,7 +110,7 @@ class StudyOptions(ModelOptions, PromptOptions, Seeded):
 
     def arms(self) -> tuple[Arm, ...]:
         """The arm under test, the frozen model, and the controls."""
-        # The frozen model always stands next to the arm under test: it is what all is paired with.
+        # The frozen model is always there: every arm is compared with it prompt by prompt.
         chosen = {"all": CONTROLS, "none": ()}.get(self.controls[0], self.controls)
         if self.checkpoint is None:
             return arms_of([self.treated, "frozen", *chosen])

@@ -100,6 +100,7 @@ class Bench:
 
     def _session(self, subject: Subject) -> LabelledTask | None:
         """The task of sessions with feedback, if the subject has nodes that could remember."""
+        # Other adapters carry nothing from one call to the next.
         settings = subject.details.get("adapter", {})
         feeds = settings.get("n_nodes", 0) and settings.get("feedback") != "none"
         on = self.problem.on
