@@ -225,7 +225,7 @@ class Result:
         return run.path
 
     def write(self, folder: Path) -> None:
-        """Write record, tables, pictures and page into ``folder``, which exists; each file whole."""
+        """Write record, pictures and page into ``folder``, which exists; each file whole."""
         from ed_interp.report import render
 
         self.write_record(folder)
