@@ -14,6 +14,7 @@ from ed_interp.adapters.training.describe import AdapterDescription, describe
 from ed_interp.adapters.training.options import ExportOptions, MergeOptions
 from ed_interp.errors import InvalidInputError, ModelLoadError
 from ed_interp.models.hooked import HookedModel
+from ed_interp.models.load import load
 from ed_interp.options import takes_options
 from ed_interp.records.folders import RunFolder
 from ed_interp.results import Result
@@ -49,12 +50,14 @@ def _open(options: MergeOptions, described: AdapterDescription) -> tuple[HookedM
         ModelLoadError: the base model cannot be loaded.
         InvalidInputError: the adapter does not fit it.
     """
-    folder, name = options.folder, options.model or described.base_model
+    folder, name = options.folder, options.base or described.base_model
     if not name:
-        raise ModelLoadError(f"{folder} must name its base model, got none; pass model= (--model)")
+        raise ModelLoadError(f"{folder} must name its base model, got none; pass base= (--base)")
     from peft import PeftModel
 
-    hooked = dataclasses.replace(options, model=name).load()
+    given = ("tokenizer", "revision", "trust_remote_code", "device", "dtype")
+    loading: dict[str, Any] = {setting: getattr(options, setting) for setting in given}
+    hooked = load(name, **loading)
     try:
         model = PeftModel.from_pretrained(hooked.model, str(folder)).eval()
     except (RuntimeError, ValueError, KeyError) as error:

@@ -46,7 +46,7 @@ class MethodOptions(Options):
     """The kind of adapter."""
 
     method: str = _adapter(
-        "bias-injection", help="bias-injection, lora, dora, vera, ia3, loha, lokr."
+        "bias-injection", help="Method: bias-injection, lora, dora, vera, ia3, loha or lokr."
     )
 
 
@@ -161,11 +161,22 @@ class FolderOptions(Options):
     folder: Path = option(help="Folder of an adapter.", argument=True)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MergeOptions(ModelOptions, FolderOptions):
-    """An adapter, and the base model to load it on."""
+def _loading(name: str) -> Any:
+    """The option of this name that every verb with a model has."""
+    field = {field.name: field for field in dataclasses.fields(ModelOptions)}[name]
+    return dataclasses.field(default=field.default, metadata=field.metadata)
 
-    model: str = option("", help="Base model.", panel=MODEL, shown="the adapter's")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MergeOptions(FolderOptions):
+    """An adapter, and how to load its base model: no `model`, whose default would be another."""
+
+    base: str | None = option(None, help="Base model.", panel=MODEL, shown="the adapter's")
+    tokenizer: str | None = _loading("tokenizer")
+    revision: str | None = _loading("revision")
+    trust_remote_code: bool = _loading("trust_remote_code")
+    device: str | None = _loading("device")
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = _loading("dtype")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

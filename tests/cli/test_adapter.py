@@ -74,8 +74,10 @@ def test_train_show_and_refusals(tmp_path: Path, command: list[str], cli: Any):
         assert not (tmp_path / verb).exists()
     plain = cli("adapter", "export", tmp_path / "ck", "--out", tmp_path / "l", "--drop-feedback")
     assert plain.status == 0
-    merged = cli("adapter", "merge", tmp_path / "l", "--out", tmp_path / "m", "--json")
+    named = ["--base", command[3], "--json"]
+    merged = cli("adapter", "merge", tmp_path / "l", "--out", tmp_path / "m", *named)
     assert json.loads(merged.stdout)["folder"] == str(tmp_path / "m")
+    assert json.loads(merged.stdout)["base_model"] == command[3]
     assert (tmp_path / "m" / "config.json").is_file()
     again = cli(*command, "--out", tmp_path / "ck")
     assert again.status == 1
