@@ -51,7 +51,7 @@ class DictionaryRecord(Result):
     def charts(self) -> list[Chart]:
         return [training_chart(self.title(), self.history)] if self.history else []
 
-    def write(self, folder: Path, *, page: bool = True) -> None:
+    def write(self, folder: Path) -> None:
         """Write the record and its history, and never the page."""
         # 5 MB of it do not belong into a folder of weights that people upload.
-        super().write(folder, page=False)
+        self.write_record(folder)

@@ -117,8 +117,8 @@ def check_gap(states: ContrastStates) -> None:
     for site, low in zip(states.sites, (gap <= _ZERO * size).tolist(), strict=True):
         if low:
             raise InvalidInputError(
-                f"the classes of {states.name!r} have the same mean at {site.name}, so there is no "
-                "direction; do their texts differ before the token that is read (read=)?"
+                f"the classes of {states.name!r} have the same mean at {site.name}, which leaves "
+                "no direction; do their texts differ before the token that is read (read=)?"
             )
 
 

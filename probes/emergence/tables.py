@@ -160,8 +160,8 @@ def profile_table(profile: Sequence[ProfileRow], unit: str) -> Table:
 def agreement_table(agreement: Sequence[AgreementRow]) -> Table:
     """Rank correlations of every two estimators."""
     caption = "Agreement of the estimators: rank correlation over blocks and shots"
-    correlations = {"spearman": ".2f", "kendall": ".2f"}
-    return table_of(agreement, formats=correlations, name="agreement", caption=caption)
+    heads = {"spearman": "Spearman", "kendall": "Kendall"}
+    return table_of(agreement, heads=heads, name="agreement", caption=caption)
 
 
 def comparison_table(rows: Sequence[ComparisonRow], unit: str = "bits") -> Table:

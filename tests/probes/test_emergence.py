@@ -258,7 +258,7 @@ def test_single_tokens_equal_the_models_own_single_token_pass(build_model):
         ({"prompts": 1}, "prompts must be 2 or greater"),
         ({"compare_estimators": "ksg"}, "compare_estimators must be a sequence"),
         ({"keep_activations": True}, "must come with out"),
-        ({"template": "{input}"}, "needs {input} once"),
+        ({"template": "{input}"}, "must have {input} once"),
     ],
 )
 def test_what_does_not_fit_is_one_clear_line(tiny_folder, options, message):

@@ -200,16 +200,19 @@ class FeatureDescriptions(ReaderResult):
             raise RunFolderError(f"{target} exists; pass another path, or overwrite (--overwrite)")
         return write_text(target, self.page())
 
-    def write(self, folder: Path, *, page: bool = True) -> None:
+    def write(self, folder: Path) -> None:
         """Write the record, the arrays and the page of features into a folder that exists."""
+        self.write_record(folder)
+        write_text(folder / "report.html", self.page())
+
+    def write_record(self, folder: Path) -> None:
+        """Write the record and the arrays."""
         import torch
 
         # Without the columns, which have a file of tensors and not of rows.
-        Result.write(dataclasses.replace(self, columns=None), folder, page=False)
+        Result.write_record(dataclasses.replace(self, columns=None), folder)
         arrays = {name: torch.from_numpy(column) for name, column in self.columns.items()}
         tensors.write(folder / _ARRAYS, arrays, kind=self.KIND)
-        if page:
-            write_text(folder / "report.html", self.page())
 
     @classmethod
     def _from_file(cls, file: Path, data: Any) -> FeatureDescriptions:
