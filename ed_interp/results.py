@@ -219,24 +219,28 @@ class Result:
             InvalidInputError: it holds NaN, or something that JSON has no form for.
             RunFolderError: ``folder`` exists (and not ``overwrite``) or cannot be written.
         """
-        strict_json(self.to_dict(), self.FILE)  # refused before there is a folder
+        self.to_json()  # what cannot be written is refused before there is a folder
         with RunFolder.open(folder, self._settings, overwrite=overwrite, resumable=False) as run:
             self.write(run.folder)
         return run.path
 
-    def write(self, folder: Path, *, page: bool = True) -> None:
-        """Write the files of the result into ``folder``, which exists; each file whole.
-
-        Args:
-            folder: Where to write.
-            page: Also write the pictures and the page, which weighs 5 MB.
-        """
+    def write(self, folder: Path) -> None:
+        """Write record, tables, pictures and page into ``folder``, which exists; each file whole."""
         from ed_interp.report import render
 
-        ran_on = self._settings.get("environment")
+        self.write_record(folder)
+        for place, chart in enumerate(self.charts()):
+            if chart.png or not place:
+                from ed_interp.charts.still import png
+
+                write_bytes(folder / f"{chart.name}.png", png(chart))
+        write_text(folder / "report.html", render(self, self._environment))
+
+    def write_record(self, folder: Path) -> None:
+        """Write only what is read back: the JSON file, and the tables beside it."""
         header = {"format": _PREFIX + self.KIND, "version": self.VERSION}
-        ran_on = ran_on if isinstance(ran_on, dict) else environment()
-        write_json(folder / self.FILE, {**header, **self.to_dict(), "environment": ran_on})
+        data = {**header, **self.to_dict(), "environment": self._environment}
+        write_json(folder / self.FILE, data)
         for name, row in row_fields(type(self)).items():
             if getattr(self, name):
                 file = folder / f"{self.KIND if name == 'rows' else name}.parquet"
@@ -244,15 +248,12 @@ class Result:
         for name in self.SIDE:
             if getattr(self, name) is not None:
                 write_parquet(folder / f"{name}.parquet", getattr(self, name))
-        if not page:
-            return
-        charts = self.charts()
-        for chart in charts:
-            if chart.png or chart is charts[0]:
-                from ed_interp.charts.still import png
 
-                write_bytes(folder / f"{chart.name}.png", png(chart))
-        write_text(folder / "report.html", render(self, ran_on))
+    @property
+    def _environment(self) -> dict[str, Any]:
+        """What it ran on, which is not always where it is copied."""
+        ran_on = self._settings.get("environment")
+        return ran_on if isinstance(ran_on, dict) else environment()
 
     @classmethod
     def load(cls: type[R], folder: str | Path) -> R:

@@ -93,8 +93,9 @@ def imports() -> dict[str, set[str]]:
         targets: set[str] = set()
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module:
-                targets.add(node.module)
-                targets |= {f"{node.module}.{alias.name}" for alias in node.names}
+                # A name is a module of its own, or something that the module before it holds.
+                full = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+                targets |= {name if name in modules else node.module for name in full.values()}
             elif isinstance(node, ast.Import):
                 targets |= {alias.name for alias in node.names}
         graph[name] = {target for target in targets if target in modules} - {name}

@@ -13,6 +13,7 @@ from ed_interp import results
 from ed_interp.charts.spec import Chart, Line, Panel
 from ed_interp.errors import InvalidInputError, RunFolderError, UnknownNameError
 from ed_interp.options import Seeded, hints_of
+from ed_interp.records.rows import row_fields
 from ed_interp.results import COMMAND, HOMES, Result, keep, load_any
 from ed_interp.tables import Table
 
@@ -81,11 +82,10 @@ def sample(kind: Any) -> Any:
 
 
 def written(result: Result, folder: Path) -> dict[str, Any]:
-    """Put the JSON of a result into ``folder``, and return what it holds."""
+    """Write a result to ``folder`` without pictures or page; returns what its JSON holds."""
     folder.mkdir(exist_ok=True)
-    header = {"format": f"ed-interp/{result.KIND}", "version": result.VERSION, "environment": {}}
-    data = {**header, **result.to_dict()}
-    (folder / result.FILE).write_text(json.dumps(data))
+    result.write_record(folder)
+    data: dict[str, Any] = json.loads((folder / result.FILE).read_text())
     return data
 
 
@@ -123,15 +123,16 @@ def test_tampered_files_are_refused_with_the_place(kind: str, tmp_path: Path):
     refused(json.dumps(data)[:-20])
     refused(json.dumps({**data, "settings": {"a": float("nan")}}), "NaN")
     refused([1], "list")
-    for name, value in _wrong_values(data):
+    for name, value in _wrong_values(type(result), data):
         refused({**data, name: value}, name)
 
 
-def _wrong_values(data: dict[str, Any]) -> list[tuple[str, Any]]:
+def _wrong_values(kind: type[Result], data: dict[str, Any]) -> list[tuple[str, Any]]:
     """For every number, text and row of the data, what must not pass for it."""
     wrong: list[tuple[str, Any]] = []
+    hints = hints_of(kind)
     for name, value in data.items():
-        if name in ("format", "version", "environment", "settings"):
+        if name not in hints or name == "settings" or hints[name] is Any:
             continue
         if isinstance(value, bool):
             wrong.append((name, 1))
@@ -139,7 +140,7 @@ def _wrong_values(data: dict[str, Any]) -> list[tuple[str, Any]]:
             wrong += [(name, True), (name, "3")]
         elif isinstance(value, str) and value == "text":
             wrong.append((name, 3))
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
+        elif name in row_fields(kind) and value:
             wrong += [(name, [{**value[0], "surplus": 1}]), (name, [3]), (name, value[0])]
     return wrong
 

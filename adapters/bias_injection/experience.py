@@ -295,9 +295,7 @@ def experience(
         raise InvalidInputError("this experience belongs to another model; load or make one for it")
     names = [session] if isinstance(session, str) else list(session)
     if not names or not all(names) or len(set(names)) != len(names):
-        raise InvalidInputError(
-            f"session names must be different, non-empty strings, got {names!r}"
-        )
+        raise InvalidInputError(f"session names must be different and not empty, got {names!r}")
     begun = store._begin(names)
     # The hooked modules by identity: another model inside the block is left alone.
     interaction = _Interaction(names, begun, {id(module) for _, module in hooked_modules(base)})

@@ -46,7 +46,8 @@ class Stored:
 
 def write_sessions(path: Path, stored: Stored) -> Path:
     """Write sessions to ``path``, whole or not at all."""
-    states, listed = {}, []
+    states: dict[str, Tensor] = {}
+    listed = []
     for number, (name, session) in enumerate(stored.sessions.items()):
         # By number, since a session's name may hold any character.
         states |= {f"{number}|{key}": value for key, value in session.states.items()}
@@ -65,8 +66,8 @@ def read_sessions(path: Path) -> Stored:
     """
     if files.read_unchecked(path)[1].get("kind") == "bias-injection experience":
         raise InvalidInputError(
-            f"{path} must have a digest, which experiences of version 1 lack, so that damage shows; "
-            "hold the interactions again and save them with this version"
+            f"{path} must have a digest, so that damage shows, got version 1, which has none; "
+            "repeat the interactions and save them with this version"
         )
     tensors, meta = files.read(path, kind=KIND, version=VERSION, finite=True)
     try:

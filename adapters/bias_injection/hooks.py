@@ -34,7 +34,7 @@ def remove(model: nn.Module) -> None:
     """Take the hooks off, and the wrapping of the checkpointing functions."""
     for module in model.modules():
         # Handles are not kept, as they would not survive a copy of the model; so torch's own
-        # bookkeeping beside the hooks is cleared here as RemovableHandle.remove would do it.
+        # bookkeeping for each hook is cleared here, as RemovableHandle.remove would do it.
         for hooks, ours, extra in (
             (module._forward_pre_hooks, enter, module._forward_pre_hooks_with_kwargs),
             (module._forward_hooks, leave, module._forward_hooks_always_called),
@@ -130,11 +130,9 @@ def hooked_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     two = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
     if two and hasattr(model, "get_encoder") and hasattr(model, "get_decoder"):
         # Each has masks and a length of its own; the model around them is the stack of the head.
-        encoder, decoder = whole.get_encoder(), whole.get_decoder()
-        if isinstance(encoder, nn.Module) and encoder is not model:
-            yield "encoder", encoder
-        if isinstance(decoder, nn.Module) and decoder is not model:
-            yield "decoder", decoder
+        for name, part in (("encoder", whole.get_encoder()), ("decoder", whole.get_decoder())):
+            if isinstance(part, nn.Module) and part is not model:
+                yield name, part
         yield "head", model
         return
     yield "main", model

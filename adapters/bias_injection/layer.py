@@ -79,7 +79,7 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
         sizes: dict[str, tuple[int, ...]] = {}
         if r:
             sizes |= {"A": (r, self.in_features), "B": (self.out_features, r)}
-        # A neutral adapter's bias follows from its node weights and is no parameter.
+        # A neutral adapter's bias follows from its node weights and is not a parameter.
         if config.use_bias and not config.neutral:
             sizes["bias"] = (self.out_features,)
         if nodes:

@@ -57,7 +57,8 @@ def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
 
 def save_random(folder: Path, process: int) -> None:
     """Write the states of the random generators of Python, NumPy and torch."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
+    legacy: Any = np.random.get_state(legacy=True)
+    kind, keys, *rest = legacy
     tensors = {"cpu": torch.random.get_rng_state()}
     if torch.cuda.is_available():
         for device, state in enumerate(torch.cuda.random.get_rng_state_all()):

@@ -75,6 +75,8 @@ def check_only_adapter_trains(model: Any) -> None:
     # Saved names lack the adapter's name, which is a part of the parameter's.
     # Embeddings count only if the adapter names them; "auto" would look them up on the hub.
     saved = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    # DoRA's magnitudes are saved without the ".weight" of their parameter.
+    saved |= {f"{name}.weight" for name in saved}
     active = set(model.active_adapters)
     loose = sorted(name for name in trained if _saved_name(name, active) not in saved)
     if loose:

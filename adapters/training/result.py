@@ -19,7 +19,7 @@ from ed_interp.tables import Table
 
 @dataclasses.dataclass(frozen=True)
 class TrainedAdapter(Result):
-    """The record of a training, and the folder that holds it beside the adapter.
+    """The record of a training, and the folder with it and the adapter.
 
     The folder is a checkpoint as PEFT saves it, to be published as it is: the model card is its
     page, and there is no other.
@@ -88,12 +88,6 @@ class TrainedAdapter(Result):
             "base weights": "bit for bit as before",
         }
 
-    def how(self) -> str:
-        return (
-            "Only the adapter trained; every weight of the base model had the same SHA-256 before "
-            "and after. With held-out examples, the weights of their least loss are kept."
-        )
-
     def tables(self) -> list[Table]:
         held = "-" if self.eval_loss is None else f"{self.eval_loss:.4f} nats per token"
         summary = {
@@ -102,20 +96,13 @@ class TrainedAdapter(Result):
             "training loss": f"{self.loss:.4f} nats per token",
             "held-out loss": held,
         }
-        columns = [field.name for field in dataclasses.fields(LossRow)]
-        cells = [[_cell(getattr(row, name)) for name in columns] for row in self.history]
-        heads = [name.replace("_", " ") for name in columns]
-        return [
-            pairs_table("training", "", summary),
-            Table(name="history", caption="Logged steps", heads=heads, rows=cells, folded=True,
-                  terminal=False),
-        ]  # fmt: skip
+        return [pairs_table("training", "", summary)]
 
     def charts(self) -> list[Chart]:
         return losses(self.history, self.title())
 
     def write(self, folder: Path) -> None:
-        """Write the record and the model card beside the adapter, or copy the whole folder."""
+        """Write the record and the model card next to the adapter, or copy the whole folder."""
         if self.folder is not None:
             # The copy has a settings.json already, which says that it is a run of ours.
             ignored = shutil.ignore_patterns("settings.json")
@@ -131,7 +118,7 @@ class TrainedAdapter(Result):
     def upgrade(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
         """Older files log losses and evaluations of a step in rows of their own."""
         history = data.get("history")
-        if isinstance(history, list) and all(isinstance(r, dict) and "step" in r for r in history):
+        if isinstance(history, list) and all(_stepped(row) for row in history):
             data = {**data, "history": by_step(history)}
         return data
 
@@ -140,5 +127,5 @@ class TrainedAdapter(Result):
         return dataclasses.replace(super()._from_file(file, data), folder=file.parent)
 
 
-def _cell(value: float | int | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+def _stepped(row: Any) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("step"), int)

@@ -94,7 +94,7 @@ def train(
             "transformers.Trainer (or AdapterTrainer) and accelerate"
         )
     options, config = _configured(options, adapter)
-    examples, options = _examples(data, options)
+    examples, options = _read(data, options)
     training, held_out = split(examples, share=options.eval_share, seed=options.seed)
     hooked = _trainable(model, options)
     rows, held_rows = (_rows(part, hooked, options) for part in (training, held_out))
@@ -121,7 +121,7 @@ def train(
         trained, everything = tuned.get_nb_trainable_parameters()
         return TrainedAdapter(
             name=Path(out).expanduser().resolve().name,
-            model={**hooked.describe(), "name": base},
+            model={**identity["model"], "name": base},
             method=_method_of(config),
             adapter={k: v for k, v in settings.items() if v not in (None, {}, [])},
             training=options.part(TrainingOptions),
@@ -160,14 +160,18 @@ def _method_of(config: Any) -> str:
     return str(getattr(config.peft_type, "value", config.peft_type)).lower().replace("_", "-")
 
 
-def _examples(data: Any, options: TrainOptions) -> tuple[list[Example], TrainOptions]:
+def _read(data: Any, options: TrainOptions) -> tuple[list[Example], TrainOptions]:
     if isinstance(data, (str, Path)):
-        # A shell passes the two characters of \n as they are.
-        template = options.template and options.template.replace("\\n", "\n").replace("\\t", "\t")
-        columns = {"input_column": options.input_column, "output_column": options.output_column}
-        return read_examples(
-            data, template=template, all_tokens=options.all_tokens, **columns
-        ), options
+        examples = read_examples(
+            data,
+            input_column=options.input_column,
+            output_column=options.output_column,
+            # A shell passes the two characters of \n as they are.
+            template=options.template
+            and options.template.replace("\\n", "\n").replace("\\t", "\t"),
+            all_tokens=options.all_tokens,
+        )
+        return examples, options
     if not data or not all(isinstance(example, Example) for example in data):
         raise InvalidInputError(
             "data must be a file or a list of at least one Example; examples_of_pairs makes them"

@@ -73,20 +73,17 @@ class Collator:
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
-    """Calls ``advance(steps)`` after every optimizer step."""
+    """Calls ``advance(steps)`` after every optimizer step, and for those of a resumed run."""
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self._advance = advance
-        self._done = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step:
             self._advance(state.global_step)
-        self._done = state.global_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._advance(state.global_step - self._done)
-        self._done = state.global_step
+        self._advance(1)
 
 
 class MarkCallback(TrainerCallback):  # type: ignore[misc]
@@ -165,7 +162,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
 def training_arguments(
     options: TrainingOptions, folder: Path, total: int, *, evaluate: bool, device: str | None = None
 ) -> Any:
-    """The ``TrainingArguments`` of a run of ``total`` steps; also for a Trainer of one's own."""
+    """The ``TrainingArguments`` of a run of ``total`` steps; also for a Trainer of your own."""
     every = options.eval_steps or max(1, total // 10)
     saving: dict[str, Any] = {"save_strategy": "steps", "save_total_limit": 2}
     if evaluate:

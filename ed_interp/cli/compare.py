@@ -41,7 +41,7 @@ def compare(options: CompareVerb, output: Output) -> None:
     """
     from ed_interp.eval.study.run import study
 
-    # The threshold is no setting of the study: a run resumes whatever it is.
+    # The threshold does not belong to the study: a run resumes whatever it is.
     names = [field.name for field in dataclasses.fields(StudyOptions)]
     settings = StudyOptions(**{name: getattr(options, name) for name in names})
     name = f"compare-{Path(settings.model).name}-{settings.task_label}"

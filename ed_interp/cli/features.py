@@ -80,6 +80,7 @@ def show(options: ShowOptions, output: Output) -> None:
     if options.html is not None:
         described.write_page(options.html, overwrite=output.overwrite)
     cards = [described.feature(index) for index in options.feature or ()]
+    # JSON holds the cards, or a row of numbers for every feature.
     names = ("model", "site", "architecture", "tokens", "alive")
     rows = json.loads(described.to_frame().to_json(orient="records"))
     data = {

@@ -155,15 +155,7 @@ def open_panel(
     options: CompareOptions,
     progress: Progress = None,
 ) -> Panel:
-    """Draw the prompts and texts, and read the control.
-
-    Args:
-        control: Anything :func:`~ed_interp.eval.compare.subjects.open_subject` takes.
-        on: The task: a name, a task, a population, or (input, output) pairs.
-        tokenizer: For models without one.
-        options: All settings at once.
-        progress: See :mod:`ed_interp.progress`.
-    """
+    """Draw the prompts and texts, and read the control; arguments as of :func:`compare`."""
     subject = open_subject(control, **_loading(options, tokenizer))
     questions = draw_questions(subject.hooked.tokenizer, options, on=on)
     check_fits(subject, questions.longest(len(subject.before)))
@@ -187,8 +179,6 @@ def compare(
     progress: Progress = None,
 ) -> Comparison:
     """Compare a treated model with a control, on the same samples.
-
-    >>> compare("icl-gpt2", "my-adapter", on="country-capital").harmed()  # doctest: +SKIP
 
     Args:
         control: Anything :func:`~ed_interp.eval.compare.subjects.open_subject` takes: a name,

@@ -2,7 +2,7 @@
 
 Decoding is timed in pairs: control and treated generate the same number of tokens in turns, and
 the median of the ratios is kept with its range, so that a machine whose speed changes hits both.
-Memory is counted in live tensors, on any device, without asking the operating system: the peak of
+Memory is counted in live tensors, on any device, not by the operating system: the peak of
 a process includes everything that was ever loaded, and never falls. Cost of measuring: two forward
 passes of one batch, and ``2 (rounds + 1) x tokens`` decoding steps.
 """
@@ -42,12 +42,12 @@ def measure_cost(
     rounds: int = 5,
     tokens: int = 24,
 ) -> Cost:
-    """Measure both sides on prompts of the task.
+    """Measure both sides on prompts of the task, of which the first eight make one batch.
 
     Args:
         control: The base of the ratio.
         treated: The model compared with it.
-        prompts: Token ids; the first eight make one batch.
+        prompts: Token ids.
         seconds: Time of the treated model's training, if it was timed; its record holds no times.
         rounds: Rounds of paired decoding; 0 leaves it out.
         tokens: Tokens generated per round.
@@ -89,7 +89,7 @@ def _parameters(subject: Subject) -> int:
 
 
 def _training_steps(folder: Path | None) -> int | None:
-    """What the record of the training in an adapter's folder says; None if nothing."""
+    """Steps by the record of the training in an adapter's folder; None without one."""
     if folder is None:
         return None
     try:
@@ -175,6 +175,7 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _peak(subject: Subject, prompts: Sequence[Ids]) -> int:
     """Parameters, and live tensors during one pass over a batch, all logits computed."""
+    # Cut to the shortest, so that nothing is padded and no mask is needed.
     width = min(len(ids) for ids in prompts)
     ids = torch.tensor([subject.before + ids[:width] for ids in prompts])
     reads = torch.arange(ids.shape[1]).expand(len(ids), -1)

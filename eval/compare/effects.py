@@ -20,7 +20,7 @@ from scipy import stats
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.eval.compare.options import Inference
-from ed_interp.eval.compare.questions import Questions
+from ed_interp.eval.compare.questions import Questions, same_query
 from ed_interp.eval.compare.reading import Reading
 from ed_interp.eval.compare.rows import Effect, Forgetting
 from ed_interp.eval.compare.texts import TextReading
@@ -58,21 +58,16 @@ def effects_of(
     # are known not to differ.
     enough = enough_permutations(_count(questions, target, watched, text), rules)
     rules = dataclasses.replace(rules, permutations=enough)
-    clusters = questions.clusters
+    clusters = same_query(questions.target)
     effects = behaviour_effects(questions.task, target, rules, clusters=clusters)
     # A task of one relation would be tested twice.
     if len(set(questions.relations)) > 1:
         effects += relation_effects(
             questions.relations, target, rules, watched=False, clusters=clusters
         )
-    if watched is not None:
-        effects += relation_effects(
-            questions.watched_relations,
-            watched,
-            rules,
-            watched=True,
-            clusters=questions.watched_clusters,
-        )
+    if watched is not None and questions.watched is not None:
+        names, clusters_of = questions.watched_relations, same_query(questions.watched)
+        effects += relation_effects(names, watched, rules, watched=True, clusters=clusters_of)
     forgetting: Forgetting | None = None
     if text is not None:
         of_text, forgetting = forgetting_effects(text, rules)
@@ -87,11 +82,7 @@ def behaviour_effects(
 ) -> list[Effect]:
     """Accuracy, log-probability and reciprocal rank per shot count; [] without answers.
 
-    Args:
-        task: Its name.
-        readings: Control and treated.
-        rules: How to test.
-        clusters: A number per prompt, equal for prompts that are not independent samples.
+    Prompts of one number in ``clusters`` are not independent samples and count as one.
     """
     control, treated = (_scores(reading) for reading in readings)
     cells = [

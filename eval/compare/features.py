@@ -93,6 +93,7 @@ class FeatureSums:
         if not chosen:
             return ()
         ends = bootstrap_interval(change[:, chosen], weights=tokens, **rules.resampling)
+        # Of all tokens, while the means above are of texts weighted by their tokens.
         density = [side.numpy() / tokens.sum() for side in self._active]
         return tuple(
             FeatureChange(

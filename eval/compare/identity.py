@@ -34,7 +34,7 @@ def check_identity(
 
     Args:
         control: The model it is compared with.
-        treated: If it is not an adapter there is nothing to check, and the result says so.
+        treated: If it is not an adapter there is nothing to check, which the result records.
         prompts: Token ids; the first few distinct ones are used.
         required: Raise if it is not the identity; otherwise only report.
 
@@ -52,7 +52,7 @@ def check_identity(
     prompts = list(dict.fromkeys(prompts))[:_PROMPTS]
     with adapter_off(treated):
         off = _logits(treated.hooked, prompts)
-    # A steered control is no model without its steering, so there is nothing to compare with.
+    # A steered control never runs without its steering, so there is nothing to compare with.
     base_is_control: bool | None = None
     if control.kind in ("frozen", "prompt", "adapter"):
         with adapter_off(control):

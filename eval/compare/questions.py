@@ -51,16 +51,6 @@ class Questions:
         """Name of the task."""
         return self.target.population.task
 
-    @property
-    def clusters(self) -> tuple[int, ...]:
-        """The query of each prompt of `target`, by number; see :func:`same_query`."""
-        return same_query(self.target)
-
-    @property
-    def watched_clusters(self) -> tuple[int, ...]:
-        """The same for `watched`; () without."""
-        return () if self.watched is None else same_query(self.watched)
-
     def longest(self, before: int = 0) -> int:
         """Tokens of the longest sequence, with ``before`` tokens put in front."""
         populations = [each for each in (self.target, self.watched) if each is not None]
@@ -199,7 +189,7 @@ def _windows(texts: Sequence[str], tokenizer: Any, length: int) -> tuple[tuple[I
     if tokenizer is None:
         raise InvalidInputError("neutral text needs a tokenizer; pass tokenizer=, or texts=()")
     plain = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    # Special tokens cannot be asked for by name: they are what stands before a plain letter.
+    # Tokenizers do not name their first tokens: they are what comes before a plain letter.
     probe = tuple(tokenizer("a", add_special_tokens=True)["input_ids"])
     bare = tuple(tokenizer("a", add_special_tokens=False)["input_ids"])
     first = probe[: len(probe) - len(bare)] if bare and probe[-len(bare) :] == bare else ()

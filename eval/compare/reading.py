@@ -17,7 +17,7 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.eval.compare.options import CompareOptions
 from ed_interp.eval.compare.subjects import Subject
 from ed_interp.models.sites import resid_post
-from ed_interp.probes.emergence.estimators import Estimator, get_estimator
+from ed_interp.probes.emergence.estimators import get_estimator
 from ed_interp.probes.emergence.measure import ShotTerms, estimate, read
 from ed_interp.probes.emergence.options import EmergenceOptions
 from ed_interp.progress import Progress
@@ -69,9 +69,8 @@ def read_prompts(
     Args:
         subject: The model to run.
         population: The prompts, without the subject's own text before them.
-        emergence: Also read every block and the single tokens, and estimate; with equal seeds
-            both sides share the estimator's noise.
-        options: How to run the prompts, and the seed.
+        emergence: Also read every block and the single tokens, and estimate.
+        options: How to run the prompts, and the seed: equal seeds share the estimator's noise.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:
@@ -89,15 +88,11 @@ def read_prompts(
             return _reading(capture(hooked, prompts, sites=last, **common), {})
         states = read(hooked, prompts, normalisation=hooked.norm, **common)
     # Outside the scope of what steers: the states are read, and estimating runs no model.
-    estimator = estimator_for(subject, population)
+    estimator = get_estimator(EmergenceOptions().estimator)
+    # Its noise made definite: equal for models of one width.
+    estimator = estimator.for_population(d=hooked.d_model, n=len(population.prompts))
     terms = estimate(states, estimator, seed=options.seed, progress=progress)
     return _reading(states.activations, terms)
-
-
-def estimator_for(subject: Subject, population: TokenPopulation) -> Estimator:
-    """The default estimator, its noise definite: equal for models of one width."""
-    rows, width = len(population.prompts), subject.hooked.d_model
-    return get_estimator(EmergenceOptions().estimator).for_population(d=width, n=rows)
 
 
 def check_fits(subject: Subject, longest: int) -> None:

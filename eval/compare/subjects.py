@@ -41,6 +41,7 @@ class Subject:
     hooked: HookedModel
     before: Ids = ()
     """Tokens put before every prompt (prompt-only), after the tokenizer's own first tokens."""
+    # A function that makes a new scope each time: most context managers can be entered only once.
     scope: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     """Entered around every forward pass: what steers."""
     folder: Path | None = None

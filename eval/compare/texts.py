@@ -83,7 +83,7 @@ def read_texts(
         windows: Token ids, two or more each; token 0 has nothing before it and is not predicted.
         first: Tokens that the tokenizer puts first.
         keep: How many of the positions that differ most to keep.
-        features: Adds the states of both models at its site.
+        features: Takes the states of both models at its site.
         progress: See :mod:`ed_interp.progress`.
 
     Raises:

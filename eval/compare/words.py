@@ -113,7 +113,7 @@ def at_shots(effect: Effect) -> str:
 
 
 def cautions(identity: Identity | None) -> str:
-    """What speaks against putting a difference down to training."""
+    """Reasons to doubt that a difference comes from training."""
     # Only with require_identity=False: otherwise the comparison was refused.
     if identity is None or not identity.checked:
         return ""

@@ -8,6 +8,7 @@ verdicts alone. Cost: none.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import operator
 import re
@@ -18,41 +19,18 @@ from typing import Any, TypeAlias
 from ed_interp.errors import EdInterpError
 from ed_interp.eval.compare.rows import HIGHER_IS_BETTER
 from ed_interp.eval.paper.records import COMPARISON, CURVE, Place, Record
-from ed_interp.eval.paper.values import Code, Quote, Work, key_of
+from ed_interp.eval.paper.values import Code, Picture, Quote, Work, key_of
 from ed_interp.eval.study.summary import LEVEL
 
 MOST_ITEMS = 64
 """Longest list that fits one cell."""
 MOST_LINES = 40
 """Longest list of findings."""
-DEFAULT_ESTIMATOR = "smoothed"
 Column: TypeAlias = tuple[str | Code, str, str, bool]
 """Head, field, number format (words have none), and whether it is an interval: ``{field}_low`` and
 ``{field}_high``."""
 HIGHER: Mapping[str, bool | None] = {**HIGHER_IS_BETTER, "forgetting": False, "harmed": False}
 """Metric -> whether higher is better; None if neither direction is."""
-
-
-def verdict(row: Place, interval: str, alpha: float, higher: bool | None = None) -> str:
-    """``better`` or ``worse``, ``changed`` if neither direction is the better one; else why not.
-
-    Args:
-        row: Has ``difference``, ``p_holm``, and the interval's ends ``{interval}_low``, ``_high``.
-        interval: Name of the interval.
-        alpha: Level of the corrected test.
-        higher: Whether a higher value is the better one; None if neither is.
-
-    Returns:
-        Also ``untested`` without a test, and ``unsupported`` if test or interval do not agree.
-    """
-    low, high = row[f"{interval}_low"].raw, row[f"{interval}_high"].raw
-    if row["p_holm"].raw is None:
-        return "untested"
-    if None in (low, high) or row["p_holm"].raw >= alpha or low <= 0 <= high:
-        return "unsupported"
-    if higher is None:
-        return "changed"
-    return "better" if (row["difference"].raw > 0) == higher else "worse"
 
 
 def by_verdict(
@@ -61,28 +39,40 @@ def by_verdict(
     alpha: float,
     higher: Mapping[str, bool | None] | bool | None = None,
 ) -> dict[str, list[Place]]:
-    """Rows by :func:`verdict`; ``higher`` may depend on the row's metric."""
-    groups: dict[str, list[Place]] = {
-        name: [] for name in ("better", "worse", "changed", "unsupported", "untested")
-    }
+    """Rows sorted into ``better``, ``worse``, ``changed``, ``unsupported`` and ``untested``.
+
+    Args:
+        rows: Have ``difference``, ``p_holm`` and the interval's ends.
+        interval: Name of the interval, whose ends are ``{interval}_low`` and ``_high``.
+        alpha: Level of the corrected test.
+        higher: Whether a higher value is the better one, or that by metric; None if neither
+            direction is, so that a difference is a change.
+    """
+    names = ("better", "worse", "changed", "unsupported", "untested")
+    groups: dict[str, list[Place]] = {name: [] for name in names}
     for row in rows:
-        own = higher.get(row["metric"].raw) if isinstance(higher, Mapping) else higher
-        groups[verdict(row, interval, alpha, own)].append(row)
+        low, high, p_value = (row[k].raw for k in (f"{interval}_low", f"{interval}_high", "p_holm"))
+        up = higher.get(row["metric"].raw) if isinstance(higher, Mapping) else higher
+        if p_value is None:
+            verdict = "untested"
+        # Both must agree: the test is corrected for their number, the intervals are not.
+        elif None in (low, high) or p_value >= alpha or low <= 0 <= high:
+            verdict = "unsupported"
+        elif up is None:
+            verdict = "changed"
+        else:
+            verdict = "better" if (row["difference"].raw > 0) == up else "worse"
+        groups[verdict].append(row)
     return groups
 
 
 def by_importance(rows: Iterable[Place]) -> list[Place]:
     """Effects: the task, neutral text, then relations; the largest first."""
-
-    def order(row: Place) -> tuple[int, float]:
-        families = ("behaviour", "forgetting", "relation")
-        family = row["family"].raw
-        place = families.index(family) if family in families else len(families)
-        return place, -abs(row["difference"].raw)
-
-    return sorted(rows, key=order)
+    order = {"behaviour": 0, "forgetting": 1, "relation": 2}
+    return sorted(rows, key=lambda r: (order.get(r["family"].raw, 3), -abs(r["difference"].raw)))
 
 
+# Jinja's own selectattr would do, but needs a line for each of several fields.
 def where(rows: Iterable[Place], **wanted: object) -> list[Place]:
     """The rows whose fields have these values."""
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
@@ -102,10 +92,13 @@ def distinct(places: Iterable[Place], *keys: str) -> list[Place]:
     return list(seen.values())
 
 
-def parsed(columns: Iterable[str]) -> list[Column]:
+def parsed(columns: Iterable[str | Column]) -> list[Column]:
     """Columns as the template writes them: ``HEAD: FIELD FORMAT``, with ``FIELD*`` an interval."""
     made: list[Column] = []
     for column in columns:
+        if not isinstance(column, str):
+            made.append(column)  # of a record of any kind, from `columns`
+            continue
         match = re.fullmatch(r"(?:(.*): )?(\w+)(\*?) ?(\S*)", column)
         if match is None:
             raise ValueError(f"a column must be 'HEAD: FIELD FORMAT', got {column!r}")
@@ -162,12 +155,13 @@ def columns(rows: Place) -> list[Column]:
         return not (isinstance(raw, dict) or deep or len(inner) > 8)
 
     names = [name for name, value in rows.raw[0].items() if flat(value)]
+    # More columns fit neither a page nor a screen; the record has them.
     return [(Code(name), name, "", False) for name in names[:9]]
 
 
-def code(item: Place | str) -> Code:
-    """A name of ours, or the last step to a place."""
-    return Code(" ".join(item.split()) if isinstance(item, str) else str(item.path[-1]))
+def code(place: Place) -> Code:
+    """The last step to a place."""
+    return Code(str(place.path[-1]))
 
 
 def troubled(trials: Iterable[Place]) -> list[Place]:
@@ -184,12 +178,14 @@ def at_most(items: str) -> str:
 
 def models(records: Sequence[Record]) -> list[Place]:
     """The models that the records were made with, each once."""
-    paths = (("model",), ("control", "model"), ("settings", "model"))
     known: dict[Place, Place] = {}
     for record in records:
-        places = (record.place(*path) for path in paths)
-        for place in [place for place in places if isinstance(place.raw, dict)][:1]:
-            known[place["fingerprint"] if place["fingerprint"] else place["name"]] = place
+        for path in (("model",), ("control", "model"), ("settings", "model")):
+            place = record.place(*path)
+            # Older records name the model there and describe it elsewhere.
+            if isinstance(place.raw, dict):
+                known[place["fingerprint"] if place["fingerprint"] else place["name"]] = place
+                break
     return list(known.values())
 
 
@@ -206,16 +202,17 @@ def methods(records: Sequence[Record]) -> set[str]:
 
 def works(records: Sequence[Record]) -> list[Work]:
     """The works behind the estimators of information that the records used, each once."""
-    from ed_interp.probes.emergence.estimators import get_estimator
+    from ed_interp.probes.emergence.estimators.registry import get_estimator
+    from ed_interp.probes.emergence.options import EstimatorOptions
 
     names = [record.place("estimator").raw for record in records]
     # Studies and comparisons measure emergence with the default estimator.
-    names += [DEFAULT_ESTIMATOR for record in records if _measures_emergence(record)]
+    names += [EstimatorOptions.estimator for record in records if _measures_emergence(record)]
     works = []
     for name in dict.fromkeys(name for name in names if isinstance(name, str)):
         # A record may name an estimator of a package that is not installed here.
         with contextlib.suppress(EdInterpError):
-            if text := getattr(get_estimator(name), "citation", ""):
+            if text := get_estimator(name).citation:
                 works.append(Work(f"estimator-{name}", name, text, listed=True))
     return works
 
@@ -232,6 +229,7 @@ def _measures_emergence(record: Record) -> bool:
 def flags(record: Place) -> list[tuple[Place, Quote | None, list[Place]]]:
     """Each flag once: its first place, its meaning, and the rows that carry it."""
     carried: dict[Place, list[Place]] = {}
+    # At any depth and in any kind of record: curves, calibrations and parts of them carry flags.
     for place in _leaves(record):
         if place.path and place.path[-1] == "flags" and isinstance(place.raw, list):
             for flag in place:
@@ -250,8 +248,18 @@ def flags(record: Place) -> list[tuple[Place, Quote | None, list[Place]]]:
     ]
 
 
+def picture(record: Place, name: str) -> Picture | None:
+    """A picture of the record's own report, by its name there; None without any."""
+    result = record.record.result
+    for chart in [] if result is None else result.charts():
+        if chart.name == name:
+            return Picture(dataclasses.replace(chart, name=f"{name}-{record.record.id.lower()}"))
+    return None
+
+
 def unfinished(records: Sequence[Record]) -> list[Code]:
     """Runs beside the given ones that were begun and not finished."""
+    # A run works in a hidden sibling of its folder until it is complete.
     parents = {Path(record.folder).expanduser().resolve().parent for record in records}
     names = {path.name for parent in parents for path in parent.glob(".*.partial")}
     return [Code(name[1:].removesuffix(".partial")) for name in sorted(names)]
@@ -264,7 +272,8 @@ def verdicts(comparison: Place) -> dict[str, list[Place]]:
 
 
 def main_effects(rows: Iterable[Place]) -> list[Place]:
-    """Effects to tell in a sentence: of each relation its log-probability, the finer metric."""
+    """Effects to tell in a sentence: of each relation its log-probability alone."""
+    # Accuracy of a relation moves in steps of one prompt, so both would tell the same twice.
     rows = [row for row in rows if row["family"] != "relation" or row["metric"] == "logprob"]
     return by_importance(rows)
 
@@ -273,7 +282,7 @@ FILTERS = {
     filter.__name__: filter
     for filter in (
         at_most, by_importance, by_verdict, code, columns, distinct, entries, flags, lists,
-        main_effects, parsed, pick, troubled, where,
+        main_effects, parsed, pick, picture, troubled, verdicts, where,
     )
 }  # fmt: skip
 """What the template can ask of places, by name."""

@@ -23,23 +23,23 @@ def markdown(draft: Draft) -> str:
             return written(part)
         return f"{written(part)}[^{notes.setdefault(plain(part.source), len(notes) + 1)}]"
 
-    text, last = "", 0
-    for match in TABLE.finditer(draft.text):
-        text += draft.filled(draft.text[last : match.start()], sentence) + _table(match[0], draft)
-        last = match.end()
-    text += draft.filled(draft.text[last:], sentence)
+    pieces = TABLE.split(draft.text)  # words and tables by turns
+    text = "".join(
+        _table(piece, draft) if piece.startswith("|") else draft.filled(piece, sentence)
+        for piece in pieces
+    )
     lines = [f"[^{number}]: {source}" for source, number in notes.items()]
     return "\n".join([text.strip(), "", "## Sources of the numbers", "", *lines, ""])
 
 
 def _table(text: str, draft: Draft) -> str:
-    head, rule, *rows = text.splitlines()
-    sources = [source(draft.values(row)) for row in rows]
+    # A footnote per cell would bury the table: the last column says where a row is.
+    rows = text.splitlines()
+    sources = [source(draft.values(row)) for row in rows[2:]]
     if any(sources):
-        ends = ["source |", ":--|", *(f"{each} |" for each in sources)]
-        rows = [f"{row} {end}" for row, end in zip([head, rule, *rows], ends, strict=True)]
-        head, rule, *rows = rows[0], rows[1].replace("| :", "|:"), *rows[2:]
-    return draft.filled("\n".join([head, rule, *rows, ""]), written)
+        ends = ["source", ":--", *sources]
+        rows = [f"{row} {end} |" for row, end in zip(rows, ends, strict=True)]
+    return draft.filled("\n".join([*rows, ""]), written)
 
 
 def source(values: list[Value]) -> str:
@@ -75,5 +75,7 @@ def written(part: Part) -> str:
 
 def plain(text: str) -> str:
     """Text that Markdown, and the HTML inside it, takes as it is."""
+    # "!" and "[" as a picture would load something, "$" is mathematics and "~" strikes out in
+    # many viewers, "#" heads a line, and a line break would end a row of a table.
     text = re.sub(r"([\\`*_\[\]|~#!$])", r"\\\1", re.sub(r"\s+", " ", text))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -18,6 +18,7 @@ from ed_interp.eval.paper.template import MARK, Draft
 from ed_interp.eval.paper.values import Code, Part, Picture, Quote, Work
 from ed_interp.report import page, page_figure, templates
 
+# No HTML: whatever the template's text holds is text, and links to scripts are refused.
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 _SECTION = re.compile(r"^## (.*)\n", re.M)
 # What the renderer makes of a table and of a picture, each with its caption. The HTML still holds
@@ -36,6 +37,7 @@ _DATA = Markup('<script type="application/json" id="{}-{}">{}</script>\n')
 
 def render(draft: Draft, stills: Mapping[str, str]) -> str:
     """The page: one HTML file that loads nothing; ``stills`` has the SVG of each picture."""
+    # One by one, so that each section is an element of its own, named by its heading.
     head, *rest = _SECTION.split(draft.text.strip())
     title, intro = head.removeprefix("# ").split("\n", 1)
     sections = [
@@ -84,6 +86,7 @@ def html(draft: Draft, stills: Mapping[str, str], text: str, name: str) -> Marku
         caption = Markup(match[2] or "")
         return _FIGURE.format(**data | {"caption": caption}, still=still) + Markup("").join(scripts)
 
+    # Marks are filled last: nothing that reads markup ever sees what a record holds.
     made = _PICTURE.sub(figure, _TABLE.sub(table, _MARKDOWN.render(text)))
     return Markup(draft.filled(made, html_of))
 

@@ -50,6 +50,18 @@ class Record:
     parent: str = ""
     """Id of the study it is a part of."""
 
+    # The properties below are what the template sees of a record, besides its fields.
+
+    @property
+    def data(self) -> Place:
+        """All of its main file."""
+        return self.place()
+
+    @property
+    def digest(self) -> str:
+        """The start of its SHA-256, which tells records apart."""
+        return self.sha256[:16]
+
     def place(self, *path: Step, file: str = "") -> Place:
         """A place in one of its files, by default the main one."""
         name = file or self.main
@@ -57,11 +69,6 @@ class Record:
         for step in path:
             place = place[step]
         return place
-
-    @property
-    def data(self) -> Place:
-        """All of its main file."""
-        return self.place()
 
     @property
     def adapter(self) -> Place:
@@ -95,9 +102,8 @@ class Record:
 class Place:
     """Somewhere in a record: steps lead deeper, a call puts it on the page: ``row.mean(".3g")``.
 
-    Places compare as what they hold, and are false where they hold nothing or ``false``, so that
-    the template can choose its words by them. They are no strings: text of a record that reached
-    the page as a string would arrive there without its source.
+    Places compare as what they hold, and are false if they hold nothing or ``false``, so that the
+    template can choose its words by them.
     """
 
     record: Record
@@ -126,11 +132,15 @@ class Place:
         return self.raw is not False and self.raw not in (None, [], {}, "")
 
     def __eq__(self, other: object) -> bool:
+        # To Python 1 == True: a record that says true would be taken for one that says 1.
         raw = _raw(other)
         return type(raw) is type(self.raw) and bool(raw == self.raw)
 
     def __hash__(self) -> int:
+        # A list or an object has no hash of its own, and rows are keys of groups.
         return hash(json.dumps(self.raw, sort_keys=True))
+
+    # Nothing is neither below nor above anything: no claim is made of what was not measured.
 
     def __lt__(self, other: object) -> bool:
         raw = _raw(other)
@@ -141,6 +151,7 @@ class Place:
         return self.raw is not None and raw is not None and bool(self.raw > raw)
 
     def __str__(self) -> str:
+        # A string would arrive on the page without its source, and be read as Markdown.
         raise TypeError(f"{key_of(self.path)} must be printed by itself, as {{{{ place }}}}")
 
     def __call__(self, form: str = "") -> Value:
@@ -184,6 +195,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _expanded(folder: Path) -> list[Path]:
+    # What is no run and holds none is passed on: the reader of results says what is wrong with it.
     real = folder.expanduser()
     if _is_run(real):
         return [folder]

@@ -26,17 +26,20 @@ from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.eval.paper.records import Place
-from ed_interp.eval.paper.values import Part, Picture, Value, Work
+from ed_interp.eval.paper.records import Place, Record
+from ed_interp.eval.paper.values import Code, Part, Picture, Value, Work
 
-# Private-use characters: no meaning in Markdown or HTML, and none in the template.
+# A mark is a number between private-use characters, which have no meaning in Markdown or HTML: to
+# the parser it is a letter, so that **bold** closes after it and a table cell may hold it.
 MARK = re.compile("\ue000(\\d+)\ue001")
 ENTRY = re.compile(r"^\[@([\w-]*) ?([^\]]*)\]: (.*)\n?", re.M)
 CITATION = re.compile(r"\[@([\w-]+)\]")
+# A code span ends with its paragraph at the latest, so that a stray ` cannot hide a page of digits.
 _NAMES = re.compile(r"`(?:[^`\n]|\n(?!\s*\n))*`|\b[A-Z]\w*(?:-\w+)*")
+# A number format is the last word of a string, or all of it: "+.3g", "gain* +.3g".
 _FORMAT = re.compile(r"(?:^|(?<=\s))[+,]?(?:\.\d)?[defg]?$")
 _EXPRESSION = "\ue002"
-TABLE = re.compile(r"(?:^\|.*\n)+", re.M)
+TABLE = re.compile(r"((?:^\|.*\n)+)", re.M)
 MOST_ROWS = 300
 """Of one table; the record has the rest."""
 
@@ -162,8 +165,13 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.tests.update(known=lambda p: p.known, measured=lambda p: p.raw is not None)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        # A record may hold a key such as "path", which is an attribute of Place as well.
-        return obj[attribute] if isinstance(obj, Place) else super().getattr(obj, attribute)
+        if isinstance(obj, Place):
+            # A record may hold a key such as "path", which is an attribute of Place as well.
+            return obj[attribute]
+        value = super().getattr(obj, attribute)
+        # Folder and command are a user's text, which must not be read as Markdown.
+        plain = not isinstance(obj, Record) or attribute == "kind"
+        return Code(value) if isinstance(value, str) and value and not plain else value
 
 
 def _own_digit(text: str) -> int | None:
@@ -185,8 +193,10 @@ def _line_of(error: BaseException) -> int:
 
 def _tidy(text: str) -> str:
     """Blank lines as Markdown needs them, wherever conditions and loops have left them."""
-    text = re.sub(r"^(#+ .*)$", r"\n\1\n", text, flags=re.M)
-    text = re.sub(r"^(- .*\n)\n+(?=- )", r"\1", text, flags=re.M)  # else each item is a paragraph
+    # Headings, captions, pictures, gaps and tables are blocks, a list is one block: with blank
+    # lines between its items, each of them would be a paragraph.
+    text = re.sub(r"^(#+ .*|> .*|\*.*\*)$", r"\n\1\n", TABLE.sub(r"\n\1\n", text), flags=re.M)
+    text = re.sub(r"^(- .*\n)\n+(?=- )", r"\1", text, flags=re.M)
     return re.sub(r"\n{3,}", "\n\n", text)
 
 

@@ -92,6 +92,7 @@ def shown(raw: Any, form: str = "") -> str:
     if isinstance(raw, float):
         return format(raw, form or ".4g")
     if isinstance(raw, int):
+        # A count stays whole where its column is formatted for fractions.
         return format(raw, form if form == "," or form.endswith("g") else "d")
     if isinstance(raw, (list, tuple)):
         return ", ".join(shown(item, form) or "none" for item in raw)
@@ -106,6 +107,6 @@ def key_of(path: Sequence[Step]) -> str:
             text += f"[{step}]"
         elif re.fullmatch(r"[A-Za-z_][\w-]*", step):
             text += f".{step}" if text else step
-        else:
+        else:  # a name with dots or spaces would read as several steps
             text += f"[{step!r}]"
     return text

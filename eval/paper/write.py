@@ -28,7 +28,6 @@ from ed_interp import report
 from ed_interp.charts.still import svg
 from ed_interp.errors import InvalidInputError
 from ed_interp.eval.paper import claims
-from ed_interp.eval.paper.charts import arms, curve, effects
 from ed_interp.eval.paper.markdown import markdown
 from ed_interp.eval.paper.page import render
 from ed_interp.eval.paper.records import (
@@ -76,9 +75,11 @@ def write_paper(
     draft = make_draft(records, source)
     given: list[Any] = [{"folder": each.folder, "sha256": each.sha256} for each in records]
     given.append({"template": hashlib.sha256(source.source.encode()).hexdigest()})
-    charts = [picture.chart for picture in draft.pictures()]
-    stills = {chart.name: svg(chart, label=chart.title) for chart in charts}
+    # Not resumable: a paper takes seconds, and half a paper cannot be continued.
     with RunFolder.open(out, {"paper": given}, overwrite=overwrite, resumable=False) as run:
+        # Drawn once for both outputs, and only after an existing folder was refused.
+        charts = [picture.chart for picture in draft.pictures()]
+        stills = {chart.name: svg(chart, label=chart.title) for chart in charts}
         for name, still in stills.items():
             (run.folder / "figures").mkdir(exist_ok=True)
             write_text(run.folder / "figures" / f"{name}.svg", still)
@@ -120,10 +121,6 @@ def make_draft(records: Sequence[Record], template: Template) -> Draft:
             "compared": COMPARED,
             "alpha": 1 - LEVEL,
             "higher": claims.HIGHER,
-            "verdicts": claims.verdicts,
-            "arms_picture": arms,
-            "effects_picture": effects,
-            "curve_picture": curve,
         }
     )
 

@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     common = [*SETTINGS, f"--seeds={settings.seeds}", f"--steps={settings.steps}"]
     common += ["--quiet"] if settings.quiet else []
+    # A complete run holds run.json; an interrupted one lies elsewhere and is continued.
     waiting = [
         [sys.executable, "-m", "ed_interp", "compare", *which, *common, f"--out={folder}"]
         for folder, which in folders.items()

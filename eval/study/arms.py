@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ed_interp.errors import InvalidInputError, unknown
+from ed_interp.eval.study.rows import Arm
 
 if TYPE_CHECKING:
     import torch
@@ -26,37 +26,11 @@ COEFFICIENTS = (0.25, 0.5, 1.0)
 """The same for a random direction: its length over the mean length of the stream's states."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """One way to change the model, or not to."""
-
-    name: str
-    about: str
-    """What it is, in a sentence."""
-    method: str
-    """A method of ``ed_interp.adapters.training``, ``frozen``, ``direction`` or ``checkpoint``."""
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Fields of ``AdapterOptions``."""
-    equal_parameters: bool = False
-    """The rank is chosen so that it trains as many parameters as ``bias-injection`` does."""
-    shuffled_time: bool = False
-    """Feedback reads a random earlier token instead of the previous one."""
-
-    @property
-    def trained(self) -> bool:
-        """Whether anything is learned."""
-        return self.method not in ("frozen", "direction", "checkpoint")
-
-    @property
-    def fixed(self) -> bool:
-        """Whether it has neither a rate nor a seed."""
-        return self.method in ("frozen", "checkpoint")
-
-    def sweep(self, rates: tuple[float, ...] | None = None) -> tuple[float, ...]:
-        """The values of its sweep: learning rates, lengths of a direction, or nothing."""
-        if self.fixed:
-            return (0.0,) if self.method == "frozen" else ()
-        return COEFFICIENTS if self.method == "direction" else (rates or LEARNING_RATES)
+def sweep_of(arm: Arm, rates: tuple[float, ...] | None = None) -> tuple[float, ...]:
+    """The values of an arm's sweep: learning rates, lengths of a direction, or nothing."""
+    if arm.fixed:
+        return (0.0,) if arm.method == "frozen" else ()
+    return COEFFICIENTS if arm.method == "direction" else (rates or LEARNING_RATES)
 
 
 _NODES = {"r": 4, "nodes": 4, "bias": True}
@@ -125,12 +99,7 @@ def arms_of(names: Iterable[str]) -> tuple[Arm, ...]:
 
 
 def adapter_options(arm: Arm, model: Any) -> Any:
-    """The ``AdapterOptions`` of a trained arm on this model.
-
-    Args:
-        arm: A trained arm.
-        model: The live base model, of which a copy is adapted to count parameters.
-    """
+    """The ``AdapterOptions`` of a trained arm on a live base model."""
     from ed_interp.adapters.training import AdapterOptions
 
     if not arm.equal_parameters:

@@ -26,13 +26,7 @@ _LINEAR = 0.02
 def learned_chart(
     studies: Mapping[str, Sequence[TrialRow]], title: str, *, columns: int = 1
 ) -> Chart:
-    """Accuracy at the fewest shots against forgetting, a mark per seed and a panel per study.
-
-    Args:
-        studies: Trials of each study, by name.
-        title: Title of the picture.
-        columns: Panels next to each other.
-    """
+    """Accuracy at the fewest shots against forgetting, a mark per seed and a panel per study."""
     # One panel carries the legend: at the right edge of the first row, where there is room.
     last = min(columns, len(studies)) - 1
     panels = [
@@ -52,6 +46,7 @@ def learned_chart(
 
 
 def _learned(trials: Sequence[TrialRow], title: str, *, legend: bool) -> Panel:
+    # Only compared trials that could answer at all have a place in the picture.
     final = [row for row in trials if not row.sweep and row.accuracy and row.forgetting is not None]
     marks = []
     for arm, (name, symbol, colour) in _LOOKS.items():

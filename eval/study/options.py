@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from ed_interp.eval.study.arms import ARMS, CONTROLS, Arm, arms_of
-from ed_interp.eval.study.rows import Trial
+from ed_interp.eval.study.arms import ARMS, CONTROLS, arms_of, sweep_of
+from ed_interp.eval.study.rows import Arm, Trial
 from ed_interp.models.options import ModelOptions
 from ed_interp.options import MEASURE, MODEL, OUTPUT, PROMPTS, TRAIN, OptionError, Seeded, option
 from ed_interp.prompts.options import PromptOptions
@@ -110,7 +110,7 @@ class StudyOptions(ModelOptions, PromptOptions, Seeded):
 
     def arms(self) -> tuple[Arm, ...]:
         """The arm under test, the frozen model, and the controls."""
-        # The frozen model always stands next to the arm under test: it is what all is paired with.
+        # The frozen model is always there: every arm is compared with it prompt by prompt.
         chosen = {"all": CONTROLS, "none": ()}.get(self.controls[0], self.controls)
         if self.checkpoint is None:
             return arms_of([self.treated, "frozen", *chosen])
@@ -129,7 +129,7 @@ class StudyOptions(ModelOptions, PromptOptions, Seeded):
             Trial(arm.name, rate, self.seed, True)
             for arm in self.arms()
             if not arm.fixed
-            for rate in arm.sweep(self.rates)
+            for rate in sweep_of(arm, self.rates)
         ]
 
     def final(self, best: Mapping[str, float]) -> list[Trial]:

@@ -15,7 +15,7 @@ from ed_interp.charts.spec import Chart
 from ed_interp.errors import InvalidInputError
 from ed_interp.eval.study.charts import arms_chart, learned_chart
 from ed_interp.eval.study.options import StudyOptions
-from ed_interp.eval.study.rows import ArmRow, Trial, TrialRow
+from ed_interp.eval.study.rows import ArmRow, StudiedArm, Trial, TrialRow
 from ed_interp.eval.study.words import GLOSSARY, HOW, cautions, headline, tables
 from ed_interp.results import Result
 from ed_interp.tables import Table
@@ -38,8 +38,8 @@ class Study(Result):
     """The task, and how it was split."""
     tested: str
     """Name of the arm under test."""
-    arms: tuple[dict[str, Any], ...]
-    """Every arm, its number of trained parameters, and the values of its sweep."""
+    # A list, as nested options make no table of Parquet.
+    arms: list[StudiedArm]
     best: dict[str, float]
     """The rate at which each arm was compared."""
     trials: tuple[TrialRow, ...]

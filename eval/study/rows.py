@@ -1,8 +1,46 @@
-"""Rows of a study: its trials, and its arms over seeds."""
+"""Rows of a study: its arms, its trials, and the arms over seeds."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One way to change the model, or not to."""
+
+    name: str
+    about: str
+    """What it is, in a sentence."""
+    method: str
+    """A method of ``ed_interp.adapters.training``, ``frozen``, ``direction`` or ``checkpoint``."""
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Fields of ``AdapterOptions``."""
+    equal_parameters: bool = False
+    """The rank is chosen so that it trains as many parameters as ``bias-injection`` does."""
+    shuffled_time: bool = False
+    """Feedback reads a random earlier token instead of the previous one."""
+
+    @property
+    def trained(self) -> bool:
+        """Whether anything is learned."""
+        return self.method not in ("frozen", "direction", "checkpoint")
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it has neither a rate nor a seed."""
+        return self.method in ("frozen", "checkpoint")
+
+
+@dataclasses.dataclass(frozen=True)
+class StudiedArm(Arm):
+    """An arm as it was run."""
+
+    parameters: int | None = None
+    """Number of trained parameters."""
+    sweep: tuple[float, ...] = ()
+    """The values of its sweep."""
 
 
 @dataclasses.dataclass(frozen=True)

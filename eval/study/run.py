@@ -19,17 +19,17 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.eval.compare.subjects import open_subject
-from ed_interp.eval.study.arms import ARMS
+from ed_interp.eval.study.arms import ARMS, sweep_of
 from ed_interp.eval.study.options import StudyOptions
 from ed_interp.eval.study.problems import Problem, make_problem
 from ed_interp.eval.study.result import Study
-from ed_interp.eval.study.rows import Trial, TrialRow
+from ed_interp.eval.study.rows import StudiedArm, Trial, TrialRow
 from ed_interp.eval.study.summary import summarise
 from ed_interp.eval.study.trials import Bench, control_of
 from ed_interp.options import OptionError, takes_options
@@ -172,19 +172,12 @@ def _check_unchanged(file: Path, options: StudyOptions, problem: Problem) -> Non
     write_json(file, plan)
 
 
-def _arms(options: StudyOptions, rows: Sequence[TrialRow]) -> tuple[dict[str, Any], ...]:
-    """Every arm, its number of trained parameters, and the values of its sweep."""
-    known: Mapping[str, int] = {
-        row.arm: row.parameters for row in rows if row.parameters is not None
-    }
-    return tuple(
-        {
-            **dataclasses.asdict(arm),
-            "parameters": known.get(arm.name),
-            "sweep": list(arm.sweep(options.rates)),
-        }
+def _arms(options: StudyOptions, rows: Sequence[TrialRow]) -> list[StudiedArm]:
+    counts = {row.arm: row.parameters for row in rows if row.parameters is not None}
+    return [
+        StudiedArm(**vars(arm), parameters=counts.get(arm.name), sweep=sweep_of(arm, options.rates))
         for arm in options.arms()
-    )
+    ]
 
 
 def _run(

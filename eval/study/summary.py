@@ -95,7 +95,7 @@ def _interval(values: Sequence[float]) -> tuple[float, float | None, float | Non
 
 
 def _corrected(rows: Sequence[ArmRow]) -> tuple[ArmRow, ...]:
-    # Rows without a test are no part of the family.
+    # Only rows with a test are part of the family.
     adjusted = iter(holm([row.p_value for row in rows if row.p_value is not None]))
     return tuple(
         row if row.p_value is None else dataclasses.replace(row, p_holm=float(next(adjusted)))

@@ -25,10 +25,10 @@ from ed_interp.eval.compare.control import Panel, open_panel
 from ed_interp.eval.compare.reading import read_prompts
 from ed_interp.eval.compare.result import Comparison
 from ed_interp.eval.compare.subjects import Subject, open_subject
-from ed_interp.eval.study.arms import Arm, adapter_options, shuffled_time
+from ed_interp.eval.study.arms import adapter_options, shuffled_time
 from ed_interp.eval.study.options import StudyOptions
 from ed_interp.eval.study.problems import Problem
-from ed_interp.eval.study.rows import Trial, TrialRow
+from ed_interp.eval.study.rows import Arm, Trial, TrialRow
 from ed_interp.models.load import load
 from ed_interp.models.sites import resid_post
 from ed_interp.prompts.population import draw
@@ -95,11 +95,12 @@ class Bench:
             folder = self.work.parent / "comparisons" / trial.name
             folder.mkdir(parents=True, exist_ok=True)
             # Without pages: each would weigh 5 MB, and the study has one of its own.
-            comparison.write(folder, page=False)
+            comparison.write_record(folder)
         return dataclasses.replace(row, **_outcome(comparison))
 
     def _session(self, subject: Subject) -> LabelledTask | None:
         """The task of sessions with feedback, if the subject has nodes that could remember."""
+        # Other adapters carry nothing from one call to the next.
         settings = subject.details.get("adapter", {})
         feeds = settings.get("n_nodes", 0) and settings.get("feedback") != "none"
         on = self.problem.on

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from ed_interp.eval.study.rows import ArmRow, TrialRow
+from ed_interp.eval.study.rows import ArmRow, StudiedArm, TrialRow
 from ed_interp.eval.study.summary import LEVEL
 from ed_interp.tables import Table, plain_table
 
@@ -75,7 +74,7 @@ def _held(summary: Sequence[ArmRow]) -> list[ArmRow]:
 
 def tables(
     tested: str,
-    arms: Sequence[Mapping[str, Any]],
+    arms: Sequence[StudiedArm],
     best: Mapping[str, float],
     trials: Sequence[TrialRow],
     summary: Sequence[ArmRow],
@@ -88,10 +87,10 @@ def tables(
         heads=("arm", "rate", "parameters", *(head for head, _, _ in _COLUMNS.values())),
         rows=[
             (
-                arm["name"],
-                f"{best[arm['name']]:g}" if arm["name"] in best else "",
-                "" if arm.get("parameters") is None else f"{arm['parameters']:,}",
-                *(_cell(rows.get((arm["name"], metric))) for metric in _COLUMNS),
+                arm.name,
+                f"{best[arm.name]:g}" if arm.name in best else "",
+                "" if arm.parameters is None else f"{arm.parameters:,}",
+                *(_cell(rows.get((arm.name, metric))) for metric in _COLUMNS),
             )
             for arm in arms
         ],

@@ -7,19 +7,12 @@ import warnings
 with warnings.catch_warnings():
     # SAELens 6 imports modules that TransformerLens 3.9 deprecates.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from sae_lens import SAE, SAETrainer, TrainingSAE, registry
-    from sae_lens.config import SAETrainerConfig
-    from sae_lens.loading.pretrained_saes_directory import (
-        get_pretrained_saes_directory as releases,
-    )
-    from sae_lens.saes.sae import SAEMetadata
+    from sae_lens import SAE as SAE
+    from sae_lens import SAETrainer as SAETrainer
+    from sae_lens import TrainingSAE as TrainingSAE
+    from sae_lens import registry as registry
+    from sae_lens.config import SAETrainerConfig as SAETrainerConfig
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory as releases
+    from sae_lens.saes.sae import SAEMetadata as SAEMetadata
 
-__all__ = [
-    "SAE",
-    "SAEMetadata",
-    "SAETrainer",
-    "SAETrainerConfig",
-    "TrainingSAE",
-    "registry",
-    "releases",
-]
+__all__ = ["releases"]

@@ -57,6 +57,7 @@ def _words() -> dict[str, set[str]]:
     for name, relation in relations().items():
         if any(" " in source for source, _ in relation.pairs):
             continue  # phrases: none is a single token
+        # Relations of a group share their inputs: one category for these, one for each output.
         words.setdefault(f"{relation.group} (input)", set()).update(i for i, _ in relation.pairs)
         words.setdefault(LABELS[name], set()).update(o for _, o in relation.pairs)
     return words

@@ -99,6 +99,7 @@ def histogram(name: str, values: Iterable[float], colour: Colour = "accent") -> 
     """Counts of values between 0 and 1 in twenty bins."""
     # The last bin takes 1 too.
     bins = Counter(min(math.floor(value / _BIN), round(1 / _BIN) - 1) for value in values)
+    # Empty bins are left out, as a logarithmic axis has no place for 0.
     places = sorted(bins)
     return Bars(
         name=name,
@@ -119,6 +120,7 @@ def _probes(probing: Sequence[ProbeRow]) -> list[Line]:
         lines.append(
             Line(
                 name=f"{task} (chance {rows[0].chance:.2f})",
+                # As text: all channels is not a number of features, so the axis is one of names.
                 x=[*(str(row.features) for row in rows), "all channels"],
                 y=[*(row.accuracy for row in rows), rows[0].dense],
                 colour=place / max(1, len(tasks) - 1),
@@ -146,7 +148,7 @@ def label(step: int | None) -> str:
 
 
 def emergence_chart(
-    title: str, below: str, rows: Sequence[FeatureEmergenceRow], *, entropy: float, about: str
+    title: str, below: str, rows: Sequence[FeatureEmergenceRow], entropy: float, about: str
 ) -> Chart:
     """Informative features, information of the best one and active features, over shots."""
     steps = steps_of(rows)
@@ -162,7 +164,7 @@ def emergence_chart(
                     y=[getattr(row, name) for row in part],
                     colour=place / (len(steps) - 1) if len(steps) > 1 else "accent",
                     group=label(step),
-                    legend=len(steps) > 1,
+                    legend=len(steps) > 1,  # a single line explains itself
                 )
             )
         if name == "best_bits":
@@ -172,6 +174,7 @@ def emergence_chart(
                 x="shots",
                 y=axis,
                 marks=marks,
+                # The finding gets more room than what explains it.
                 height=1.0 if name == "informative" else 0.75,
                 x_ticks=ticks(sorted({row.shots for row in rows})),
                 from_zero=True,

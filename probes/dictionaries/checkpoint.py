@@ -39,6 +39,7 @@ def write_checkpoint(
     }
     for number, moments in optimizer["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+    # How long each latent has been silent: it decides which ones the loss revives.
     tensors |= {f"track.{name}": getattr(trainer, name) for name in _TRACKS}
     tensors["random.cpu"] = torch.get_rng_state()
     if trainer.sae.device.type == "cuda":
@@ -69,6 +70,7 @@ def read_checkpoint(
     try:
         tensors, state = tensor_files.read(file, kind=_KIND)
         trainer.sae.load_state_dict(_under("sae", tensors))
+        # Adam keeps two moments per parameter, by the number of the parameter.
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under("optimizer", tensors).items():
             number, _, moment = name.partition(".")
@@ -82,6 +84,7 @@ def read_checkpoint(
         for name in _TRACKS:
             setattr(trainer, name, tensors[f"track.{name}"].to(trainer.cfg.device))
         trainer.activation_scaler.scaling_factor = state["scale"]
+        # Reads the block that the run stopped in again, and continues inside it.
         batches.skip_to(state["block"], state["served"])
         # Last, so that nothing above draws from generators that were already set.
         torch.set_rng_state(tensors["random.cpu"])

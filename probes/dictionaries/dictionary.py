@@ -172,6 +172,7 @@ class Dictionary:
         method = f"feature {feature} of a {self.architecture} dictionary"
         if model is not None:
             hooked = load_model(model)
+            # In units of the activation: coefficient 1 is what an activation of 1 adds.
             vectors = {self.check(hooked).name: row}
             return Direction.of(hooked, vectors, method=method, settings=settings)
         if self.stamp is None or self.site is None:

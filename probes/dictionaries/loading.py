@@ -82,8 +82,8 @@ def load(
 
     if not isinstance(source, SAE):
         raise InvalidInputError(
-            f"cannot load a {type(source).__name__}; pass a folder, a release and an id, or a "
-            "SAELens object; for dictionary_learning pass from_dictionary_learning(object)"
+            "source must be a folder, a release with an id, or a SAELens object, got a "
+            f"{type(source).__name__}; for dictionary_learning use from_dictionary_learning(object)"
         )
     return _wrapped(inference_sae(source), place, None)
 

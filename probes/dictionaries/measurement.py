@@ -55,8 +55,9 @@ class DictionaryMeasurement(ReaderResult):
     same with its activations shuffled. ``predictor``: that token or category."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, with the summary and the histogram of the features, which are beside it."""
-        density = [list(bar) for bar in self.density_histogram()]
+        """Plain data, with the summary and a histogram of the features."""
+        # Both are derived, for readers of the JSON who do not open the table of features.
+        density = [] if self.features is None else [list(bar) for bar in self.density_histogram()]
         return {**super().to_dict(), "summary": self.summary(), "density": density}
 
     @classmethod
@@ -82,6 +83,7 @@ class DictionaryMeasurement(ReaderResult):
     @property
     def monosemanticity(self) -> tuple[float, float, int]:
         """Mean score, mean of the shuffled control, and number of features scored."""
+        # A feature that was too rare to be scored must not count as 0.
         scored = self.features[["monosemanticity", "control"]].dropna()
         if scored.empty:
             return 0.0, 0.0, 0
@@ -90,12 +92,14 @@ class DictionaryMeasurement(ReaderResult):
 
     def density_histogram(self, *, bins: int = 10) -> list[tuple[float, float, int]]:
         """(low, high, features) over the logarithm to base 10 of the density of living ones."""
+        # From a single token of the text, the lowest density there can be, to every token.
         lowest = math.floor(math.log10(1 / max(2, self.tokens)))
         width = -lowest / bins
         counts = [0] * bins
         for density in self.features["density"]:
             if density > 0:
                 place = int((math.log10(density) - lowest) / width)
+                # Rounding can put the lowest and the highest density just outside.
                 counts[min(bins - 1, max(0, place))] += 1
         return [
             (lowest + place * width, lowest + (place + 1) * width, count)

@@ -56,9 +56,7 @@ def measure(
         model: Anything :func:`ed_interp.load` takes; default the one it was trained on, by name.
         text: As for training, whose held-out part is used; default the generated text.
         tasks: Tasks for sparse probing, by name or as objects; an empty list skips it.
-        options: All settings at once.
-        out: Run folder to make.
-        overwrite: Replace what ``out`` holds, once complete.
+        out, overwrite: Run folder to make, and whether to replace what it holds.
         progress: True for bars on stderr, or a callable ``(done, total, what)``.
 
     Raises:
@@ -67,6 +65,7 @@ def measure(
         RunFolderError: ``out`` exists or cannot be written.
     """
     opened = Reader.open(options, dictionary, model)
+    # In windows as long as in training: positions beyond were never seen.
     trained = opened.dictionary.sae.cfg.metadata.context_size
     usual = trained if isinstance(trained, int) and trained > 1 else WINDOW
     windows = windows_of(options, opened.hooked, text, window=usual)
@@ -76,6 +75,7 @@ def measure(
     def make(_: Path | None) -> DictionaryMeasurement:
         held = windows.once("held-out", seed=seed, tokens=options.tokens)
         observed = observe(reader, held, progress=progress)
+        # The beginning of the same text, so that all numbers are of the same tokens.
         few, mean = windows.first(held, options.ce_tokens), torch.from_numpy(observed.mean)
         recovered = cross_entropy_recovered(reader, few, mean=mean, seed=seed, progress=progress)
         texts = token_texts(reader.hooked.tokenizer)
@@ -118,6 +118,7 @@ def _features(
     dictionary: Dictionary, observed: Observation, named: Monosemanticity
 ) -> pd.DataFrame:
     activations = observed.activations.tocsc()
+    # A column of the sparse table has as many entries as its latent has active tokens.
     fired = np.diff(activations.indptr)
     summed = np.asarray(activations.sum(0)).ravel()
     return pd.DataFrame(

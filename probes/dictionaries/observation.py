@@ -77,6 +77,7 @@ def observe(reader: Reader, windows: Sequence[Ids], *, progress: Progress = None
     for part, activations in read_features(reader, windows, progress=progress):
         states = part.states
         made = reader.dictionary.decode(activations).to(states.device).float()
+        # Dense activations of a whole text would not fit into memory; a few per token are not 0.
         parts.append((part, sparse.csr_array(activations.float().cpu().numpy())))
         error += float((states - made).square().sum(dtype=torch.float64))
         squares += float(states.square().sum(dtype=torch.float64))

@@ -44,25 +44,18 @@ class SourceOptions(Options):
         panel=TEXT,
         shown="generated text, no file needed",
     )
-    task: str | None = option(
-        None, help="Prompts of a built-in task (see `ed-interp tasks`).", panel=TEXT
-    )
-    dataset: str | None = option(
-        None, help="Text from a Hugging Face data set, or a folder with one.", panel=TEXT
-    )
-    column: str | None = option(
-        None, help="Column of text (with --dataset).", panel=TEXT, shown="text"
-    )
-    split: str | None = option(
-        None, help="Split to read (with --dataset).", panel=TEXT, shown="train"
-    )
-    config: str | None = option(None, help="Configuration to read (with --dataset).", panel=TEXT)
+    task: str | None = option(None, help="Prompts of a built-in task.", panel=TEXT)
+    dataset: str | None = option(None, help="Text from a Hugging Face data set.", panel=TEXT)
+    column: str | None = option(None, help="Column (with --dataset).", panel=TEXT, shown="text")
+    split: str | None = option(None, help="Split (with --dataset).", panel=TEXT, shown="train")
+    config: str | None = option(None, help="Configuration (with --dataset).", panel=TEXT)
 
     def __post_init__(self) -> None:
         if self.text is not None and not isinstance(self.text, (str, Path)):
             # Texts that were passed as they are: a result records their digest, not all of them.
             object.__setattr__(self, "text", Path("texts"))
         super().__post_init__()
+        # The generated text is what remains when none of them is named.
         sources = [n for n in ("text", "task", "dataset") if getattr(self, n) is not None]
         if len(sources) > 1:
             raise InvalidInputError(
@@ -78,7 +71,7 @@ class TextOptions(SourceOptions):
     """Text in windows of tokens."""
 
     window: int | None = option(
-        None, help="Longest window of text, in tokens.", panel=TEXT, shown=str(WINDOW), min=2
+        None, help="Longest window in tokens.", panel=TEXT, shown="128", min=2
     )
 
 
@@ -88,10 +81,8 @@ class DictionaryOptions(ModelOptions):
 
     dictionary: str = option(help="Folder of a dictionary, or a release of SAELens.", argument=True)
     sae_id: str | None = option(None, help="Dictionary of a release.", panel=MODEL, flag="--id")
-    model: str = option(
-        "", help="Bundled model, hub id or folder.", panel=MODEL, shown="the dictionary's own"
-    )
-    site: str | None = option(None, help="Hook point.", panel=MODEL, shown="the dictionary's own")
+    model: str = option("", help="Bundled model, hub id or folder.", panel=MODEL, shown="its own")
+    site: str | None = option(None, help="Hook point.", panel=MODEL, shown="its own")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,6 +123,7 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
 
     def __post_init__(self) -> None:
         if isinstance(self.sae_lens, Mapping):
+            # A dictionary in Python; as text it can be typed and recorded like every option.
             pairs = tuple(f"{name}={json.dumps(value)}" for name, value in self.sae_lens.items())
             object.__setattr__(self, "sae_lens", pairs)
         super().__post_init__()
@@ -165,7 +157,8 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
 
     @property
     def peak_lr(self) -> float:
-        """Peak learning rate; wider dictionaries diverge at the rate that suits narrow ones."""
+        """Peak learning rate."""
+        # The rate that suits 1,024 latents makes wider dictionaries diverge.
         return self.lr or 2e-3 * min(1.0, math.sqrt(1024 / self.latents))
 
     @property
@@ -219,9 +212,7 @@ class DescribeOptions(DictionaryOptions, TextOptions, Seeded):
 class ShowOptions(DescribeOptions):
     """Which features are shown, and where."""
 
-    feature: tuple[int, ...] | None = option(
-        None, help="Feature to print; repeatable, or ranges.", min=0
-    )
+    feature: tuple[int, ...] | None = option(None, help="Feature to print; repeatable.", min=0)
     html: Path | None = option(None, help="Page to write; it opens offline.", panel=OUTPUT)
 
 
@@ -266,9 +257,5 @@ class ExplainOptions(DictionaryOptions, TextOptions, Seeded):
         min=0,
     )
     tokens: int = option(100_000, help="Tokens of held-out text to read.", panel=MEASURE, min=2)
-    contexts: int = option(
-        50, help="Active contexts per feature, and as many silent ones.", panel=MEASURE, min=1
-    )
-    window: int | None = option(
-        None, help="Tokens of a context.", panel=TEXT, shown=str(EXPLAIN_WINDOW), min=2
-    )
+    contexts: int = option(50, help="Active contexts, and as many silent.", panel=MEASURE, min=1)
+    window: int | None = option(None, help="Tokens of a context.", panel=TEXT, shown="32", min=2)

@@ -48,6 +48,7 @@ class Reader:
                 raise InvalidInputError(
                     f"{opened.source or 'this dictionary'} names no model; pass model (--model)"
                 )
+            # By way of the options, so that device, precision and the like hold for it too.
             options, model = dataclasses.replace(options, model=opened.model_name), None
         reader = cls.of(opened, options.load(model), site=options.site)
         if opened is not dictionary:  # a live object stays where it is

@@ -1,6 +1,6 @@
 """`DictionaryRecord`: what a dictionary is and how it was trained, the ``run.json`` of its folder.
 
-The dictionary itself stays in SAELens's own files beside it. Importing this imports nothing heavy.
+The dictionary itself is in SAELens's own files. Importing this imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from ed_interp.charts.spec import Chart
 from ed_interp.probes.dictionaries.charts import training_chart
-from ed_interp.probes.dictionaries.result import write_record
 from ed_interp.probes.dictionaries.rows import TrainingRow
 from ed_interp.results import Result
 
@@ -53,5 +52,6 @@ class DictionaryRecord(Result):
         return [training_chart(self.title(), self.history)] if self.history else []
 
     def write(self, folder: Path) -> None:
-        """Only ``run.json``: a page of 5 MB does not belong into a folder of weights."""
-        write_record(self, folder)
+        """Write the record and its history, and never the page."""
+        # 5 MB of it do not belong into a folder of weights that people upload.
+        self.write_record(folder)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
-from ed_interp.records.environment import environment
-from ed_interp.records.files import write_json
 from ed_interp.results import Result
 
 
@@ -16,14 +13,4 @@ class ReaderResult(Result):
 
     def cautions(self) -> str:
         """Whether the dictionary was trained on another model, or at another site."""
-        return " ".join(self.settings.get("cautions", ()))
-
-
-def write_record(result: Result, folder: Path) -> None:
-    """Write only the JSON file of a result, for a folder without the common page."""
-    settings = dict(result.settings)
-    # What it was made on, which is not always what it is copied on.
-    made_on = settings.pop("environment", None) or environment()
-    header = {"format": f"ed-interp/{result.KIND}", "version": result.VERSION}
-    data = {**header, **result.to_dict(), "settings": settings, "environment": made_on}
-    write_json(folder / result.FILE, data)
+        return " ".join(self._settings.get("cautions", ()))

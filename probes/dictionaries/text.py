@@ -51,6 +51,7 @@ class TextSource:
         """Plain data for a run's record; equal for equal text."""
         if self.texts is None:
             return {"name": self.name}
+        # A separator keeps the texts ab, c and a, bc apart.
         digest = hashlib.sha256("\0".join(self.texts).encode("utf-8", errors="replace"))
         sha256 = digest.hexdigest()[:16]
         return {"name": self.name, "documents": len(self.texts), "sha256": sha256}
@@ -65,7 +66,6 @@ def text_source(
     Args:
         text: A ``.txt`` file (an empty line ends a document), a ``.json`` list of strings, the
             texts themselves, or a source, which is returned as it is.
-        options: All settings at once.
         limit: Most rows of a data set to take, evenly spaced; None is all.
 
     Raises:
@@ -165,6 +165,7 @@ class Windows:
                 yield from self._cut(texts)
         ordered = self._of(part)
         for epoch in itertools.count():
+            # Seeded by text, which Python hashes alike in every process.
             rng = random.Random(f"windows {seed} {epoch}")
             yield from rng.sample(ordered, len(ordered))
 
@@ -190,6 +191,7 @@ class Windows:
 
 def _prefix(tokenizer: Any) -> Ids:
     """The special tokens that a tokenizer puts before a text."""
+    # Read off an encoding, as tokenizers disagree about which special tokens they add.
     whole = list(tokenizer("a")["input_ids"])
     (first, *_) = tokenizer("a", add_special_tokens=False)["input_ids"]
     return tuple(whole[: whole.index(first)])
@@ -250,5 +252,6 @@ def _dataset_texts(dataset: str, options: SourceOptions, limit: int | None) -> t
             f"{', '.join(data.column_names)}; name one by column (--column)"
         )
     if limit is not None and len(data) > limit:
+        # Evenly spaced, as data sets are often sorted by class or source.
         data = data.select([place * len(data) // limit for place in range(limit)])
     return tuple(text for text in data[column] if isinstance(text, str))

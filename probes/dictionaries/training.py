@@ -98,9 +98,8 @@ def train(
         model: Anything :func:`ed_interp.load` takes.
         text: A ``.txt`` file, a ``.json`` list of strings, texts, or a ``text_source(...)``;
             default the bundled models' own generated text.
-        options: All settings at once.
-        out: Folder to make, which SAELens can load; without it a run cannot be resumed.
-        overwrite: Replace the dictionary at ``out``, once the new one is complete.
+        out, overwrite: Folder to make, and whether to replace the dictionary in it. SAELens can
+            load it. Without ``out`` a run cannot be resumed.
         checkpoint_every: Steps between checkpoints; default every ten seconds or less often.
         progress: True for a bar on stderr, or a callable ``(done, total, what)``.
 
@@ -145,10 +144,12 @@ def _fit(
             _begin(plan, trainer)
         written, wait = time.monotonic(), _CHECKPOINT_SECONDS
         done = trainer.n_training_steps
+        # About a hundred rows, however long the run.
         every = max(1, steps // _LOGGED)
         with track(progress, "training the dictionary", steps) as advance:
             advance(done)
             for step in range(done, steps):
+                # What SAETrainer.fit does around a step, in its order.
                 trainer.maybe_reset_sparsity()
                 output = trainer.step(next(batches))
                 trainer.n_training_steps += 1
@@ -272,6 +273,7 @@ def _begin(plan: _Plan, trainer: SAETrainer[Any, Any]) -> None:
     if trainer.sae.cfg.normalize_activations == "expected_average_only_in":
         scale = math.sqrt(plan.hooked.d_model) / max(norm, 1e-12)
         trainer.activation_scaler.scaling_factor = scale
+        # Otherwise the first steps only learn the mean, and latents die meanwhile.
         trainer.sae.b_dec.data.copy_(states.mean(0) * scale)
 
 

@@ -18,7 +18,6 @@ from harness import Options, Result, Row, Target, say, timed
 
 from ed_interp.models.load import load
 from ed_interp.probes import dictionaries
-from ed_interp.probes.dictionaries.description import describe
 
 MODEL, SITE = "icl-gpt2", "blocks.2.hook_resid_post"
 SECONDS, MEGABYTES = 60.0, 60.0
@@ -47,7 +46,7 @@ def _row(dictionary: Any, hooked: Any, tokens: int, name: str) -> tuple[Row, Row
     say(name)
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "page.html"
-        taken, found = timed(lambda: describe(dictionary, hooked, tokens=tokens))
+        taken, found = timed(lambda: dictionaries.describe(dictionary, hooked, tokens=tokens))
         written, _ = timed(lambda: found.write_page(page))
         size = page.stat().st_size / 1e6
     both = taken + written

@@ -29,6 +29,7 @@ def test_train_then_measure(cli, tiny_folder, text, tmp_path):
     assert {entry.name for entry in (tmp_path / "SAE").iterdir()} == {
         "README.md",
         "cfg.json",
+        "history.parquet",
         "run.json",
         "sae_weights.safetensors",
         "settings.json",

@@ -10,9 +10,8 @@ import pytest
 @pytest.fixture
 def steering(tmp_path):
     """A small record of a kind without a section of its own."""
-    from ed_interp.eval.steering.rows import SweepCell, SweepComparison
-
     from ed_interp.eval.steering.result import SweepResult
+    from ed_interp.eval.steering.rows import SweepCell, SweepComparison
     from ed_interp.records.files import write_json
 
     cell = SweepCell("blocks.1.hook_resid_post", 2.0, 0.75, 0.5, 1.0, 0.125, 1.0625, True)

@@ -22,7 +22,7 @@ found = mutual_information(x, y, estimator="correlation", column=1)
 checked = calibrate("correlation", n=500, d=1, bits=(0, 1), families=("gaussian",), seeds=1,
                     checks=False)
 print(json.dumps({"names": available_estimators(), "bits": found.bits,
-                  "settings": found.settings, "band": checked.band()}))
+                  "settings": found.settings, "band": checked.to_dict()["bands"]["gaussian"]}))
 """
 
 

@@ -51,6 +51,7 @@ class FeatureCard:
     def tables(self) -> list[Table]:
         """The numbers of the feature, then its contexts with the peak in brackets."""
         caption = f"Feature {self.index}: {shown(self.name or 'no name')}"
+        # All other numbers of a silent feature are 0 and say nothing.
         if not self.density:
             rows: list[tuple[str, str]] = [("active", "never in this text")]
         else:
@@ -87,6 +88,7 @@ class FeatureCard:
         for context in self.contexts:
             top = max(context.values, default=1.0) or 1.0
             spans = (
+                # Translucent, so that it can be read on a white and on a dark page.
                 f'<span style="background:rgba(110,140,255,{0.6 * value / top:.2f})">'
                 f"{escape(shown(text))}</span>"
                 for text, value in zip(context.tokens, context.values, strict=True)
@@ -110,6 +112,7 @@ def _listed(tokens: Sequence[tuple[str, float]]) -> str:
 
 def _marked(context: Context) -> str:
     texts = [shown(text) for text in context.tokens]
+    # Brackets and not colour: they survive a pipe, and every reader can see them.
     texts[context.peak] = f"[{texts[context.peak]}]"
     return "".join(texts)
 

@@ -53,9 +53,7 @@ def describe(
         dictionary: Anything :func:`~ed_interp.probes.dictionaries.loading.load` takes.
         model: Anything :func:`ed_interp.load` takes; default the one it was trained on, by name.
         text: As for training, whose held-out part is used; default the generated text.
-        options: All settings at once.
-        out: Run folder to make, with the page of features.
-        overwrite: Replace what ``out`` holds, once complete.
+        out, overwrite: Run folder to make, and whether to replace what it holds.
         progress: True for bars on stderr, or a callable ``(done, total, what)``.
 
     Raises:
@@ -77,6 +75,7 @@ def describe(
         for part, encoded in read_features(reader, held, progress=progress):
             activations = encoded.float().cpu()
             strongest.add(part, activations)
+            # The scores need them in memory, so only those of the first tokens are kept.
             if scored < SCORED_TOKENS:
                 kept.append((part, sparse.csr_array(activations.numpy())))
                 scored += len(part.ids)
@@ -92,6 +91,7 @@ def describe(
             **direct_effects(reader.hooked, decoder, top=options.top_tokens),
         }
         if options.clamp_contexts:
+            # A copy: 0 leaves a latent out of clamping, and its largest activation is still shown.
             largest = columns["largest"].copy()
             if options.clamp_features is not None:
                 largest[np.setdiff1d(np.arange(latents), options.clamp_features)] = 0

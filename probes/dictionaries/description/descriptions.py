@@ -19,9 +19,10 @@ from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.probes.dictionaries.description.cards import Context, FeatureCard, shown
 from ed_interp.probes.dictionaries.description.contexts import BEFORE, NO_TOKEN
 from ed_interp.probes.dictionaries.description.page import render_page
-from ed_interp.probes.dictionaries.result import ReaderResult, write_record
+from ed_interp.probes.dictionaries.result import ReaderResult
 from ed_interp.records import tensors
 from ed_interp.records.files import write_text
+from ed_interp.results import Result
 from ed_interp.tables import Table
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ class FeatureDescriptions(ReaderResult):
         )
 
     def tables(self) -> list[Table]:
+        # Every feature is on the page; a terminal has room for the best.
         best = self.to_frame().sort_values("score", ascending=False).head(_BEST)
         rows = [
             (
@@ -184,15 +186,8 @@ class FeatureDescriptions(ReaderResult):
 
     def page(self) -> str:
         """One self-contained HTML page that opens offline."""
-        return render_page(
-            title=self.title(),
-            headline=self.headline(),
-            tokens=self.tokens,
-            columns=self.columns,
-            names=self.names,
-            token_texts=self.token_texts,
-            settings=self.settings,
-        )
+        about = (self.title(), f"{self.headline()} {self.cautions()}", self.settings)
+        return render_page(*about, self.tokens, self.columns, self.names, self.token_texts)
 
     def write_page(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write :meth:`page` to a file, whole or not at all; returns its path.
@@ -207,12 +202,17 @@ class FeatureDescriptions(ReaderResult):
 
     def write(self, folder: Path) -> None:
         """Write the record, the arrays and the page of features into a folder that exists."""
+        self.write_record(folder)
+        write_text(folder / "report.html", self.page())
+
+    def write_record(self, folder: Path) -> None:
+        """Write the record and the arrays."""
         import torch
 
-        write_record(self, folder)
+        # Without the columns, which have a file of tensors and not of rows.
+        Result.write_record(dataclasses.replace(self, columns=None), folder)
         arrays = {name: torch.from_numpy(column) for name, column in self.columns.items()}
         tensors.write(folder / _ARRAYS, arrays, kind=self.KIND)
-        write_text(folder / "report.html", self.page())
 
     @classmethod
     def _from_file(cls, file: Path, data: Any) -> FeatureDescriptions:
@@ -225,6 +225,7 @@ class FeatureDescriptions(ReaderResult):
                 arrays, _ = tensors.read(path, kind=cls.KIND)
         except InvalidInputError as error:
             raise RunFolderError(f"{error}; describe the features again") from error
+        # A folder that was put together by hand would fail only when a feature is looked at.
         unknown = set(arrays) - set(NAMES)
         if unknown or any(len(array) != len(record) for array in arrays.values()):
             raise RunFolderError(f"{path} does not fit its record; describe the features again")

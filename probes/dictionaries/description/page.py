@@ -16,23 +16,22 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from ed_interp.probes.dictionaries.description.contexts import BEFORE, BIN_EDGES, NO_TOKEN
+from ed_interp.probes.dictionaries.description.contexts import (
+    BEFORE,
+    BIN_EDGES,
+    NO_TOKEN,
+    Columns,
+)
 from ed_interp.report import flattened, page
 
 _NONE = 0xFFFFFFFF
 
 
 def render_page(
-    *,
-    title: str,
-    headline: str,
-    tokens: int,
-    columns: Mapping[str, NDArray[Any]],
-    names: Sequence[str | None],
-    token_texts: Sequence[str],
-    settings: Mapping[str, Any],
-) -> str:
-    """One self-contained page with every feature; columns as in ``FeatureDescriptions``."""
+    title: str, headline: str, settings: Mapping[str, Any], tokens: int, columns: Columns,
+    names: Sequence[str | None], token_texts: Sequence[str],
+) -> str:  # fmt: skip
+    """One self-contained page with every feature; see ``FeatureDescriptions`` for the fields."""
     return page(
         "features.html.j2",
         title=title,
@@ -44,10 +43,7 @@ def render_page(
 
 
 def _data(
-    tokens: int,
-    columns: Mapping[str, NDArray[Any]],
-    names: Sequence[str | None],
-    token_texts: Sequence[str],
+    tokens: int, columns: Columns, names: Sequence[str | None], token_texts: Sequence[str]
 ) -> dict[str, Any]:
     histogram = columns["histogram"]
     used = np.flatnonzero(histogram.sum(0))
@@ -58,13 +54,14 @@ def _data(
     shade = np.round(columns["context_values"].astype(np.float32) / largest * 255)
     # Two bytes per token of a context suffice for most vocabularies, and contexts are most of it.
     few = len(token_texts) < 0xFFFF
-    ids = _ids(columns["context_ids"])
+    ids = np.where(columns["context_ids"] == NO_TOKEN, _NONE, columns["context_ids"])
     data: dict[str, Any] = {
         "tokens": tokens,
         "latents": len(names),
         "before": BEFORE,
         "width": columns["context_ids"].shape[2],
         "contexts": columns["context_ids"].shape[1],
+        # Once: everywhere else a token is its id.
         "texts": list(token_texts),
         "names": list(names),
         "edges": [float(edge) for edge in BIN_EDGES[low : high + 1]],
@@ -85,10 +82,6 @@ def _data(
     data["nearest"] = _packed(columns["nearest"], "uint32")
     data["neighbours"] = columns["nearest"].shape[1]
     return data
-
-
-def _ids(ids: NDArray[np.int32]) -> NDArray[np.uint32]:
-    return np.where(ids == NO_TOKEN, _NONE, ids).astype(np.uint32)
 
 
 def _packed(array: NDArray[Any], kind: str) -> dict[str, str]:

@@ -55,9 +55,7 @@ def feature_emergence(
         dictionary: Anything :func:`~ed_interp.probes.dictionaries.loading.load` takes.
         model: Anything :func:`ed_interp.load` takes; default the one it was trained on, by name.
         task: A labelled or mixed task.
-        options: All settings at once.
-        out: Run folder to make.
-        overwrite: Replace what ``out`` holds, once complete.
+        out, overwrite: Run folder to make, and whether to replace what it holds.
         progress: True for bars on stderr, or a callable ``(done, total, what)``.
 
     Raises:
@@ -109,6 +107,7 @@ def _follow(
     reader: Reader, population: Population, labels: Sequence[str], step: int | None,
     options: FeatureEmergenceOptions,
 ) -> Iterator[FeatureEmergenceRow]:  # fmt: skip
+    # Checkpoints of a model share its tokenizer, so all of them read the same prompts.
     tokens = tokenize(population, reader.hooked.tokenizer)
     size = options.batch_size
     read = capture(reader.hooked, tokens, sites=[reader.site], answers=False, batch_size=size)
@@ -118,10 +117,12 @@ def _follow(
         activations = reader.dictionary.encode(states)
         error = (reader.dictionary.decode(activations).cpu().float() - states.cpu()).square().sum()
         spread = (states - states.mean(0)).square().sum()
+        # Only whether it is active counts: activations of features are not on one scale.
         active: NDArray[np.bool_] = (activations != 0).cpu().numpy()
         shuffles = {"permutations": options.permutations, "seed": options.seed}
         about = label_information(active, labels, **shuffles)
         informative = set(np.flatnonzero(about.informative).tolist())
+        # Stable, so that features of equal information keep their order in every run.
         best = np.argsort(-about.bits, kind="stable")[:_TOP]
         yield FeatureEmergenceRow(
             step=step,

@@ -38,6 +38,7 @@ class FeatureEmergence(ReaderResult):
         return f"Features of {self.model} at {self.site} on {self.task}"
 
     def headline(self) -> str:
+        # The trained model comes last, if checkpoints were followed at all.
         rows = [row for row in self.rows if row.step == self.steps[-1]]
         first = min(rows, key=lambda row: row.shots)
         last = max(rows, key=lambda row: row.shots)
@@ -59,6 +60,7 @@ class FeatureEmergence(ReaderResult):
     def tables(self) -> list[Table]:
         rows = []
         for row in self.rows:
+            # Shortened: hundreds of features can be new. The Parquet table has all of them.
             top = ", ".join(f"{feature} ({bits:.2f})" for feature, bits in row.top[:5])
             new = ", ".join(map(str, row.new[:12])) + (" ..." if len(row.new) > 12 else "")
             counts = (str(row.shots), str(row.informative), f"{row.best_bits:.3f}", str(row.active))
@@ -76,12 +78,5 @@ class FeatureEmergence(ReaderResult):
         ]
 
     def charts(self) -> list[Chart]:
-        return [
-            emergence_chart(
-                self.title(),
-                self.headline(),
-                self.rows,
-                entropy=self.label_entropy,
-                about=self.about,
-            )
-        ]
+        entropy, about = self.label_entropy, self.about
+        return [emergence_chart(self.title(), self.headline(), self.rows, entropy, about)]

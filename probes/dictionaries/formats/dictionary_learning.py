@@ -30,19 +30,14 @@ from ed_interp.probes.dictionaries.formats.parts import (
 WEIGHTS = "ae.safetensors"
 PICKLE = "ae.pt"
 
+_SAME = ("W_enc", "W_dec", "b_enc", "b_dec", "r_mag", "threshold")
 # Their name -> ours. Several of theirs mean the same tensor, depending on the class.
-_NAMES = {
+_NAMES = dict(zip(_SAME, _SAME, strict=True)) | {
     "encoder.bias": "b_enc",
-    "b_enc": "b_enc",
     "bias": "b_dec",
-    "b_dec": "b_dec",
     "decoder_bias": "b_dec",
-    "W_enc": "W_enc",
-    "W_dec": "W_dec",
-    "r_mag": "r_mag",
     "gate_bias": "b_gate",
     "mag_bias": "b_mag",
-    "threshold": "threshold",
 }
 _TRANSPOSED = {"encoder.weight": "W_enc", "decoder.weight": "W_dec"}
 _THRESHOLDED = ("JumpReluAutoEncoder", "BatchTopKSAE", "MatryoshkaBatchTopKSAE")

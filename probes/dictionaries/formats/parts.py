@@ -66,6 +66,7 @@ def build(parts: Parts, *, where: str, device: str, dtype: str | None = None) ->
     check_shapes(weights, where)
     width, latents = weights["W_enc"].shape
     sae_class, config_class = registry.get_sae_class(parts.architecture)
+    # As it was saved: in bfloat16 other latents can be among the k largest.
     kept = dtype or str(weights["W_enc"].dtype).removeprefix("torch.")
     sizes = {"d_in": width, "d_sae": latents, "dtype": kept, "device": device}
     config = config_class(**sizes, **parts.settings)
@@ -84,6 +85,7 @@ def build(parts: Parts, *, where: str, device: str, dtype: str | None = None) ->
 
 def check_shapes(weights: Weights, where: str) -> None:
     """Raise ModelLoadError unless encoder and decoder have each other's transposed shape."""
+    # Checked here, as load_state_dict would list every tensor and not say what is wrong.
     missing = [name for name in ("W_enc", "W_dec", "b_dec") if name not in weights]
     if missing:
         raise ModelLoadError(

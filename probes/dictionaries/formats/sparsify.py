@@ -58,6 +58,7 @@ def hook_of(module: str) -> str | None:
     """
     if module in ("embed_tokens", "wte"):
         return "hook_embed"
+    # sparsify names a folder after the module: layers.3, h.0.mlp, model.layers.3.mlp.
     match = _LAYER.search(module)
     if match is None:
         return None

@@ -61,6 +61,7 @@ def by_tokens(examples: Examples) -> Explanation:
     context score low.
     """
     mass = examples.mass
+    # Over all occurrences, silent ones too: a token often seen without the feature explains little.
     mean = mass / (examples.occurrences + _PRIOR)
     best = float(mean.max(initial=0.0))
     total = float(mass.sum())
@@ -91,4 +92,5 @@ def _category(examples: Examples, mean: NDArray[np.float64]) -> str | None:
         covered = float(examples.mass[ids].sum()) / total
         if covered >= _COVERED and float(mean[ids].mean()) >= _TYPICAL * best:
             fit.append((len(ids), name))
+    # The smallest says most: countries rather than capitalised words.
     return min(fit)[1] if fit else None

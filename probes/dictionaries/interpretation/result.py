@@ -10,9 +10,9 @@ import numpy as np
 
 from ed_interp.charts.spec import Chart, Panel
 from ed_interp.probes.dictionaries.charts import histogram
-from ed_interp.probes.dictionaries.formats.parts import read_json
 from ed_interp.probes.dictionaries.result import ReaderResult
 from ed_interp.probes.dictionaries.rows import InterpretationRow
+from ed_interp.records.reading import read_json
 from ed_interp.tables import Table
 
 _BEST = 20
@@ -40,6 +40,7 @@ class Interpretations(ReaderResult):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, with the means."""
+        # Derived, for readers of the JSON alone; `upgrade` drops them again.
         return {**super().to_dict(), "means": self.means()}
 
     @classmethod
@@ -52,10 +53,11 @@ class Interpretations(ReaderResult):
         """Read back a run folder, or the single JSON file that older versions wrote.
 
         Raises:
-            RunFolderError: the run does not exist, is damaged, of another kind, or newer.
+            RunFolderError: it does not exist, is damaged, of another kind, or newer.
             InvalidInputError: the file holds something else.
         """
         file = Path(folder).expanduser()
+        # Such a file has no header, so its fields alone say whether it is one.
         return cls.from_dict(read_json(file)) if file.is_file() else super().load(folder)
 
     def title(self) -> str:

@@ -68,9 +68,7 @@ def score_explanations(
         model: Anything :func:`ed_interp.load` takes; default the one it was trained on, by name.
         explain: From examples to an explanation, as ``by_tokens`` does.
         text: As for training; one half of its held-out part for examples, the other for scores.
-        options: All settings at once.
-        out: Run folder to make.
-        overwrite: Replace what ``out`` holds, once complete.
+        out, overwrite: Run folder to make, and whether to replace what it holds.
         progress: True for bars on stderr, or a callable ``(done, total, what)``.
 
     Raises:
@@ -91,6 +89,7 @@ def score_explanations(
         observed = observe(reader, held, progress=progress)
         texts = token_texts(reader.hooked.tokenizer)
         shown, scored = _Half(observed, texts, odd=False), _Half(observed, texts, odd=True)
+        # With few windows an area under the curve is 0 or 1 by accident.
         scoreable = [
             feature
             for feature in chosen
@@ -195,6 +194,7 @@ class _Half:
         active = []
         for window in rng.permutation(with_it)[:count]:
             tokens, dense = self._context(int(window), feature)
+            # Within one context, so that only the choice of the token can help.
             on, off = np.flatnonzero(dense), np.flatnonzero(dense == 0)
             # As many others as active ones, so that long windows do not count more.
             active.append((tokens, on, rng.permutation(off)[: len(on)]))

@@ -21,11 +21,3 @@ if ARCHITECTURE not in _registry.SAE_CLASS_REGISTRY:
     _registry.register_sae_training_class(
         ARCHITECTURE, SpikeSlabTrainingSAE, SpikeSlabTrainingSAEConfig
     )
-
-__all__ = [
-    "ARCHITECTURE",
-    "SpikeSlabSAE",
-    "SpikeSlabSAEConfig",
-    "SpikeSlabTrainingSAE",
-    "SpikeSlabTrainingSAEConfig",
-]

@@ -5,7 +5,7 @@ The slab head computes ``mu = softplus(x W_enc + b_enc)`` and ``ln sigma``, the 
 encoding: two matrix products where other dictionaries need one.
 
 What differs from Tonolini et al. (2019): the decoder is linear; mu is positive, so that a latent
-stands for one direction and not for it and its opposite; ``ln sigma`` is a linear function of the
+means one direction and not also its opposite; ``ln sigma`` is a linear function of the
 slab's pre-activation, per latent, instead of a third matrix.
 """
 

@@ -33,8 +33,10 @@ def bernoulli_kl(
     gamma: Float[Tensor, "*batch latent"], alpha: Float[Tensor, "*#latent"]
 ) -> Float[Tensor, "*batch latent"]:
     """KL of Bernoulli(gamma) from Bernoulli(alpha), in nats."""
+    # A latent that is certainly present or absent still needs a finite loss and a gradient.
     gamma = gamma.clamp(EPSILON, 1 - EPSILON)
     alpha = alpha.clamp(EPSILON, 1 - EPSILON)
+    # log1p keeps the digits of the small probabilities that sparse latents have.
     absent = torch.log1p(-gamma) - torch.log1p(-alpha)
     return (1 - gamma) * absent + gamma * (gamma.log() - alpha.log())
 

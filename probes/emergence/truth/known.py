@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.probes.emergence.truth.laws import Law, information, integrate
+from ed_interp.probes.emergence.truth.laws import Law, information
 from ed_interp.probes.emergence.truth.maps import Map, identity, standardise
 
 Bits = tuple[float, float]
@@ -95,10 +95,6 @@ class KnownInformation:
             seen = view(np.concatenate([part, rng.standard_normal((rows, columns))], 1))
             shown.append(torch.from_numpy(standardise(seen) if self.standardised else seen))
         return shown[0].to(dtype), shown[1].to(dtype)
-
-    def integrated(self, *, rows: int, seed: int = 0) -> Bits:
-        """The value once more, as a Monte Carlo mean of the exact log density ratio."""
-        return integrate(self.law, rows=rows, seed=seed)
 
     def through_noise(self, s_x: float, s_y: float) -> Bits | None:
         """Information (and its error) after Gaussian noise on both sides; None if not known.

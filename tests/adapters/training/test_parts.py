@@ -90,7 +90,9 @@ def test_a_method_is_one_registration(base: Any, monkeypatch: pytest.MonkeyPatch
     assert (config.r, config.init_lora_weights, config.use_rslora) == (3, "pissa", True)
     assert config.target_modules == {"c_attn"}
     assert config.task_type == "CAUSAL_LM"
-    with pytest.raises(InvalidInputError, match="must be given r, targets, fixed_tau only, got alpha"):
+    with pytest.raises(
+        InvalidInputError, match="must be given r, targets, fixed_tau only, got alpha"
+    ):
         make_config("pissa", AdapterOptions(alpha=2))
 
 
@@ -98,7 +100,10 @@ def test_a_method_is_one_registration(base: Any, monkeypatch: pytest.MonkeyPatch
 def test_every_method_has_a_configuration_that_fits(build_model: Any, method: str):
     config = make_config(method, AdapterOptions(targets=["q_proj", "down_proj"]))
     model = get_peft_model(build_model("llama"), config)
-    assert any(weight.requires_grad for weight in model.parameters())
+    check_only_adapter_trains(model)
+    model.get_base_model().model.norm.weight.requires_grad_(True)
+    with pytest.raises(FrozenWeightsError, match="norm"):
+        check_only_adapter_trains(model)
 
 
 def test_a_damaged_checkpoint_is_not_resumed_from(tmp_path: Path):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from peft import LoraConfig
 from safetensors.torch import load_file
 
 import ed_interp
@@ -179,6 +180,18 @@ def test_results_survive_saving(tmp_path: Path, base: Any, short: Any):
         trained.save(tmp_path / "copy")
     with pytest.raises(RunFolderError, match=r"without training\.json"):
         TrainedAdapter.load(tmp_path)
+
+
+def test_an_adapter_as_options_or_as_a_peft_configuration(tmp_path: Path, base: Any):
+    settings = {"max_steps": 1, "eval_share": 0.0, "batch_size": 2}
+    own = LoraConfig(r=2, target_modules=["c_attn"], use_dora=True, task_type="CAUSAL_LM")
+    for name, adapter, method in (("a", AdapterOptions(r=2, nodes=1), "bias-injection"),
+                                  ("b", own, "dora")):  # fmt: skip
+        examples = examples_of_pairs(PAIRS)
+        trained = train(base, examples, out=tmp_path / name, adapter=adapter, **settings)
+        assert (trained.method, trained.adapter["r"]) == (method, 2)
+        assert trained.settings["options"]["method"] == method
+        assert "No examples were held out" in trained.cautions()
 
 
 def test_early_stopping_keeps_the_best(tmp_path: Path, base: Any, short: Any):

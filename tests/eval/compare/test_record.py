@@ -60,7 +60,7 @@ def test_a_run_folder_holds_everything(folder, tiny_pair):
 
 
 def test_saved_and_loaded_is_equal(made, tmp_path):
-    made.write(tmp_path, page=False)
+    made.write_record(tmp_path)
     again = Comparison.load(tmp_path)
     assert again == made
     assert again.samples.equals(made.samples)

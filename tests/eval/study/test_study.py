@@ -15,6 +15,7 @@ from ed_interp.eval.study.arms import (
     CONTROLS,
     adapter_options,
     shuffled_time,
+    sweep_of,
     trained_parameters,
 )
 from ed_interp.eval.study.problems import make_problem
@@ -77,10 +78,10 @@ def test_every_arm_is_swept_and_compared(studies):
         ("frozen", False, 0), ("random", False, 0), ("random", False, 1),
     }  # fmt: skip
     assert first.best["lora"] == 1e-3
-    assert first.best["random"] in ARMS["random"].sweep()
+    assert first.best["random"] in sweep_of(ARMS["random"])
     lora = next(row for row in first.trials if row.arm == "lora" and not row.sweep)
     assert lora.neutral is True
-    assert lora.parameters == next(a for a in first.arms if a["name"] == "lora")["parameters"]
+    assert lora.parameters == next(arm for arm in first.arms if arm.name == "lora").parameters
     frozen = next(row for row in first.trials if row.arm == "frozen")
     assert frozen.forgetting == 0
     assert frozen.accuracy_change == (0, 0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.probes.dictionaries import FeatureDescriptions, describe
@@ -18,6 +20,7 @@ from ed_interp.probes.dictionaries.description.unembedding import direct_effects
 from ed_interp.probes.dictionaries.observation import _pieces
 from ed_interp.probes.dictionaries.reader import Reader
 from ed_interp.probes.dictionaries.states import TokenStates
+from ed_interp.results import load_any
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +123,12 @@ def test_it_is_saved_and_read_back(described: FeatureDescriptions, tmp_path: Pat
         np.testing.assert_array_equal(again.columns[name], column)
     with pytest.raises(RunFolderError):
         described.save(folder)
+    # Version 1 had its arrays in a plain safetensors file.
+    older = shutil.copytree(folder, tmp_path / "older")
+    save_file(described.columns, older / "descriptions.safetensors")
+    record = json.loads((older / "run.json").read_text("utf-8"))
+    (older / "run.json").write_text(json.dumps({**record, "version": 1}))
+    assert load_any(older).feature(3) == described.feature(3)
     whole = (folder / "descriptions.safetensors").read_bytes()
     flipped = bytes([*whole[:-1], whole[-1] ^ 1])
     for broken, message in ((whole[:100], "damaged"), (flipped, "altered after it was written")):

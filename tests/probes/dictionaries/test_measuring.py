@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -222,6 +223,11 @@ def test_a_measurement_can_be_kept(measured, tmp_path):
     assert again.probing == measured.probing
     with pytest.raises(RunFolderError, match="exists"):
         measured.save(folder)
+    # Older files hold three of the numbers in the summary only.
+    data = json.loads((folder / "run.json").read_text("utf-8"))
+    older = {name: data[name] for name in data if name not in ("tokens", "l0", "fvu")}
+    (folder / "run.json").write_text(json.dumps(older))
+    assert dictionaries.DictionaryMeasurement.load(folder).to_json() == measured.to_json()
     (folder / "run.json").write_text('{"format": "other"}')
     with pytest.raises(RunFolderError, match="must be of format"):
         dictionaries.DictionaryMeasurement.load(folder)

@@ -188,11 +188,27 @@ BIG = torch.full((32,), 40000.0)
         (lambda: Add(torch.tensor(1.0), SITE), InvalidInputError, "must have the shape"),
         (lambda: Add(vector(), SITE, coefficient=math.nan), InvalidInputError, "finite, got nan"),
         (lambda: Add(vector(), SITE, gate=torch.ones(2, 2)), InvalidInputError, "one number per"),
-        (lambda: Add(vector(), SITE, decay=0.0), InvalidInputError, "decay must be .* above 0.* got 0"),
-        (lambda: Ablate(torch.zeros(32), SITE), InvalidInputError, "must have a direction, got zeros"),
+        (
+            lambda: Add(vector(), SITE, decay=0.0),
+            InvalidInputError,
+            "decay must be .* above 0.* got 0",
+        ),
+        (
+            lambda: Ablate(torch.zeros(32), SITE),
+            InvalidInputError,
+            "must have a direction, got zeros",
+        ),
         (lambda: Clamp(vector(), SITE, value=math.inf), InvalidInputError, "finite, got inf"),
-        (lambda: Add(BIG * 1e30, SITE, coefficient=1e9), InvalidInputError, "at most .* in float32"),
-        (lambda: Add(vector(), SITE, coefficient=torch.ones(2)), InvalidInputError, "one row per prompt .3., .* got 2"),
+        (
+            lambda: Add(BIG * 1e30, SITE, coefficient=1e9),
+            InvalidInputError,
+            "at most .* in float32",
+        ),
+        (
+            lambda: Add(vector(), SITE, coefficient=torch.ones(2)),
+            InvalidInputError,
+            "one row per prompt .3., .* got 2",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_the_model_is_restored(make, error, message, hooked):
@@ -263,7 +279,9 @@ def test_a_mask_that_cannot_belong_to_the_tokens_is_refused(build_model):
     with torch.no_grad():
         cache = model(IDS, use_cache=True).past_key_values
         with (
-            pytest.raises(InvalidInputError, match="attention_mask must cover 6 cached and 2 new tokens"),
+            pytest.raises(
+                InvalidInputError, match="attention_mask must cover 6 cached and 2 new tokens"
+            ),
             inject(model, Add(vector(), SITE)),
         ):
             model(IDS[:, :2], attention_mask=torch.ones(3, 2), past_key_values=cache)
