@@ -127,9 +127,9 @@ class EmergenceCurve(Result):
             return {**data, "calibration": Calibration.upgrade(data["calibration"], 1)}
         return data
 
-    def write(self, folder: Path, *, page: bool = True) -> None:
-        """Write the files of the curve, and the table of the comparison, into ``folder``."""
-        super().write(folder, page=page)
+    def write_record(self, folder: Path) -> None:
+        """Write what is read back, and the table of the comparison."""
+        super().write_record(folder)
         if self.comparison is not None:
             write_parquet(folder / "comparison.parquet", self.comparison.to_frame())
 
