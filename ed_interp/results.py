@@ -142,18 +142,9 @@ class Result:
 
     # What every result has ----------------------------------------------------------------
 
-    @property
-    def _settings(self) -> dict[str, Any]:
-        """The field ``settings``, which every result has at the end of its own fields."""
-        settings: dict[str, Any] = vars(self)["settings"]
-        return settings
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the shape of the file and of ``--json``."""
-        data: dict[str, Any] = _adapter(type(self)).dump_python(
-            self, mode="json", exclude=set(self.SIDE)
-        )
-        return data
+        return dict(_adapter(type(self)).dump_python(self, mode="json", exclude=set(self.SIDE)))
 
     def to_json(self) -> str:
         """:meth:`to_dict` as strict JSON: a missing number is null, NaN is refused."""
@@ -180,16 +171,13 @@ class Result:
     def to_frame(self, table: str = "") -> pd.DataFrame:
         """One line per row of a table, columns as in the row's dataclass.
 
-        Args:
-            table: a field that holds rows; the first one by default. A dot leads into a field
-                that holds a table of its own (``adaptivity.turns``).
+        ``table`` is a field that holds rows; the first one by default. A dot leads into a field
+        that holds a table of its own (``adaptivity.turns``).
         """
         import pandas as pd
 
-        owner: Any = self
         *outer, last = (table or next(iter(row_fields(type(self))), "")).split(".")
-        for name in outer:
-            owner = getattr(owner, name)
+        owner: Any = functools.reduce(getattr, outer, self)
         kinds = row_fields(type(owner))
         if last not in kinds:
             raise unknown("table", table, [*row_fields(type(self))])
@@ -198,11 +186,7 @@ class Result:
         return pd.DataFrame(rows, columns=columns)
 
     def plot(self, name: str = "", *, theme: str = "light") -> go.Figure:
-        """An interactive figure of one chart; the main one by default.
-
-        Raises:
-            UnknownNameError: there is no chart of that name.
-        """
+        """An interactive figure of one chart, by default the main one, or UnknownNameError."""
         from ed_interp.charts.plotly import figure
 
         charts = {chart.name: chart for chart in self.charts()}
@@ -220,7 +204,8 @@ class Result:
             RunFolderError: ``folder`` exists (and not ``overwrite``) or cannot be written.
         """
         self.to_json()  # what cannot be written is refused before there is a folder
-        with RunFolder.open(folder, self._settings, overwrite=overwrite, resumable=False) as run:
+        settings = vars(self)["settings"]
+        with RunFolder.open(folder, settings, overwrite=overwrite, resumable=False) as run:
             self.write(run.folder)
         return run.path
 
@@ -252,7 +237,8 @@ class Result:
     @property
     def _environment(self) -> dict[str, Any]:
         """What it ran on, which is not always where it is copied."""
-        ran_on = self._settings.get("environment")
+        # Every result has the field `settings`, at the end of its own fields.
+        ran_on = vars(self)["settings"].get("environment")
         return ran_on if isinstance(ran_on, dict) else environment()
 
     @classmethod
@@ -280,10 +266,9 @@ class Result:
             result = cls.from_dict(data)
         except InvalidInputError as error:
             raise RunFolderError(f"{file} is damaged ({error}); run the command again") from error
-        frames = {name: file.with_name(f"{name}.parquet") for name in cls.SIDE}
-        return dataclasses.replace(
-            result, **{name: read_parquet(path) for name, path in frames.items() if path.exists()}
-        )
+        files = {name: file.with_name(f"{name}.parquet") for name in cls.SIDE}
+        frames = {name: read_parquet(path) for name, path in files.items() if path.exists()}
+        return dataclasses.replace(result, **frames)
 
     def _repr_html_(self) -> str:
         from ed_interp.report import summary
@@ -344,8 +329,7 @@ def keep(
     record = options.to_dict() if isinstance(options, Options) else dict(options)
     if out is None:
         return _recorded(make(None), record)
-    first = process()[0] == 0
-    run = RunFolder.open(out, record, overwrite=overwrite) if first else None
+    run = RunFolder.open(out, record, overwrite=overwrite) if process()[0] == 0 else None
     folder = gather(run.folder if run is not None else None)[0]
     assert folder is not None
     if run is None:
@@ -364,7 +348,7 @@ def keep(
 
 
 def _recorded(result: R, options: dict[str, Any]) -> R:
-    record: dict[str, Any] = {"options": options, **result._settings}
+    record: dict[str, Any] = {"options": options, **vars(result)["settings"]}
     if COMMAND.get():
         record["command"] = COMMAND.get()
     return dataclasses.replace(result, settings=record)  # type: ignore[call-arg]
@@ -400,7 +384,4 @@ def _class_of(kind: str) -> type[Result] | None:
         module = importlib.import_module(HOMES[kind])
         classes = (value for value in vars(module).values() if isinstance(value, type))
         return next(c for c in classes if issubclass(c, Result) and vars(c).get("KIND") == kind)
-    for point in entry_points(group="ed_interp.results", name=kind):
-        loaded: type[Result] = point.load()
-        return loaded
-    return None
+    return next((p.load() for p in entry_points(group="ed_interp.results", name=kind)), None)

@@ -18,14 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.prompts.tasks import (
-    LabelledTask,
-    ListTask,
-    MixedTask,
-    Task,
-    TextTask,
-    most_shots,
-)
+from ed_interp.prompts.tasks import LabelledTask, ListTask, MixedTask, Task, TextTask, most_shots
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -33,16 +33,12 @@ class Relation:
 @cache
 def relations() -> dict[str, Relation]:
     """Every relation of ``relations.json``, by name such as ``country-capital``."""
-    return {
-        name: Relation(
-            entry["description"],
-            entry["group"],
-            entry["label"],
-            tuple(entry["sentences"]),
-            tuple((source, target) for source, target in entry["pairs"]),
-        )
-        for name, entry in read_data("relations.json").items()
-    }
+    made = {}
+    for name, entry in read_data("relations.json").items():
+        pairs = tuple((source, target) for source, target in entry["pairs"])
+        texts = (entry[key] for key in ("description", "group", "label"))
+        made[name] = Relation(*texts, tuple(entry["sentences"]), pairs)
+    return made
 
 
 @cache
