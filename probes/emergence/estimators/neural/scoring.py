@@ -159,11 +159,7 @@ def held_out_terms(
 
 
 def stop_value(
-    critic: Critic,
-    weights: Weights,
-    part: Part,
-    bound: Bound,
-    shifts: Int64[Tensor, "shift"],
+    critic: Critic, weights: Weights, part: Part, bound: Bound, shifts: Int64[Tensor, "shift"]
 ) -> Float[Tensor, "member"]:
     """What early stopping watches, in nats: the value on rows that no step has seen."""
     # For nwj its optimum over a constant added to f, which is dv; for smile, whose clipped value

@@ -18,12 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.options import option
-from ed_interp.probes.emergence.estimators.base import (
-    SATURATED_SHARE,
-    Batch,
-    ChainEstimator,
-    Terms,
-)
+from ed_interp.probes.emergence.estimators.base import SATURATED_SHARE, Batch, ChainEstimator, Terms
 from ed_interp.probes.emergence.estimators.neural.pairs import Key, Pair, grouped, prepare
 from ed_interp.progress import Progress, track
 
