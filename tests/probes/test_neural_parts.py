@@ -97,9 +97,9 @@ def test_written_out_gradients_equal_automatic_ones() -> None:
 
 
 def test_critics_start_at_the_reference_and_alike_for_alike_streams() -> None:
-    critic = Separable()
-    weights = critic.start(4, 4, [0, 1, 0], seed=0, neutral=True)
-    first, second = critic.sides(weights, normal(3, 8, 4), normal(3, 8, 4, seed=1))
+    weights = Separable().start(4, 4, [0, 1, 0], seed=0, neutral=True)
+    first = mlp(weights, "x", normal(3, 8, 4))[-1]
+    second = mlp(weights, "y", normal(3, 8, 4, seed=1))[-1]
     # Bit for bit no correction: phi may be anything, psi, u and v are 0.
     assert bool((first[..., :-1] != 0).any())
     assert not bool(first[..., -1].any())

@@ -12,11 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.probes.emergence.estimators.base import (
-    DEFAULT_MAX_BYTES,
-    check_pair,
-    flags_of,
-)
+from ed_interp.probes.emergence.estimators.base import DEFAULT_MAX_BYTES, check_pair, flags_of
 from ed_interp.probes.emergence.estimators.registry import get_estimator
 from ed_interp.probes.emergence.estimators.rows import population_weights
 from ed_interp.progress import Progress

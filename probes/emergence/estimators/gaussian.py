@@ -41,11 +41,7 @@ from torch import Tensor
 from ed_interp.options import option
 from ed_interp.probes.emergence.estimators.registry import register
 from ed_interp.probes.emergence.estimators.rows import counted_rows
-from ed_interp.probes.emergence.estimators.tables import (
-    DensityEstimator,
-    Margins,
-    whitened,
-)
+from ed_interp.probes.emergence.estimators.tables import DensityEstimator, Margins, whitened
 
 # Largest squared correlation: what is nearer to 1 is 1 but for rounding.
 _CEILING = 1 - 1e-10

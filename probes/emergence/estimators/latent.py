@@ -115,12 +115,7 @@ class Latent(DensityEstimator):
         return whitened(torch.cat([table, length, waves], 1), share)
 
     def _scored(
-        self,
-        views: list[Tensor],
-        share: Tensor,
-        train: Tensor,
-        test: Tensor,
-        max_bytes: int,
+        self, views: list[Tensor], share: Tensor, train: Tensor, test: Tensor, max_bytes: int
     ) -> Terms | None:
         """KSG between the codes of the test rows; None if no code passes."""
         weight = share[train] / share[train].sum()

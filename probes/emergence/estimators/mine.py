@@ -94,15 +94,14 @@ class Mine(TrainedEstimator):
     def fit(
         self, pairs: Sequence[Pair], *, seed: int, max_bytes: int, advance: Callable[[int], None]
     ) -> list[Outcome]:
-        settings = self.recorded(seed=seed, pairs=len(pairs))
-        best = maximise(pairs, self, seed, Saved(self.folder, stack(pairs), settings), advance)
+        best = maximise(pairs, self, seed, advance)
         return [
             Outcome(
                 terms=best.terms[index, : len(pair.weights)].double(),
                 nats=float(best.value[index]),
                 cap=math.log(len(pair.weights)),
                 diverged=int(best.diverged[index]),
-                best_step=int(best.step[index]),
+                details={"best_step": int(best.step[index])},
             )
             for index, pair in enumerate(pairs)
         ]
@@ -172,10 +171,11 @@ class Maximum:
 
 
 def maximise(
-    pairs: Sequence[Pair], options: Mine, seed: int, saved: Saved, advance: Callable[[int], None]
+    pairs: Sequence[Pair], options: Mine, seed: int, advance: Callable[[int], None]
 ) -> Maximum:
     """Train the pairs together and keep the maximum of the training value of each."""
-    x, y, wide = stack(pairs)
+    x, y, wide = data = stack(pairs)
+    saved = Saved(options.folder, data, options.recorded(seed=seed, pairs=len(pairs)))
     share = wide.float()
     critic = Concat(options.hidden)
     now = critic.start(x.shape[2], y.shape[2], [0] * len(pairs), seed=seed, neutral=False)

@@ -76,13 +76,11 @@ def whitened(
     root = weights.sqrt()[:, None]
     weighted = table * root
     # The smaller of the two Gram matrices has all eigenvalues that are not 0.
-    if width <= rows:
-        values, vectors = torch.linalg.eigh(weighted.T @ weighted)
-        kept = _kept(values)
-        scores: Tensor = table @ (vectors[:, kept] / values[kept].sqrt())
-    else:
-        values, vectors = torch.linalg.eigh(weighted @ weighted.T)
-        scores = vectors[:, _kept(values)] / root
+    narrow = width <= rows
+    values, vectors = torch.linalg.eigh(weighted.T @ weighted if narrow else weighted @ weighted.T)
+    kept = values > _RANK * values[-1].clamp(min=torch.finfo(values.dtype).tiny)
+    axes = vectors[:, kept]
+    scores: Tensor = table @ (axes / values[kept].sqrt()) if narrow else axes / root
     return scores.flip(1)  # eigh sorts upwards
 
 
@@ -102,10 +100,6 @@ def scaled(
     spread = (weights @ table.square()).sqrt()
     varies = spread > (1e-12 if margins == "rank" else least)
     return table[:, varies] / spread[varies]
-
-
-def _kept(values: Tensor) -> Tensor:
-    return values > _RANK * values[-1].clamp(min=torch.finfo(values.dtype).tiny)
 
 
 def normal_ranks(x: Float[Tensor, "row d"], weights: Float[Tensor, "row"]) -> Tensor:

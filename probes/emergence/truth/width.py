@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import brentq
@@ -98,9 +98,7 @@ class _Frame:
         self.pairs = min(most, d_x, d_y)
         self.pad = (d_x - self.pairs, d_y - self.pairs)
         self.scales = [_scales(width, self.pairs) for width in (d_x, d_y)]
-        self.map_x, self.map_y = (
-            maps.affine(scales, seed=seed) for seed, scales in enumerate(self.scales, 1)
-        )
+        self.map_x, self.map_y = (maps.affine(self.scales[i], seed=i + 1) for i in (0, 1))
 
     def kept(self, s_x: float, s_y: float) -> Array:
         """The factor by which noise lowers each correlation: signal over signal and noise."""
@@ -142,14 +140,9 @@ def _student(d_x: int, d_y: int, bits: float) -> KnownInformation:
 
 def _nonlinear(d_x: int, d_y: int, bits: float) -> KnownInformation:
     frame = _Frame(d_x, d_y)
-    return KnownInformation(
-        f"nonlinear-{bits:g}",
-        "nonlinear",
-        _pairs_law(frame.pairs, bits),
-        frame.pad,
-        maps.compose(frame.map_x, maps.wiggly_x),
-        maps.compose(frame.map_y, maps.half_cube),
-    )
+    law, map_x = _pairs_law(frame.pairs, bits), maps.compose(frame.map_x, maps.wiggly_x)
+    map_y = maps.compose(frame.map_y, maps.half_cube)
+    return KnownInformation(f"nonlinear-{bits:g}", "nonlinear", law, frame.pad, map_x, map_y)
 
 
 def _mixture(d_x: int, d_y: int, bits: float) -> KnownInformation:
@@ -186,16 +179,14 @@ def _deterministic(d_x: int, d_y: int, bits: float) -> KnownInformation:
 def _clouds(
     name: str, family: str, table: Array, d_x: int, d_y: int, *, radius: float
 ) -> KnownInformation:
-    centres = [_centres(len(table), width, seed) for seed, width in ((1, d_x), (2, d_y))]
+    centres = [_centres(len(table), width, seed) for seed, width in enumerate((d_x, d_y), 1)]
     # In many columns the centres are so far apart that the clouds would outweigh them.
     radii = [min(_WIDEST_CLOUD, radius * least_distance(points)) for points in centres]
-    law = Clusters(table, centres[0], centres[1], radii[0], radii[1])
+    law = Clusters(table, *centres, *radii)
 
     def noisy(s_x: float, s_y: float) -> Bits:
-        seen = Clusters(
-            table, centres[0], centres[1], math.hypot(radii[0], s_x), math.hypot(radii[1], s_y)
-        )
-        return information(seen, rows=_NOISY_ROWS)
+        wider = (math.hypot(radius, s) for radius, s in zip(radii, (s_x, s_y), strict=True))
+        return information(Clusters(table, *centres, *wider), rows=_NOISY_ROWS)
 
     return KnownInformation(name, family, law, noisy=noisy)
 
@@ -224,8 +215,8 @@ def _hidden(rho: Array) -> Mixture:
     signal = np.eye(2 * pairs)
     place = np.arange(pairs)
     signal[place, pairs + place] = signal[pairs + place, place] = rho
-    zero = [0.0] * (2 * pairs)
-    return mixture([zero, zero], [signal, np.eye(2 * pairs)], pairs, [1 - _INLIERS, _INLIERS])
+    shares = [1 - _INLIERS, _INLIERS]
+    return mixture([[0.0] * (2 * pairs)] * 2, [signal, np.eye(2 * pairs)], pairs, shares)
 
 
 @functools.lru_cache(maxsize=64)
@@ -255,14 +246,8 @@ def _centres(count: int, width: int, seed: int) -> Array:
     return np.asarray(points / math.sqrt(float((points**2).mean())))
 
 
-_MAKERS: dict[str, Callable[[int, int, float], KnownInformation]] = {
-    "gaussian": _gaussian,
-    "student": _student,
-    "nonlinear": _nonlinear,
-    "mixture": _mixture,
-    "clusters": _clusters,
-    "deterministic": _deterministic,
-}
-
+_IN_ORDER = (_gaussian, _student, _nonlinear, _mixture, _clusters, _deterministic)
+# A family is named after its function.
+_MAKERS = {maker.__name__.removeprefix("_"): maker for maker in _IN_ORDER}
 FAMILIES = tuple(_MAKERS)
 """The families of populations, in their order."""

@@ -122,13 +122,3 @@ def _choice(scores: Tensor, logs: Tensor, joint: Tensor) -> Tensor:
     sums = (scores + logs[:, None, :]).logsumexp(2)
     as_other = (scores - sums[:, :, None] + logs[:, :, None]).logsumexp(1).exp()
     return sums + as_other - 1
-
-
-def log_mean(
-    scores: Float[Tensor, "member row row"], weights: Float[Tensor, "member row"]
-) -> Float[Tensor, "member"]:
-    """Ln of the weighted mean of exp f over pairs of different rows."""
-    logs = weights.log()
-    eye = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
-    pairs = (scores + logs[:, None, :] + logs[:, :, None]).masked_fill(eye, -math.inf)
-    return pairs.flatten(1).logsumexp(1) - torch.log1p(-weights.square().sum(1))

@@ -11,6 +11,7 @@ layer starts at zero, so it starts at the reference exactly.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -28,12 +29,12 @@ SLOPE = 0.01
 """Slope of the LeakyReLU below 0, as in the emergence paper."""
 
 
+@dataclasses.dataclass(frozen=True)
 class Separable:
     """u(x) + v(y) + phi(x) . psi(y), each side one MLP."""
 
-    def __init__(self, hidden: Sequence[int] = (64, 64), embedding: int = 16) -> None:
-        self.hidden = tuple(hidden)
-        self.embedding = embedding
+    hidden: tuple[int, ...] = (64, 64)
+    embedding: int = 16
 
     def start(
         self, d_x: int, d_y: int, streams: Sequence[int], *, seed: int, neutral: bool
@@ -51,21 +52,12 @@ class Separable:
                 last.zero_()
         return weights
 
-    def sides(
-        self,
-        weights: Weights,
-        x: Float[Tensor, "member row d_x"],
-        y: Float[Tensor, "member row d_y"],
-    ) -> tuple[Tensor, Tensor]:
-        """(phi with u last, psi with v last)."""
-        return mlp(weights, "x", x)[-1], mlp(weights, "y", y)[-1]
 
-
+@dataclasses.dataclass(frozen=True)
 class Concat:
-    """An MLP on the concatenation of x and y."""
+    """An MLP on the concatenation of x and y; the widths of :func:`halving` unless given."""
 
-    def __init__(self, hidden: Sequence[int] | None = None) -> None:
-        self.hidden = None if hidden is None else tuple(hidden)
+    hidden: tuple[int, ...] | None = None
 
     def start(
         self, d_x: int, d_y: int, streams: Sequence[int], *, seed: int, neutral: bool

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
@@ -127,17 +128,17 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
             held_out = float(own @ share)
             if gaussian and self.debias:
                 own = own + unbiased[index] - joint[index, :count].cpu() @ share
-            outcomes.append(
-                Outcome(
-                    terms=own,
-                    nats=float(own @ share),
-                    held_out=held_out,
-                    reference=float(unbiased[index]),
-                    cap=math.log(count / self.folds),
-                    best_step=int(steps[index].max()),
-                    diverged=int(diverged[index].sum()),
-                )
-            )
+            lost, cap = int(diverged[index].sum()), math.log(count / self.folds)
+            # The value of the critic before the mean of its reference was replaced; the unbiased
+            # value of the reference, 0 without one; the latest step of all folds, 0 is the start.
+            details = {
+                "held_out_bits": held_out / math.log(2),
+                "reference_bits": float(unbiased[index]) / math.log(2),
+                "best_step": int(steps[index].max()),
+                "diverged_folds": lost,
+            }
+            nats = float(own @ share)
+            outcomes.append(Outcome(terms=own, nats=nats, cap=cap, diverged=lost, details=details))
         return outcomes
 
     @torch.no_grad()
@@ -149,18 +150,16 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
         members, places = held.weights.shape
         # The value is reported, not only compared: more separate pairs than early stopping takes.
         shifts = scoring.some_shifts(4 * scoring.SHIFTS, seed)
+        value = functools.partial(
+            scoring.held_out_terms, critic, bound=self.bound, clip=self.clip(), shifts=shifts
+        )
         at_once = max(1, max_bytes // (places**2 * 8 * 6))
         terms = []
         for first in range(0, members, at_once):
             which = torch.arange(first, min(members, first + at_once))
             own = {name: one[which] for name, one in weights.items()}
             level = scoring.partition(critic, own, stop_by.members(which))
-            part = held.members(which)
-            terms.append(
-                scoring.held_out_terms(
-                    critic, own, part, self.bound, clip=self.clip(), level=level, shifts=shifts
-                )
-            )
+            terms.append(value(weights=own, part=held.members(which), level=level))
         return torch.cat(terms)
 
     def kind_of(self, pair: Pair) -> tuple[int, bool]:
@@ -179,14 +178,6 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
         rows = len(pair.weights) * columns * 12
         hidden = max(columns, 64)
         return self.folds * (rows + columns * hidden * 20 + 12 * self.batch**2)
-
-    def details(self, one: Outcome) -> dict[str, float | int]:
-        return {
-            "held_out_bits": one.held_out / math.log(2),
-            "reference_bits": one.reference / math.log(2),
-            "best_step": one.best_step,
-            "diverged_folds": one.diverged,
-        }
 
 
 def _folds(weights: Tensor, folds: int, seed: int) -> tuple[list[Tensor], list[Tensor]]:

@@ -44,20 +44,20 @@ def white(
         marginals: ``normal`` for normal scores, ``raw`` for the values as they are.
     """
     table = x.detach().double()
-    table = normal_scores(table, weights) if marginals == "normal" else table
+    if marginals == "normal":
+        table = normal_scores(table, weights)
     table = table - weights @ table
     scaled = table * weights.sqrt()[:, None]
     rows, width = scaled.shape
     # The smaller of the two Gram matrices has all eigenvalues that are not 0.
-    if width <= rows:
-        variance, axes = torch.linalg.eigh(scaled.mT @ scaled)
-    else:
-        variance, left = torch.linalg.eigh(scaled @ scaled.mT)
-        axes = scaled.mT @ (left / variance.clamp(min=torch.finfo(torch.float64).tiny).sqrt())
+    narrow, tiny = width <= rows, torch.finfo(torch.float64).tiny
+    variance, axes = torch.linalg.eigh(scaled.mT @ scaled if narrow else scaled @ scaled.mT)
+    if not narrow:
+        axes = scaled.mT @ (axes / variance.clamp(min=tiny).sqrt())
     effective = 1 / float(weights.square().sum())
     used = min(components, max(1, int(effective / ROWS_PER_COMPONENT + 1e-6)))
     variance, axes = variance.flip(0)[:used], axes.flip(1)[:, :used]  # the largest first
-    kept = variance > _LEAST * variance[0].clamp(min=torch.finfo(torch.float64).tiny)
+    kept = variance > _LEAST * variance[0].clamp(min=tiny)
     scores = table @ axes[:, kept] / variance[kept].sqrt()
     # The sign of an eigenvector is the library's choice; fixed here by the largest entry.
     largest = axes[:, kept].abs().argmax(0)

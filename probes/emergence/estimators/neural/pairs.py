@@ -7,6 +7,7 @@ joint weight, so that no row is both trained on and held out.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import torch
@@ -127,9 +128,6 @@ def stack(
     Float[Tensor, "pair point d_x"], Float[Tensor, "pair point d_y"], Float[Tensor, "pair point"]
 ]:
     """The pairs as one table, shorter ones padded with rows of weight 0 at the end."""
-
-    def padded(tables: Sequence[Tensor]) -> Tensor:
-        return torch.nn.utils.rnn.pad_sequence(list(tables), batch_first=True)
-
+    padded = functools.partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
     x, y = padded([pair.x for pair in pairs]), padded([pair.y for pair in pairs])
     return x, y, padded([pair.weights for pair in pairs]).to(x.device)

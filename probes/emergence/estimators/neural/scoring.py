@@ -76,9 +76,10 @@ def gathered(
     return table.gather(1, index[..., None].expand(-1, -1, table.shape[2]))
 
 
-def all_scores(critic: Separable, weights: Weights, part: Part) -> Float[Tensor, "member row row"]:
+def all_scores(weights: Weights, part: Part) -> Float[Tensor, "member row row"]:
     """The critic f of every x with every y, in one product."""
-    first, second = critic.sides(weights, part.x, part.y)
+    # The last column of a side is u or v, the others phi or psi.
+    first, second = critics.mlp(weights, "x", part.x)[-1], critics.mlp(weights, "y", part.y)[-1]
     left = torch.cat([part.x * part.left[:, None], first[..., :-1]], dim=-1)
     right = torch.cat([part.y, second[..., :-1]], dim=-1)
     of_x, of_y = part.of_x + first[..., -1], part.of_y + second[..., -1]
@@ -90,8 +91,7 @@ def training_gradients(
 ) -> Weights:
     """Derivatives of what the step of every member maximises."""
     if isinstance(critic, Separable):
-        with torch.no_grad():
-            return _separable_gradients(weights, batch, bound)
+        return _separable_gradients(weights, batch, bound)
     leaves = {name: one.detach().requires_grad_() for name, one in weights.items()}
     joint, *apart = (
         critic.scores(leaves, part.x, part.y) + part.joint()
@@ -103,6 +103,7 @@ def training_gradients(
     return dict(zip(leaves, gradients, strict=True))
 
 
+@torch.no_grad()
 def _separable_gradients(weights: Weights, batch: Part, bound: Bound) -> Weights:
     first, second = critics.mlp(weights, "x", batch.x), critics.mlp(weights, "y", batch.y)
     # In the product the last column, u or v, belongs to a column of ones of the other side.
@@ -131,7 +132,7 @@ def held_out_terms(
 ) -> Float[Tensor, "member row"]:
     """Row terms of the value in nats, in double precision; the weighted mean is the value."""
     if isinstance(critic, Separable):
-        scores = all_scores(critic, weights, part).double()
+        scores = all_scores(weights, part).double()
         return bounds.value_terms(scores, part.weights.double(), bound, level=level, clip=clip)
     share = part.weights.double()
     gain = critic.scores(weights, part.x, part.y).double()
@@ -159,17 +160,13 @@ def held_out_terms(
 
 
 def stop_value(
-    critic: Critic,
-    weights: Weights,
-    part: Part,
-    bound: Bound,
-    shifts: Int64[Tensor, "shift"],
+    critic: Critic, weights: Weights, part: Part, bound: Bound, shifts: Int64[Tensor, "shift"]
 ) -> Float[Tensor, "member"]:
     """What early stopping watches, in nats: the value on rows that no step has seen."""
     # For nwj its optimum over a constant added to f, which is dv; for smile, whose clipped value
     # bounds nothing, the Jensen-Shannon objective that it is trained by.
     if bound == "smile" and isinstance(critic, Separable):
-        scores, share = all_scores(critic, weights, part), part.weights
+        scores, share = all_scores(weights, part), part.weights
         lost = torch.nn.functional.softplus
         both = bounds.without_diagonal(share[:, :, None] * share[:, None, :])
         apart = (lost(bounds.without_diagonal(scores)) * both).sum((1, 2)) / both.sum((1, 2))
@@ -182,10 +179,13 @@ def stop_value(
 
 
 def partition(critic: Critic, weights: Weights, part: Part) -> Float[Tensor, "member"]:
-    """Ln of the mean of exp f over separate pairs, in nats, double precision."""
-    if isinstance(critic, Separable):
-        return bounds.log_mean(all_scores(critic, weights, part).double(), part.weights.double())
-    return part.x.new_zeros(len(part.x)).double()
+    """Ln of the weighted mean of exp f over pairs of different rows, in nats, float64."""
+    if not isinstance(critic, Separable):
+        return part.x.new_zeros(len(part.x)).double()
+    scores, share = all_scores(weights, part).double(), part.weights.double()
+    logs, eye = share.log(), torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
+    pairs = (scores + logs[:, None, :] + logs[:, :, None]).masked_fill(eye, -torch.inf)
+    return pairs.flatten(1).logsumexp(1) - torch.log1p(-share.square().sum(1))
 
 
 def some_shifts(count: int, *stream: int) -> Int64[Tensor, "shift"]:

@@ -91,15 +91,10 @@ class Adam:
 
     def keep(self, which: Tensor) -> None:
         """Drop the other members, of the weights too."""
-
-        def kept(tables: Weights) -> Weights:
-            # All have a first axis of members but the number of steps, which is one for all.
-            return {
-                name: one if name == "taken" else one[which.to(one.device)]
-                for name, one in tables.items()
-            }
-
-        self.restore(kept(self.weights), kept(self.state()))
+        state = self.state()
+        # All have a first axis of members but the number of steps, which is one for all.
+        state |= {name: one[which.to(one.device)] for name, one in state.items() if name != "taken"}
+        self.restore({name: one[which.to(one.device)] for name, one in self.weights.items()}, state)
 
 
 class Training:
@@ -123,7 +118,7 @@ class Training:
         self.parts, self.stop = parts, parts[1]
         now, self.best = ({name: one.clone() for name, one in start.items()} for _ in range(2))
         """The best state of every member."""
-        self.adam = Adam(now, decay=schedule.weight_decay)
+        self.adam = Adam(now, decay=schedule.weight_decay)  # the weights of the active members
         members = len(next(iter(start.values())))
         self.active, self.number = torch.arange(members), 0
         self.best_value = torch.full((members,), -torch.inf, dtype=torch.float64)
@@ -159,35 +154,32 @@ class Training:
         self.number = steps
         saved.put(self.state())
 
-    @property
-    def now(self) -> Weights:
-        """The weights of the active members."""
-        return self.adam.weights
-
     def step(self, data: scoring.Part) -> None:
         """One step of every active member."""
         stream = (self.seed, BATCH, self.number)
         batch = data.rows(draw(data.weights, self.schedule.batch, *stream))
         shifts = scoring.some_shifts(scoring.SHIFTS, *stream)
-        gradients = scoring.training_gradients(self.critic, self.now, batch, self.bound, shifts)
+        gradients = scoring.training_gradients(
+            self.critic, self.adam.weights, batch, self.bound, shifts
+        )
         self.number += 1
         self.adam.step(gradients, self.schedule.lr * min(1.0, self.number / _WARM_UP))
 
     @torch.no_grad()
     def value_now(self) -> None:
         """Value the active members, keep the better ones, let the finished ones go."""
-        value = scoring.stop_value(self.critic, self.now, self.stop, self.bound, self.stop_shifts)
-        value = value.cpu().double()
+        now, shifts = self.adam.weights, self.stop_shifts
+        value = scoring.stop_value(self.critic, now, self.stop, self.bound, shifts).cpu().double()
         if self.number == 0:
             self.first_value[self.active] = value
         sound = torch.isfinite(value)
-        for one in self.now.values():
+        for one in now.values():
             sound &= torch.isfinite(one).flatten(1).all(1).cpu()
         lost = ~sound | (value < self.first_value[self.active] - _COLLAPSE)
         better = ~lost & (value > self.best_value[self.active])
         # Masks are over the active members, the tables of the best over all.
         chosen = self.active[better]
-        for name, one in self.now.items():
+        for name, one in now.items():
             self.best[name][chosen.to(one.device)] = one[better.to(one.device)]
         self.best_value[chosen] = value[better]
         self.best_step[chosen] = self.number
@@ -202,7 +194,7 @@ class Training:
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on."""
         state = {name: getattr(self, name) for name in _KEPT}
-        for label, table in (("now", self.now), ("best", self.best)):
+        for label, table in (("now", self.adam.weights), ("best", self.best)):
             state |= {f"{label}/{name}": one for name, one in table.items()}
         return state | {"number": torch.tensor(self.number)} | self.adam.state()
 
@@ -213,7 +205,7 @@ class Training:
             setattr(self, name, known[name])
         self.stop = self.parts[1].members(self.active)
         now, self.best = (
-            {name: known[f"{label}/{name}"].to(one) for name, one in self.now.items()}
+            {name: known[f"{label}/{name}"].to(one) for name, one in self.best.items()}
             for label in ("now", "best")
         )
         self.adam.restore(now, known)
