@@ -164,11 +164,7 @@ def read_prefix(
     return BatchReading(states, *_score(_by_prompt(reading.logits, shots), targets))
 
 
-PATHS: dict[str, Path] = {
-    "packed": read_packed,
-    "prefix": read_prefix,
-    "separate": read_separate,
-}
+PATHS: dict[str, Path] = {"packed": read_packed, "prefix": read_prefix, "separate": read_separate}
 
 
 def _by_prompt(rows: Tensor, shots: Sequence[int]) -> Tensor:
