@@ -147,13 +147,13 @@ def _read(path: Path) -> tuple[str, dict[str, Any] | None, dict[int, Tensor]]:
         raise InvalidInputError(f"{path} must be a GGUF file, got something else")
     try:
         reader = gguf.GGUFReader(path)
-        architecture = _text(reader, "general.architecture")
-        hint = _text(reader, f"{_ARCHITECTURE}.model_hint")
-        record = _text(reader, _PROVENANCE)
-        tensors = [
-            (tensor.name, torch.tensor(tensor.data, dtype=torch.float32).reshape(-1))
-            for tensor in reader.tensors
-        ]
+        keys = ("general.architecture", f"{_ARCHITECTURE}.model_hint", _PROVENANCE)
+        fields = [reader.get_field(key) for key in keys]
+        texts = [field and str(bytes(field.parts[-1]), encoding="utf-8") for field in fields]
+        architecture, hint, record = texts
+        tensors = {
+            item.name: torch.tensor(item.data, dtype=torch.float32) for item in reader.tensors
+        }
     except Exception as error:  # the reader raises whatever numpy raises on a damaged file
         reason = " ".join(str(error).split())[:100]
         raise InvalidInputError(f"{path} is damaged or cut short ({reason})") from error
@@ -161,19 +161,14 @@ def _read(path: Path) -> tuple[str, dict[str, Any] | None, dict[int, Tensor]]:
         wanted = f"a control vector ({_ARCHITECTURE!r}, with a model hint)"
         raise InvalidInputError(f"{path} must be {wanted}, got architecture {architecture!r}")
     vectors: dict[int, Tensor] = {}
-    for name, vector in tensors:
+    for name, vector in tensors.items():
         match = _NAME.fullmatch(name)
         if match is None:
             raise InvalidInputError(f"{path} must hold direction.<block>, got a tensor {name!r}")
-        vectors[int(match.group(1))] = vector
+        vectors[int(match.group(1))] = vector.reshape(-1)
     if not vectors:
         raise InvalidInputError(f"{path} holds no vector")
     return hint, json.loads(record) if record else None, vectors
-
-
-def _text(reader: Any, key: str) -> str | None:
-    field = reader.get_field(key)
-    return None if field is None else str(bytes(field.parts[-1]), encoding="utf-8")
 
 
 def _gguf() -> Any:

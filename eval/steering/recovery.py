@@ -114,7 +114,7 @@ def recovery(
         progress: See :mod:`ed_interp.progress`.
     """
     hooked = load(model)
-    chosen = list(relations()) if names is None else list(names)
+    chosen = list(relations() if names is None else names)
     rows: list[RecoveryRow] = []
     by_relation: list[RelationRow] = []
     heads = []
@@ -122,12 +122,11 @@ def recovery(
         for seed in seeds:
             measured = _Seed(hooked, [_relation(hooked, name, seed) for name in chosen], seed)
             tasks = [subject.task for subject in measured.subjects]
+            drawn: dict[str, Any] = {"shots": SHOTS, "prompts": prompts, "seed": seed}
             # Heads are chosen over all relations together, as in Todd et al.
-            effects = head_effects(hooked, tasks, shots=SHOTS, prompts=prompts, seed=seed)
+            effects = head_effects(hooked, tasks, **drawn)
             heads.append(effects.chosen())
-            find = functools.partial(
-                function_vector, hooked, heads=effects, shots=SHOTS, prompts=prompts, seed=seed
-            )
+            find = functools.partial(function_vector, hooked, heads=effects, **drawn)
             own = [find(task) for task in tasks]
             rows.append(measured.row(OWN, own, 1.0, "own block"))
             by_relation += measured.by_relation(own)
@@ -226,7 +225,6 @@ def _relation(hooked: HookedModel, name: str, seed: int) -> _Relation:
         demonstrations = rng.sample(others, min(SHOTS, len(others)))
         before = "".join(template.demonstration(*pair) for pair in demonstrations)
         shown.append((before + template.query(source), template.answer(target)))
-
     tuned_on = rng.sample(task.pairs, min(_TUNED_ON, len(task.pairs)))
     alone = [
         [(template.query(source), template.answer(target)) for source, target in some]
