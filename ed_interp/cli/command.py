@@ -216,7 +216,7 @@ def _parameter(field: dataclasses.Field[Any], hint: Any, flag: str) -> inspect.P
         pair = f"{flag}/--no-{flag.removeprefix('--')}" if default is not False else flag
         about = typer.Option(pair, metavar="", show_default=rule["shown"] or bool(default), **text)
         return _keyword(field.name, bool | None, about, default)
-    if default is not None and not rule["shown"]:
+    if default not in (None, ()) and not rule["shown"]:
         # As text, which the options class reads: so that --help shows it as it would be typed.
         default = [",".join(map(_text, default))] if several else _text(default)
     else:
