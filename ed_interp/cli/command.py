@@ -150,21 +150,19 @@ def command(
             as_json, quiet, debug = (given.pop(key) for key in ("as_json", "quiet", "debug"))
             place, overwrite = given.pop("out", None), given.pop("overwrite", False)
             del debug  # read by main(), before anything can fail
-            try:
-                options = kind(
-                    **{
-                        key: _parsed(kind, key, value)
-                        for key, value in given.items()
-                        if value is not None and value != []
-                    }
-                )
-            except OptionError as error:
-                label = flags.get(error.name, error.name)
-                raise InvalidInputError(f"{label} {error.problem}") from error
             calm_libraries()
             token = COMMAND.set(shlex.join(["ed-interp", *sys.argv[1:]]))
             try:
-                run(options, Output(place, overwrite, as_json, quiet))
+                values = {
+                    key: _parsed(kind, key, value)
+                    for key, value in given.items()
+                    if value is not None and value != []
+                }
+                run(kind(**values), Output(place, overwrite, as_json, quiet))
+            except OptionError as error:
+                if error.name not in flags:  # an estimator's own, say
+                    raise
+                raise InvalidInputError(f"{flags[error.name]} {error.problem}") from error
             finally:
                 COMMAND.reset(token)
 
