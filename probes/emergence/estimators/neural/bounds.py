@@ -26,12 +26,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 Bound = Literal["dv", "nwj", "infonce", "smile"]
+Scores = Float[Tensor, "member row row"]
+Terms = Float[Tensor, "member row"]
 
 # Largest exponent in float32 that still has room for a sum.
 _HIGHEST = 80.0
 
 
-def slope(scores: Float[Tensor, "member row row"], bound: Bound) -> Float[Tensor, "member row row"]:
+def slope(scores: Scores, bound: Bound) -> Scores:
     """Derivative of the training objective of a minibatch in its scores; the diagonal is joint."""
     # Training needs nothing else of the objective, and the derivatives are simpler than the
     # values: with B rows and p the softmax of the scores (over rows and columns for infonce, over
@@ -64,7 +66,7 @@ def donsker_varadhan(
     return joint.mean(-1) - (apart.logsumexp(-1) - math.log(apart.shape[-1]))
 
 
-def without_diagonal(scores: Float[Tensor, "member row row"]) -> Float[Tensor, "member row rest"]:
+def without_diagonal(scores: Scores) -> Float[Tensor, "member row rest"]:
     """Every row's scores against the others."""
     members, rows, _ = scores.shape
     # In the flat table the diagonal is every (rows + 1)-th entry. Without the first entry it is
@@ -74,13 +76,8 @@ def without_diagonal(scores: Float[Tensor, "member row row"]) -> Float[Tensor, "
 
 
 def value_terms(
-    scores: Float[Tensor, "member row row"],
-    weights: Float[Tensor, "member row"],
-    bound: Bound,
-    *,
-    level: Float[Tensor, "member"],
-    clip: float,
-) -> Float[Tensor, "member row"]:
+    scores: Scores, weights: Terms, bound: Bound, *, level: Float[Tensor, "member"], clip: float
+) -> Terms:
     """Row terms in nats over held-out rows; their weighted mean is the value.
 
     Args:
@@ -100,21 +97,18 @@ def value_terms(
     total = torch.log1p(-weights.square().sum(1))
     apart = scores
     if bound in ("nwj", "smile"):
-        joint = joint - level[:, None]
-        apart = apart - level[:, None, None]
+        joint, apart = joint - level[:, None], apart - level[:, None, None]
     if bound == "smile":
         apart = apart.clamp(-clip, clip)
     apart = apart.masked_fill(eye, -math.inf)
     # Every row occurs on two sides: its x with other y, and its y with other x.
-    sides = [
-        (apart + logs[:, None, :]).logsumexp(2) - total[:, None],
-        (apart + logs[:, :, None]).logsumexp(1) - total[:, None],
-    ]
+    as_x = (apart + logs[:, None, :]).logsumexp(2) - total[:, None]
+    as_y = (apart + logs[:, :, None]).logsumexp(1) - total[:, None]
     if bound == "nwj":
-        both = sides[0].exp() + sides[1].exp()
+        both = as_x.exp() + as_y.exp()
         return joint + 1 - both + (both * weights).sum(1, keepdim=True) / 2
-    mean = (sides[0] + logs).logsumexp(1, keepdim=True)
-    return joint - mean - (sides[0] - mean).exp() - (sides[1] - mean).exp() + 2
+    mean = (as_x + logs).logsumexp(1, keepdim=True)
+    return joint - mean - (as_x - mean).exp() - (as_y - mean).exp() + 2
 
 
 def _choice(scores: Tensor, logs: Tensor, joint: Tensor) -> Tensor:

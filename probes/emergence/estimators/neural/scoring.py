@@ -10,12 +10,14 @@ from torch import Tensor
 
 from ed_interp.probes.emergence.estimators.neural import bounds, critics
 from ed_interp.probes.emergence.estimators.neural.bounds import Bound
-from ed_interp.probes.emergence.estimators.neural.critics import Critic, Separable, Weights
+from ed_interp.probes.emergence.estimators.neural.critics import Critic, Rows, Separable, Weights
 from ed_interp.probes.emergence.estimators.neural.reference import Reference
 from ed_interp.probes.emergence.estimators.neural.sampling import SHIFT, uniforms
 
 SHIFTS = 4
 """Separate pairs per row of critics that do not score all pairs."""
+
+Index = Int64[Tensor, "member place"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +28,7 @@ class Part(Reference):
     """Sum to 1; rows of weight 0 come last."""
 
     @classmethod
-    def of(
-        cls,
-        reference: Reference,
-        rows: Int64[Tensor, "member place"],
-        weights: Float[Tensor, "member place"],
-    ) -> Part:
+    def of(cls, reference: Reference, rows: Index, weights: Float[Tensor, "member place"]) -> Part:
         """The rows ``rows`` of the reference's members."""
         share = weights / weights.sum(1, keepdim=True)
         return cls(
@@ -47,21 +44,17 @@ class Part(Reference):
         """Only these members."""
         return Part(*(getattr(self, field.name)[which] for field in dataclasses.fields(self)))
 
-    def rows(self, index: Int64[Tensor, "member chosen"]) -> Part:
+    def rows(self, index: Index) -> Part:
         """Rows drawn in proportion to their weights, so each counts alike."""
         x, y = gathered(self.x, index), gathered(self.y, index)
         of_x, of_y = self.of_x.gather(1, index), self.of_y.gather(1, index)
         even = torch.full(index.shape, 1 / index.shape[1], device=index.device)
         return Part(x, y, self.left, of_x, of_y, even)
 
-    def other(self, index: Int64[Tensor, "member row"]) -> Part:
+    def other(self, index: Index) -> Part:
         """The same x with other rows' y, which bring their weights."""
-        return dataclasses.replace(
-            self,
-            y=gathered(self.y, index),
-            of_y=self.of_y.gather(1, index),
-            weights=self.weights.gather(1, index),
-        )
+        of_y, weights = self.of_y.gather(1, index), self.weights.gather(1, index)
+        return dataclasses.replace(self, y=gathered(self.y, index), of_y=of_y, weights=weights)
 
     def pairs(self) -> Float[Tensor, "member row row"]:
         """The reference g of every x with every y."""
@@ -69,9 +62,7 @@ class Part(Reference):
         return products.add_(self.of_x[:, :, None]).add_(self.of_y[:, None, :])
 
 
-def gathered(
-    table: Float[Tensor, "member row component"], index: Int64[Tensor, "member place"]
-) -> Float[Tensor, "member place component"]:
+def gathered(table: Rows, index: Index) -> Float[Tensor, "member place _"]:
     """These rows of every member."""
     return table.gather(1, index[..., None].expand(-1, -1, table.shape[2]))
 
@@ -193,7 +184,7 @@ def some_shifts(count: int, *stream: int) -> Int64[Tensor, "shift"]:
     return (uniforms(count, *stream, SHIFT) * 2**31).long()
 
 
-def shifted(part: Part, shifts: Int64[Tensor, "shift"]) -> list[Int64[Tensor, "member row"]]:
+def shifted(part: Part, shifts: Int64[Tensor, "shift"]) -> list[Index]:
     """Indices of the y that each x is paired with, for every shift: never its own."""
     place = torch.arange(part.x.shape[1], device=part.x.device)
     counts = (part.weights > 0).sum(1, keepdim=True)
