@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.probes.emergence.estimators.neural import bounds, pairs, reference, sampling
+from ed_interp.probes.emergence.estimators.neural import pairs, reference, sampling, scoring
 from ed_interp.probes.emergence.estimators.neural.critics import (
     Separable,
     halving,
@@ -41,14 +41,14 @@ def objective(scores: Tensor, bound: str) -> Tensor:
 def test_slopes_are_the_derivatives_of_the_definitions(bound: str) -> None:
     scores = normal(3, 7, 7).double().requires_grad_()
     (expected,) = torch.autograd.grad(objective(scores, bound).sum(), scores)
-    assert torch.allclose(bounds.slope(scores.detach(), bound), expected, atol=1e-12)
+    assert torch.allclose(scoring.slope(scores.detach(), bound), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("bound", ["infonce", "dv", "nwj"])
 def test_values_of_equal_weights_are_the_objectives(bound: str) -> None:
     scores = normal(2, 9, 9).double()
     weights = torch.full((2, 9), 1 / 9).double()
-    terms = bounds.value_terms(scores, weights, bound, level=torch.zeros(2).double(), clip=0.0)
+    terms = scoring.value_terms(scores, weights, bound, level=torch.zeros(2).double(), clip=0.0)
     assert torch.allclose((terms * weights).sum(1), objective(scores, bound), atol=1e-12)
 
 
@@ -60,10 +60,10 @@ def test_terms_are_the_influence_of_the_rows(bound: str) -> None:
 
     def value(weights: Tensor) -> float:
         options = {"level": torch.full((1,), 0.3).double(), "clip": 1.0}
-        return float((bounds.value_terms(scores, weights, bound, **options) * weights).sum())
+        return float((scoring.value_terms(scores, weights, bound, **options) * weights).sum())
 
     options = {"level": torch.full((1,), 0.3).double(), "clip": 1.0}
-    terms = bounds.value_terms(scores, weights, bound, **options)[0]
+    terms = scoring.value_terms(scores, weights, bound, **options)[0]
     moved = weights.clone()
     moved[0, 3] += 1e-5
     moved[0, 11] -= 1e-5
@@ -78,8 +78,8 @@ def test_rows_of_weight_zero_have_no_effect() -> None:
     weights = torch.cat([torch.full((1, 9), 1 / 9), torch.zeros(1, 3)], 1).double()
     for bound in ("infonce", "dv", "nwj", "smile"):
         options = {"level": torch.zeros(1).double(), "clip": 2.0}
-        padded = bounds.value_terms(scores, weights, bound, **options)
-        alone = bounds.value_terms(scores[:, :9, :9], weights[:, :9], bound, **options)
+        padded = scoring.value_terms(scores, weights, bound, **options)
+        alone = scoring.value_terms(scores[:, :9, :9], weights[:, :9], bound, **options)
         assert torch.allclose(padded[:, :9], alone, atol=1e-12)
 
 

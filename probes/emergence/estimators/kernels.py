@@ -149,15 +149,9 @@ def chain_terms(
 
 
 def _kernels(
-    site: _Site,
-    index: int,
-    tables: NoiseTables,
-    start: int,
-    stop: int,
-    *,
-    out: Float[Tensor, "sign pair chunk point"],
+    site: _Site, index: int, tables: NoiseTables, start: int, stop: int, *, out: Tensor
 ) -> None:
-    """exp(B) of the points ``start`` to ``stop`` against all, for every noise sample."""
+    """exp(B) of the points ``start`` to ``stop`` against all, ``sign pair chunk point``."""
     mine = torch.arange(start, stop, device=out.device)
     if site.noiseless:
         out.copy_(site.column[mine, None] == site.column)

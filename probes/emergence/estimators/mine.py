@@ -41,11 +41,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.options import option
-from ed_interp.probes.emergence.estimators.neural.bounds import donsker_varadhan
 from ed_interp.probes.emergence.estimators.neural.critics import Concat, Rows, Weights, halving
 from ed_interp.probes.emergence.estimators.neural.pairs import Pair, stack
 from ed_interp.probes.emergence.estimators.neural.sampling import SHIFT, permuted
-from ed_interp.probes.emergence.estimators.neural.scoring import gathered
+from ed_interp.probes.emergence.estimators.neural.scoring import donsker_varadhan, gathered
 from ed_interp.probes.emergence.estimators.neural.trained import Outcome, TrainedEstimator
 from ed_interp.probes.emergence.estimators.neural.training import Adam, Saved
 from ed_interp.probes.emergence.estimators.registry import register

@@ -7,7 +7,7 @@ the fold and the step alone, so a member's result is that of training it by itse
 
 - ``pairs``: rows merged, and populations that are discrete, which are exact without training
 - ``reference``: each side made normal and white, and the fitted Gaussian a critic starts from
-- ``bounds``: lower bounds of mutual information as objectives and as row terms
+- ``scoring``: scores and lower bounds of mutual information, as objectives and as row terms
 - ``critics``: the learned functions, with stacked weights
 - ``sampling``: folds and minibatches of weighted rows
 - ``training``: the loop: early stopping of every member, divergence, saving and resuming

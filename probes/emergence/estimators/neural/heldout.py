@@ -40,7 +40,6 @@ from torch import Tensor
 
 from ed_interp.options import option
 from ed_interp.probes.emergence.estimators.neural import sampling, scoring
-from ed_interp.probes.emergence.estimators.neural.bounds import Bound
 from ed_interp.probes.emergence.estimators.neural.critics import Critic, Separable, Weights
 from ed_interp.probes.emergence.estimators.neural.pairs import Pair, stack
 from ed_interp.probes.emergence.estimators.neural.reference import (
@@ -61,7 +60,7 @@ _MANY_ROWS = 2000
 class HeldOut(TrainedEstimator, Schedule, abc.ABC):
     """What the estimators of held-out value share; see the module."""
 
-    bound: ClassVar[Bound]
+    bound: ClassVar[scoring.Bound]
     """Which bound is trained and reported."""
 
     folds: int = option(3, help="Parts of the rows that are held out in turn.", min=2)

@@ -29,7 +29,6 @@ from torch import Tensor
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.options import Options, option
 from ed_interp.probes.emergence.estimators.neural import scoring
-from ed_interp.probes.emergence.estimators.neural.bounds import Bound
 from ed_interp.probes.emergence.estimators.neural.critics import Critic, Weights
 from ed_interp.probes.emergence.estimators.neural.sampling import BATCH, draw
 from ed_interp.records import tensors
@@ -169,14 +168,14 @@ class Training:
     def __init__(
         self,
         critic: Critic,
-        bound: Bound,
+        bound: scoring.Bound,
         start: Weights,
         parts: Sequence[scoring.Part],
         schedule: Schedule,
         seed: int,
     ) -> None:
         self.critic, self.schedule, self.seed = critic, schedule, seed
-        self.bound: Bound = bound
+        self.bound: scoring.Bound = bound
         self.parts, self.stop = parts, parts[1]
         now, self.best = ({name: one.clone() for name, one in start.items()} for _ in range(2))
         """The best state of every member."""
