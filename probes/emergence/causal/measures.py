@@ -197,8 +197,7 @@ def _white(table: Tensor, share: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh((table * share[:, None]).T @ table)
     # Rounding leaves about 1e-16 of the largest where there is no variance.
     kept = values > 1e-12 * values[-1].clamp(min=torch.finfo(values.dtype).tiny)
-    white: Tensor = table @ (vectors[:, kept] / values[kept].sqrt())
-    return white
+    return table @ (vectors[:, kept] / values[kept].sqrt())
 
 
 def _nats(squared: Tensor) -> Tensor:

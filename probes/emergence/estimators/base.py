@@ -229,12 +229,7 @@ class Estimator(Options, abc.ABC):
         return batch.result(terms, limits, pairs[0].settings, flags)
 
     def for_population(self: E, *, d: int, n: int) -> E:
-        """The same estimator, settings that depend on the size of a population made definite.
-
-        Args:
-            d: Width of the states.
-            n: Number of rows of the whole population.
-        """
+        """The same, settings that depend on the width and the rows of a population made definite."""
         return self
 
     def variants(self: E) -> tuple[tuple[float, E], ...]:

@@ -90,10 +90,8 @@ class Population:
 
 def _centre(x: Tensor, site: int) -> Tensor:
     """A centred copy of the rows, at least in float32."""
-    x = x.detach()
-    x = x.float() if x.element_size() < 4 else x
+    x = x.detach().float() if x.element_size() < 4 else x.detach()
     mean = x.mean(0)
-    centred = x - mean
     # One bad value makes the mean bad, so good tables need no look at every value.
     if not bool(torch.isfinite(mean).all()):
         check_finite(x, site)
@@ -101,7 +99,7 @@ def _centre(x: Tensor, site: int) -> Tensor:
             f"the rows at site {site} must have a finite sum, got an overflow of {x.dtype}; "
             "convert them with .double()"
         )
-    return centred
+    return x - mean
 
 
 class _Site:
@@ -151,15 +149,9 @@ def chain_terms(
 
 
 def _kernels(
-    site: _Site,
-    index: int,
-    tables: NoiseTables,
-    start: int,
-    stop: int,
-    *,
-    out: Float[Tensor, "sign pair chunk point"],
+    site: _Site, index: int, tables: NoiseTables, start: int, stop: int, *, out: Tensor
 ) -> None:
-    """exp(B) of the points ``start`` to ``stop`` against all, for every noise sample."""
+    """exp(B) of the points ``start`` to ``stop`` against all, ``sign pair chunk point``."""
     mine = torch.arange(start, stop, device=out.device)
     if site.noiseless:
         out.copy_(site.column[mine, None] == site.column)

@@ -41,17 +41,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.options import option
-from ed_interp.probes.emergence.estimators.neural.bounds import donsker_varadhan
-from ed_interp.probes.emergence.estimators.neural.critics import Concat, Weights, halving
+from ed_interp.probes.emergence.estimators.neural.critics import Concat, Rows, Weights, halving
 from ed_interp.probes.emergence.estimators.neural.pairs import Pair, stack
 from ed_interp.probes.emergence.estimators.neural.sampling import SHIFT, permuted
-from ed_interp.probes.emergence.estimators.neural.saving import Saved
-from ed_interp.probes.emergence.estimators.neural.scoring import gathered
+from ed_interp.probes.emergence.estimators.neural.scoring import donsker_varadhan, gathered
 from ed_interp.probes.emergence.estimators.neural.trained import Outcome, TrainedEstimator
-from ed_interp.probes.emergence.estimators.neural.training import Adam
+from ed_interp.probes.emergence.estimators.neural.training import Adam, Saved
 from ed_interp.probes.emergence.estimators.registry import register
 
 WARM_UP, LAST_LR, POWER = 5, 1e-8, 3
+
+Shares = Float[Tensor, "pair row"]
 
 
 @register("mine")
@@ -122,13 +122,8 @@ def learning_rate(step: int, *, steps: int, highest: float) -> float:
 
 
 def paper_value(
-    critic: Concat,
-    weights: Weights,
-    x: Float[Tensor, "pair row d_x"],
-    y: Float[Tensor, "pair row d_y"],
-    other: Float[Tensor, "pair row d_y"],
-    share: Float[Tensor, "pair row"],
-) -> tuple[Float[Tensor, "pair"], Float[Tensor, "pair row"], Float[Tensor, "pair row"]]:
+    critic: Concat, weights: Weights, x: Rows, y: Rows, other: Rows, share: Shares
+) -> tuple[Float[Tensor, "pair"], Shares, Shares]:
     """The Donsker-Varadhan value in nats, f of the pairs, and f of x with the ``other`` y.
 
     ``other`` is y in another order; ``share`` are weights of the rows, which sum to 1.

@@ -24,21 +24,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import brentq
 
+import ed_interp.probes.emergence.truth.laws as laws
 import ed_interp.probes.emergence.truth.maps as maps
 from ed_interp.errors import InvalidInputError, unknown
 from ed_interp.probes.emergence.truth.known import Bits, KnownInformation
-from ed_interp.probes.emergence.truth.laws import (
-    Array,
-    Canonical,
-    Clusters,
-    Mixture,
-    information,
-    integrate,
-    least_distance,
-    mixture,
-    student_extra_bits,
-    table_bits,
-)
 
 DEFAULT_BITS = (0.0, 1.0, 2.0, 4.0, 8.0)
 
@@ -125,14 +114,14 @@ def _gaussian(d_x: int, d_y: int, bits: float) -> KnownInformation:
 def _student(d_x: int, d_y: int, bits: float) -> KnownInformation:
     # The fewer degrees of freedom, the more information in the shared scale: half of all bits.
     def excess(log_dof: float) -> float:
-        return student_extra_bits(math.exp(log_dof), d_x, d_y) - bits / 2
+        return laws.student_extra_bits(math.exp(log_dof), d_x, d_y) - bits / 2
 
     low, high = math.log(3.0), math.log(1e6)
     dof = math.exp(brentq(excess, low, high)) if excess(low) > 0 else math.exp(low)
     frame = _Frame(d_x, d_y)
-    rest = bits - student_extra_bits(dof, d_x, d_y)
+    rest = bits - laws.student_extra_bits(dof, d_x, d_y)
     # All columns belong to the law, as the shared scale is in all of them: nothing is padded.
-    law = Canonical(_pairs_law(frame.pairs, rest).correlations, d_x, d_y, dof)
+    law = laws.Canonical(_pairs_law(frame.pairs, rest).correlations, d_x, d_y, dof)
     return KnownInformation(
         f"student-{bits:g}", "student", law, map_x=frame.map_x, map_y=frame.map_y
     )
@@ -150,7 +139,7 @@ def _mixture(d_x: int, d_y: int, bits: float) -> KnownInformation:
     rho = _mixture_correlation(frame.pairs, bits)
 
     def noisy(s_x: float, s_y: float) -> Bits:
-        return information(_hidden(rho * frame.kept(s_x, s_y)))
+        return laws.information(_hidden(rho * frame.kept(s_x, s_y)))
 
     law = _hidden(np.full(frame.pairs, rho))
     return KnownInformation(
@@ -166,7 +155,7 @@ def _clusters(d_x: int, d_y: int, bits: float) -> KnownInformation:
         even = np.full((count, count), (1 - share) / count**2)
         return np.asarray(even + share * np.eye(count) / count)
 
-    share = brentq(lambda one: table_bits(table(one)) - bits, 0.0, 1.0)
+    share = brentq(lambda one: laws.table_bits(table(one)) - bits, 0.0, 1.0)
     return _clouds(f"clusters-{bits:g}", "clusters", table(share), d_x, d_y, radius=1 / 24)
 
 
@@ -177,16 +166,16 @@ def _deterministic(d_x: int, d_y: int, bits: float) -> KnownInformation:
 
 
 def _clouds(
-    name: str, family: str, table: Array, d_x: int, d_y: int, *, radius: float
+    name: str, family: str, table: laws.Array, d_x: int, d_y: int, *, radius: float
 ) -> KnownInformation:
     centres = [_centres(len(table), width, seed) for seed, width in enumerate((d_x, d_y), 1)]
     # In many columns the centres are so far apart that the clouds would outweigh them.
-    radii = [min(_WIDEST_CLOUD, radius * least_distance(points)) for points in centres]
-    law = Clusters(table, *centres, *radii)
+    radii = [min(_WIDEST_CLOUD, radius * laws.least_distance(points)) for points in centres]
+    law = laws.Clusters(table, *centres, *radii)
 
     def noisy(s_x: float, s_y: float) -> Bits:
         wider = (math.hypot(radius, s) for radius, s in zip(radii, (s_x, s_y), strict=True))
-        return information(Clusters(table, *centres, *wider), rows=_NOISY_ROWS)
+        return laws.information(laws.Clusters(table, *centres, *wider), rows=_NOISY_ROWS)
 
     return KnownInformation(name, family, law, noisy=noisy)
 
@@ -195,7 +184,7 @@ def _pairs_law(pairs: int, bits: float) -> Canonical:
     """Equal correlations of ``bits`` together."""
     # Each pair has -1/2 log2(1 - rho^2) bits.
     rho = math.sqrt(1 - 2 ** (-2 * max(0.0, bits) / pairs))
-    return Canonical((rho,) * pairs, pairs, pairs)
+    return laws.Canonical((rho,) * pairs, pairs, pairs)
 
 
 def _scales(width: int, pairs: int) -> Array:
@@ -209,14 +198,14 @@ def _scales(width: int, pairs: int) -> Array:
     return np.asarray(np.sqrt(spectrum[np.concatenate([informative, rest])]))
 
 
-def _hidden(rho: Array) -> Mixture:
+def _hidden(rho: laws.Array) -> Mixture:
     """Correlated pairs, in all rows but a share of inliers without any."""
     pairs = len(rho)
     signal = np.eye(2 * pairs)
     place = np.arange(pairs)
     signal[place, pairs + place] = signal[pairs + place, place] = rho
     shares = [1 - _INLIERS, _INLIERS]
-    return mixture([[0.0] * (2 * pairs)] * 2, [signal, np.eye(2 * pairs)], pairs, shares)
+    return laws.mixture([[0.0] * (2 * pairs)] * 2, [signal, np.eye(2 * pairs)], pairs, shares)
 
 
 @functools.lru_cache(maxsize=64)
@@ -226,7 +215,7 @@ def _mixture_correlation(pairs: int, bits: float) -> float:
     # In the logarithm of 1 - rho^2, in which the value is nearly linear up to 12 bits.
     def excess(log_gap: float) -> float:
         law = _hidden(np.full(pairs, math.sqrt(-math.expm1(-log_gap))))
-        return integrate(law, rows=10_000)[0] - bits
+        return laws.integrate(law, rows=10_000)[0] - bits
 
     return math.sqrt(-math.expm1(-brentq(excess, 1e-6, 27.0, xtol=1e-3)))
 

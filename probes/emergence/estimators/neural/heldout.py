@@ -21,7 +21,7 @@ Cost: ``folds`` trainings per pair, all together (see ``training``), and one val
 of held-out rows per fold. Memory: ``max_bytes`` says how many pairs train together.
 
 What differs from the papers of these bounds: held-out value instead of the training value, early
-stopping, the reference, normal marginals and leading components (``marginals``), and all separate
+stopping, the reference, normal marginals and leading components (``reference``), and all separate
 pairs of a batch instead of one permutation where the critic allows it.
 """
 
@@ -40,18 +40,17 @@ from torch import Tensor
 
 from ed_interp.options import option
 from ed_interp.probes.emergence.estimators.neural import sampling, scoring
-from ed_interp.probes.emergence.estimators.neural.bounds import Bound
 from ed_interp.probes.emergence.estimators.neural.critics import Critic, Separable, Weights
-from ed_interp.probes.emergence.estimators.neural.marginals import Marginals, white
 from ed_interp.probes.emergence.estimators.neural.pairs import Pair, stack
 from ed_interp.probes.emergence.estimators.neural.reference import (
+    Marginals,
     fit_reference,
     gaussian_nats,
     no_reference,
+    white,
 )
-from ed_interp.probes.emergence.estimators.neural.saving import Saved
 from ed_interp.probes.emergence.estimators.neural.trained import Outcome, TrainedEstimator
-from ed_interp.probes.emergence.estimators.neural.training import Schedule, Training
+from ed_interp.probes.emergence.estimators.neural.training import Saved, Schedule, Training
 
 _LEAST_BATCH = 4
 _MANY_ROWS = 2000
@@ -61,7 +60,7 @@ _MANY_ROWS = 2000
 class HeldOut(TrainedEstimator, Schedule, abc.ABC):
     """What the estimators of held-out value share; see the module."""
 
-    bound: ClassVar[Bound]
+    bound: ClassVar[scoring.Bound]
     """Which bound is trained and reported."""
 
     folds: int = option(3, help="Parts of the rows that are held out in turn.", min=2)
@@ -169,30 +168,25 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
     def _batch(self, pair: Pair) -> int:
         """Rows of a minibatch: a power of 2, so that pairs of like length can train together."""
         train = len(pair.weights) * (1 - 1 / self.folds) * (1 - 1 / sampling.VALIDATION_EVERY)
-        fitting: int = 2 ** int(math.log2(max(1.0, train / 4)))
-        return min(self.batch, max(_LEAST_BATCH, fitting))
+        return min(self.batch, max(_LEAST_BATCH, 1 << int(math.log2(max(1.0, train / 4)))))
 
     def member_bytes(self, pair: Pair) -> int:
         """Rows of both sides in float64 and float32, five copies of the weights, one batch."""
         columns = pair.x.shape[1] + pair.y.shape[1]
-        rows = len(pair.weights) * columns * 12
-        hidden = max(columns, 64)
-        return self.folds * (rows + columns * hidden * 20 + 12 * self.batch**2)
+        rows, critic = len(pair.weights) * columns * 12, columns * max(columns, 64) * 20
+        return self.folds * (rows + critic + 12 * self.batch**2)
 
 
 def _folds(weights: Tensor, folds: int, seed: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Rows and weights of (training, stopping, held-out) rows, ``member place``.
-
-    Members are pairs by folds: the folds of a pair are neighbours.
-    """
+    """Rows and weights of (training, stopping, held-out) rows, ``member place``."""
+    # Members are pairs by folds: the folds of a pair are neighbours.
     longest = weights.shape[1]
     counts = (weights > 0).sum(1).cpu()
     order = sampling.shuffled(counts, longest, seed, sampling.SHUFFLE).to(weights.device)
     order, weights = (table.repeat_interleave(folds, 0) for table in (order, weights))
     rows, shares = [], []
-    for kind in zip(
-        *(sampling.fold_places(longest, folds, fold) for fold in range(folds)), strict=True
-    ):
+    cut = (sampling.fold_places(longest, folds, fold) for fold in range(folds))
+    for kind in zip(*cut, strict=True):
         # Folds differ by a row in size: the shorter get a place -1, which weighs nothing.
         places = torch.nn.utils.rnn.pad_sequence(list(kind), batch_first=True, padding_value=-1)
         places = places.to(weights.device).repeat(len(weights) // folds, 1)

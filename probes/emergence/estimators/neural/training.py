@@ -16,18 +16,27 @@ the batch, and the rows of all members in float32.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.options import Options, option
 from ed_interp.probes.emergence.estimators.neural import scoring
-from ed_interp.probes.emergence.estimators.neural.bounds import Bound
 from ed_interp.probes.emergence.estimators.neural.critics import Critic, Weights
 from ed_interp.probes.emergence.estimators.neural.sampling import BATCH, draw
-from ed_interp.probes.emergence.estimators.neural.saving import Saved
+from ed_interp.records import tensors
+from ed_interp.records.files import explained
 
+_KIND = "critics"
+# Between two savings of one training.
+_SECONDS = 30.0
 _COLLAPSE = 5.0
 # Steps over which the learning rate rises, as Adam's first estimates of the moments are rough.
 _WARM_UP = 20
@@ -97,6 +106,58 @@ class Adam:
         self.restore({name: one[which.to(one.device)] for name, one in self.weights.items()}, state)
 
 
+class Saved:
+    """Where one training keeps its state: a checked file of tensors; nowhere for ``folder=None``.
+
+    The file is named by a hash of the data and of every setting, so a folder can serve any number
+    of trainings, and a changed setting never continues an old state. A state that is already there
+    is continued; random numbers come from counters, so the result is that of an uninterrupted run.
+    """
+
+    def __init__(
+        self, folder: str | Path | None, data: Sequence[Tensor], settings: Mapping[str, Any]
+    ) -> None:
+        self._file: Path | None = None
+        self._last = time.monotonic()
+        if folder is None:
+            return
+        path = Path(folder).expanduser()
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explained(error, path) from error
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+        for tensor in data:
+            digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        self._file = path / f"critics-{digest.hexdigest()[:24]}.safetensors"
+
+    def due(self) -> bool:
+        """Whether it is time to save again."""
+        return self._file is not None and time.monotonic() - self._last > _SECONDS
+
+    def put(self, state: Mapping[str, Tensor]) -> None:
+        """Save, if there is a folder."""
+        if self._file is not None:
+            tensors.write(self._file, state, kind=_KIND)
+            self._last = time.monotonic()
+
+    def get(self) -> dict[str, Tensor] | None:
+        """The state that an earlier run left; None if it left none.
+
+        Raises:
+            RunFolderError: the file is damaged.
+        """
+        if self._file is None or not self._file.exists():
+            return None
+        try:
+            return tensors.read(self._file, kind=_KIND)[0]
+        except InvalidInputError as error:
+            # The advice of the reader is for files that people exchange.
+            problem = str(error).partition(";")[0]
+            raise RunFolderError(f"{problem}; remove it and run again") from error
+
+
 class Training:
     """A training of all members, which ends with their best state in ``best``; see the module.
 
@@ -107,14 +168,14 @@ class Training:
     def __init__(
         self,
         critic: Critic,
-        bound: Bound,
+        bound: scoring.Bound,
         start: Weights,
         parts: Sequence[scoring.Part],
         schedule: Schedule,
         seed: int,
     ) -> None:
         self.critic, self.schedule, self.seed = critic, schedule, seed
-        self.bound: Bound = bound
+        self.bound: scoring.Bound = bound
         self.parts, self.stop = parts, parts[1]
         now, self.best = ({name: one.clone() for name, one in start.items()} for _ in range(2))
         """The best state of every member."""
