@@ -67,7 +67,8 @@ class Contrast:
         if same := [row for row, pair in enumerate(self.pairs) if pair[0] == pair[1]]:
             raise InvalidInputError(
                 f"{self.name!r}, row {same[0] + 1}: both texts are "
-                f"{self.positive[same[0]].text!r:.60}: no difference ({len(same)} of {len(self.positive)} pairs are like that); remove such rows"
+                f"{self.positive[same[0]].text!r:.60}: no difference ({len(same)} of "
+                f"{len(self.positive)} pairs are like that); remove such rows"
             )
 
     @property
