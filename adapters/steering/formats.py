@@ -27,10 +27,8 @@ from torch import Tensor
 
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.models.families import module_of
-from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.models.runners import TransformersRunner
-from ed_interp.models.sites import Site
 from ed_interp.records.files import new_file, strict_json, write_bytes
 from ed_interp.records.tensors import refuse_pickle
 from ed_interp.streams.direction import Direction
@@ -213,23 +211,18 @@ def from_steering_vectors(vector: Any, model: Any, *, site: str) -> Direction:
     vectors = {}
     for layer, value in layers.items():
         place = hooked.site(site.replace("{layer}", str(layer)))
-        _check_same_place(hooked, place)
+        # Gemma normalises the outputs of attention and MLP before it adds them, so at these sites
+        # the stream does not get what the module returns.
+        if place.kind != "resid_post" and isinstance(hooked.runner, TransformersRunner):
+            module, _ = module_of(hooked.runner.base, hooked.runner.blocks, place)
+            if "norm" in type(module).__name__.lower():
+                raise InvalidInputError(
+                    f"{place.name} of {hooked.family} comes after a norm, and steering-vectors "
+                    "writes before it; find the direction again at the site"
+                )
         vectors[place.name] = value.reshape(-1)
     settings = {"layer_type": kind, "site": site}
     return Direction.of(hooked, vectors, method="steering-vectors", settings=settings)
-
-
-def _check_same_place(hooked: HookedModel, site: Site) -> None:
-    # Gemma normalises the outputs of attention and MLP before it adds them, so at these sites the
-    # stream does not get what the module returns.
-    if site.kind == "resid_post" or not isinstance(hooked.runner, TransformersRunner):
-        return
-    module, _ = module_of(hooked.runner.base, hooked.runner.blocks, site)
-    if "norm" in type(module).__name__.lower():
-        raise InvalidInputError(
-            f"{site.name} of {hooked.family} comes after a norm, and steering-vectors writes "
-            "before it; find the direction again at the site"
-        )
 
 
 def save_adapter(

@@ -226,11 +226,11 @@ def _relation(hooked: HookedModel, name: str, seed: int) -> _Relation:
         before = "".join(template.demonstration(*pair) for pair in demonstrations)
         shown.append((before + template.query(source), template.answer(target)))
     tuned_on = rng.sample(task.pairs, min(_TUNED_ON, len(task.pairs)))
-    alone = [
+    tuning, held = (
         [(template.query(source), template.answer(target)) for source, target in some]
         for some in (tuned_on, pairs)
-    ]
-    return _Relation(task, *(questions(hooked, texts) for texts in (*alone, shown)))
+    )
+    return _Relation(task, *(questions(hooked, texts) for texts in (tuning, held, shown)))
 
 
 def _states(

@@ -254,8 +254,7 @@ class _Plan:
 
     @property
     def _statistics(self) -> dict[str, Any]:
-        options = self.options
-        return {"level": options.level, "resamples": options.resamples, "seed": options.seed}
+        return {name: getattr(self.options, name) for name in ("level", "resamples", "seed")}
 
 
 def _kept(work: Path | None, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -111,12 +111,10 @@ def find_direction(
         InvalidInputError: texts that cannot be read, or classes that have the same mean.
     """
     if options.method == FUNCTION_VECTOR:
-        settings: dict[str, Any] = {
-            "heads": options.heads,
-            "shots": options.shots or 8,
-            "seed": options.seed,
-        }
-        return function_vector(options.load(model), task, progress=progress, **settings)
+        hooked, shots = options.load(model), options.shots or 8
+        return function_vector(
+            hooked, task, heads=options.heads, shots=shots, seed=options.seed, progress=progress
+        )
     chosen = method if isinstance(method, Method) else get_method(options.method)
     chosen = dataclasses.replace(chosen, **parse_settings(options.set))
     return _direction(states_of(model, pairs, options, progress), chosen)

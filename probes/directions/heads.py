@@ -164,11 +164,8 @@ class Heads:
             hidden[..., -1, head * width : (head + 1) * width] = output.to(hidden)
             return (hidden, *args[1:])
 
-        handle = self.projections[layer].register_forward_pre_hook(before)
-        try:
+        with self.projections[layer].register_forward_pre_hook(before):
             yield
-        finally:
-            handle.remove()
 
 
 def _projection_of(block: nn.Module, layer: int) -> nn.Module:

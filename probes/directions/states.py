@@ -29,7 +29,6 @@ from ed_interp.streams.capture import capture
 
 _CPU_TOKENS = 256
 """Tokens in a batch on a CPU: enough for matrix products at full speed, and little padding."""
-
 _ZERO = 1e-6
 """Relative to the root mean square of the states: a smaller gap is rounding."""
 

@@ -145,9 +145,8 @@ class Injection:
             valid = view.call.valid
             chosen = None if where.everything else where.select(view)
             both = valid if chosen is None else chosen if valid is None else chosen & valid
-            view.selections[id(where)] = (
-                None if both is None else both.expand(view.call.rows, view.call.width)
-            )
+            shape = (view.call.rows, view.call.width)
+            view.selections[id(where)] = None if both is None else both.expand(shape)
         selected: Tensor | None = view.selections[id(where)]
         before = self._touched[index]
         if before is not True:
