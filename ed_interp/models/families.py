@@ -90,9 +90,8 @@ def module_of(model: nn.Module, blocks: nn.ModuleList, site: Site) -> tuple[nn.M
 
 
 def _is_parallel(model: nn.Module, block: nn.Module) -> bool:
-    config = getattr(model, "config", None)
-    if getattr(config, "use_parallel_residual", False) or getattr(config, "parallel_attn", False):
-        return True
-    # Always parallel, so their configurations do not say it.
+    config: Any = getattr(model, "config", None)
+    flags = ("use_parallel_residual", "parallel_attn")
+    # These are always parallel, so their configurations do not say it.
     always = {"GPTJBlock", "CodeGenBlock", "PhiDecoderLayer", "CohereDecoderLayer"}
-    return type(block).__name__ in always
+    return any(getattr(config, flag, False) for flag in flags) or type(block).__name__ in always

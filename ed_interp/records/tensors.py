@@ -43,8 +43,7 @@ def write(
     Args:
         path: the file; its folder exists.
         tensors: by name, of any dtype; on any device, views and shared memory too.
-        kind: what the file holds, such as ``direction``.
-        version: of the format of that kind.
+        kind: what the file holds, such as ``direction``; ``version`` is that of its format.
         meta: plain data; :func:`read` returns it.
 
     Raises:
@@ -56,13 +55,8 @@ def write(
     path = Path(path).expanduser()
     text = strict_json(dict(meta), f"the metadata of {path.name}", sort_keys=True)
     plain = _plain(tensors)
-    header = {
-        "format": f"ed-interp/{kind}",
-        "version": str(version),
-        "ed-interp": installed("ed-interp") or "",
-        "meta": text,
-        "sha256": _digest(plain, text),
-    }
+    header = {"format": f"ed-interp/{kind}", "version": str(version), "meta": text}
+    header |= {"ed-interp": installed("ed-interp") or "", "sha256": _digest(plain, text)}
     return write_bytes(path, save(plain, header))
 
 
@@ -72,9 +66,7 @@ def read(
     """Read what :func:`write` wrote: the tensors, on the CPU, and the plain data.
 
     Args:
-        path: the file.
-        kind: what it must hold.
-        version: the version of that format that the caller understands.
+        kind, version: what it must hold, in the format that the caller understands.
         finite: refuse a file with NaN or infinite numbers.
 
     Raises:
@@ -103,13 +95,12 @@ def read(
             f"{path} was altered after it was written: its sha256 does not match its content; "
             "get an undamaged copy"
         )
-    if finite:
-        for name, tensor in tensors.items():
-            if not bool(tensor.isfinite().all()):
-                raise InvalidInputError(
-                    f"{path} must hold finite numbers, got NaN or infinity in {name!r}; run the "
-                    "command that wrote it again"
-                )
+    for name, tensor in tensors.items():
+        if finite and not bool(tensor.isfinite().all()):
+            raise InvalidInputError(
+                f"{path} must hold finite numbers, got NaN or infinity in {name!r}; run the "
+                "command that wrote it again"
+            )
     try:
         return tensors, dict(json.loads(text))
     except (TypeError, ValueError) as error:
