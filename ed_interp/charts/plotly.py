@@ -13,7 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ed_interp.charts.spec import Band, Bars, Chart, Heat, Line, Mark, Panel, Rule
+from ed_interp.charts.spec import Band, Bars, Chart, Heat, Line, Panel, Rule
 from ed_interp.charts.theme import FONT, THEMES, Theme, colour_of, shortened, ticks, translucent
 
 PANEL, ROW, HEAD = 300, 24, 110
@@ -41,7 +41,8 @@ def figure(chart: Chart, theme: str = "light") -> go.Figure:
     drawing = _Drawing(made, THEMES[theme])  # type: ignore[index]
     for row, panel in enumerate(chart.panels, start=1):
         for mark in panel.marks:
-            drawing.add(mark, panel, {"row": row, "col": 1})
+            draw = getattr(drawing, type(mark).__name__.lower())  # a method for each kind of mark
+            draw(mark, panel, {"row": row, "col": 1})
     drawing.legend(chart)
     drawing.dress(chart, total + gap * (rows - 1) + HEAD)
     for row, panel in enumerate(chart.panels, start=1):
@@ -65,9 +66,6 @@ class _Drawing:
     def __init__(self, made: go.Figure, colours: Theme) -> None:
         self.made, self.colours = made, colours
         self.named: set[str] = set()  # what has its entry in the legend
-
-    def add(self, mark: Mark, panel: Panel, at: dict[str, Any]) -> None:
-        getattr(self, type(mark).__name__.lower())(mark, panel, at)
 
     # Marks --------------------------------------------------------------------------------
 

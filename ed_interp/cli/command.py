@@ -31,18 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 import typer
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.options import (
-    MEASURE,
-    MODEL,
-    OUTPUT,
-    PROMPTS,
-    RUNNING,
-    TRAIN,
-    OptionError,
-    Options,
-    hints_of,
-    without_none,
-)
+from ed_interp.options import OUTPUT, PANELS, RUNNING, OptionError, Options, hints_of, without_none
 from ed_interp.tables import Table
 
 if TYPE_CHECKING:
@@ -176,7 +165,7 @@ def _parameters(
     fields = list(dataclasses.fields(kind))
     panels = list(dict.fromkeys(field.metadata.get("panel", "") for field in fields))
     # The shared panels come first and the running of it last, in every verb; a verb's own between.
-    ordered = [p for p in ("", MODEL, PROMPTS, MEASURE, TRAIN) if p in panels]
+    ordered = [p for p in ("", *PANELS) if p in panels]
     ordered += [p for p in panels if p not in (*ordered, RUNNING, OUTPUT)] + [RUNNING, OUTPUT]
     fields.sort(key=lambda field: ordered.index(field.metadata.get("panel", "")))
     hints = hints_of(kind)

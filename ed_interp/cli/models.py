@@ -36,12 +36,8 @@ def models(options: Options, output: Output) -> None:
 
 def _row(entry: Any) -> dict[str, Any]:
     config = entry.config
-    return {
-        "name": entry.name,
-        "family": config["model_type"],
-        "blocks": config.get("num_hidden_layers", config.get("n_layer")),
-        "width": config.get("hidden_size", config.get("n_embd")),
-        "bytes": entry.size_bytes,
-        "checkpoints": list(entry.checkpoints),
-        "folder": str(entry.folder),
-    }
+    blocks = config.get("num_hidden_layers", config.get("n_layer"))
+    width = config.get("hidden_size", config.get("n_embd"))
+    row = {"name": entry.name, "family": config["model_type"], "blocks": blocks, "width": width}
+    row |= {"bytes": entry.size_bytes, "checkpoints": list(entry.checkpoints)}
+    return {**row, "folder": str(entry.folder)}

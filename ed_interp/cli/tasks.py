@@ -44,11 +44,5 @@ def _row(task: Any) -> dict[str, Any]:
         pairs = sum(len(member.pairs) for member in members)
         answers = len({output for member in members for _, output in member.pairs})
         example = members[0].template.demonstration(*members[0].pairs[0])
-    return {
-        "name": task.name,
-        "kind": kind,
-        "size": pairs,
-        "answers": answers,
-        "example": example,
-        "description": task.description,
-    }
+    row = {"name": task.name, "kind": kind, "size": pairs, "answers": answers}
+    return {**row, "example": example, "description": task.description}

@@ -15,7 +15,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ed_interp.errors import InvalidInputError
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 # What torch.save writes today (a zip archive) and wrote before PyTorch 1.6 (a bare pickle).
 _PICKLES = (b"PK\x03\x04", b"\x80")
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def write(
@@ -36,7 +34,7 @@ def write(
     *,
     kind: str,
     version: int = 1,
-    meta: Mapping[str, Any] = _NOTHING,
+    meta: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``tensors`` to ``path``, whole or not at all; a file that is there is replaced.
 
@@ -53,7 +51,7 @@ def write(
     from safetensors.torch import save
 
     path = Path(path).expanduser()
-    text = strict_json(dict(meta), f"the metadata of {path.name}", sort_keys=True)
+    text = strict_json(dict(meta or {}), f"the metadata of {path.name}", sort_keys=True)
     plain = _plain(tensors)
     header = {"format": f"ed-interp/{kind}", "version": str(version), "meta": text}
     header |= {"ed-interp": installed("ed-interp") or "", "sha256": _digest(plain, text)}
