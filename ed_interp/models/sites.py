@@ -67,6 +67,11 @@ class Site:
         return cls(name, layer_index, match.group(2))
 
 
+def resid_pre(layer: int) -> Site:
+    """The stream as it enters block ``layer``."""
+    return Site(f"blocks.{layer}.hook_resid_pre", layer, "resid_pre")
+
+
 def resid_post(layer: int) -> Site:
     """The stream as it leaves block ``layer``."""
     return Site(f"blocks.{layer}.hook_resid_post", layer, "resid_post")
@@ -74,5 +79,4 @@ def resid_post(layer: int) -> Site:
 
 def stream_sites(n_layers: int) -> list[Site]:
     """The ``n_layers + 1`` sites before, between and after the blocks, in order of depth."""
-    first = Site("blocks.0.hook_resid_pre", 0, "resid_pre")
-    return [first, *(resid_post(layer) for layer in range(n_layers))]
+    return [resid_pre(0), *(resid_post(layer) for layer in range(n_layers))]
