@@ -35,6 +35,7 @@ O = TypeVar("O", bound="Options")  # noqa: E741
 
 MODEL, PROMPTS, MEASURE = "Model", "Prompts", "Measurement"
 TRAIN, RUNNING, OUTPUT = "Training", "Running", "Output"
+PANELS = (MODEL, PROMPTS, MEASURE, TRAIN)
 """Headings under which ``--help`` lists options, in the order in which it lists them."""
 
 _BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {

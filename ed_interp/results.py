@@ -142,6 +142,11 @@ class Result:
 
     # What every result has ----------------------------------------------------------------
 
+    @property
+    def _settings(self) -> dict[str, Any]:
+        # Every result has this field, at the end of its own fields.
+        return dict(vars(self)["settings"])
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the shape of the file and of ``--json``."""
         return dict(_adapter(type(self)).dump_python(self, mode="json", exclude=set(self.SIDE)))
@@ -204,8 +209,7 @@ class Result:
             RunFolderError: ``folder`` exists (and not ``overwrite``) or cannot be written.
         """
         self.to_json()  # what cannot be written is refused before there is a folder
-        settings = vars(self)["settings"]
-        with RunFolder.open(folder, settings, overwrite=overwrite, resumable=False) as run:
+        with RunFolder.open(folder, self._settings, overwrite=overwrite, resumable=False) as run:
             self.write(run.folder)
         return run.path
 
@@ -237,8 +241,7 @@ class Result:
     @property
     def _environment(self) -> dict[str, Any]:
         """What it ran on, which is not always where it is copied."""
-        # Every result has the field `settings`, at the end of its own fields.
-        ran_on = vars(self)["settings"].get("environment")
+        ran_on = self._settings.get("environment")
         return ran_on if isinstance(ran_on, dict) else environment()
 
     @classmethod
@@ -348,7 +351,7 @@ def keep(
 
 
 def _recorded(result: R, options: dict[str, Any]) -> R:
-    record: dict[str, Any] = {"options": options, **vars(result)["settings"]}
+    record: dict[str, Any] = {"options": options, **result._settings}
     if COMMAND.get():
         record["command"] = COMMAND.get()
     return dataclasses.replace(result, settings=record)  # type: ignore[call-arg]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -48,6 +48,35 @@ class Inputs:
     """Mask over cached and new tokens; None is all of them."""
     cache: Any = None
     """A ``transformers`` cache of the tokens before ``ids``."""
+
+
+@runtime_checkable
+class Runner(Protocol):
+    """See the module's docstring."""
+
+    n_layers: int
+    d_model: int
+    takes_masks: bool
+    """Whether it takes custom masks, position ids and a prefix cache."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device for token ids."""
+        ...
+
+    def check(self, site: Site) -> None:
+        """Raise CaptureError if the model has no such place."""
+
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        sites: Sequence[Site],
+        reads: Int[Tensor, "batch read"],
+        logit_reads: Int[Tensor, "batch read_logits"] | None = None,
+    ) -> Reading:
+        """One forward pass."""
+        ...
 
 
 class _StopForward(Exception):
@@ -107,7 +136,6 @@ class TransformersRunner:
     """Hooks on the modules of a ``transformers`` model; PEFT models are called as they are."""
 
     takes_masks = True
-    """Whether it takes custom masks, position ids and a prefix cache."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -128,7 +156,6 @@ class TransformersRunner:
 
     @property
     def device(self) -> torch.device:
-        """The device for token ids."""
         embedding: nn.Module = self.base.get_input_embeddings()
         return next(embedding.parameters()).device
 
@@ -137,7 +164,6 @@ class TransformersRunner:
         return next(self.blocks[0].parameters()).dtype
 
     def check(self, site: Site) -> None:
-        """Raise CaptureError if the model has no such place."""
         module_of(self.base, self.blocks, site)
 
     @torch.no_grad()
@@ -149,7 +175,6 @@ class TransformersRunner:
         reads: Int[Tensor, "batch read"],
         logit_reads: Int[Tensor, "batch read_logits"] | None = None,
     ) -> Reading:
-        """One forward pass."""
         device = self.device
         collector = _Collector(sites, reads + self.virtual_tokens)
         # Offloaded models move weights in their own hooks, which an exception would skip.
@@ -344,6 +369,3 @@ class LensRunner:
             )
         logits = None if logit_reads is None else gather(logits, logit_reads)
         return Reading(collector.stack(self.device), logits)
-
-
-Runner = LensRunner | TransformersRunner

@@ -73,11 +73,7 @@ def _invented_name(rng: random.Random) -> str:
 
 def story(rng: random.Random) -> str:
     """A small story that repeats its names, thing and place, so that copying helps."""
-    return rng.choice(_STORIES).format(
-        day=rng.choice(_DAYS),
-        name=_invented_name(rng),
-        friend=_invented_name(rng),
-        colour=rng.choice(_COLOURS),
-        thing=rng.choice(_THINGS),
-        place=rng.choice(_PLACES),
-    )
+    text, day = rng.choice(_STORIES), rng.choice(_DAYS)
+    name, friend = _invented_name(rng), _invented_name(rng)
+    colour, thing, place = (rng.choice(words) for words in (_COLOURS, _THINGS, _PLACES))
+    return text.format(day=day, name=name, friend=friend, colour=colour, thing=thing, place=place)

@@ -57,38 +57,25 @@ def build_model(name: str, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> 
     roles = ("bos_token_id", "eos_token_id", "pad_token_id")
     special: dict[str, Any] = {role: getattr(tokenizer, role) for role in roles}
     if name == "icl-gpt2":
-        return GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=len(tokenizer),
-                n_positions=CONTEXT,
-                n_embd=128,
-                n_layer=4,
-                n_head=4,
-                n_inner=512,
-                **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
-                **special,
-            )
-        )
-    return Gemma2ForCausalLM(
-        Gemma2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=256,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=32,
-            query_pre_attn_scalar=32,
-            sliding_window=64,
-            max_position_embeddings=CONTEXT,
-            tie_word_embeddings=True,
-            # The model multiplies embeddings by sqrt(width), which gives them unit power.
-            initializer_range=128**-0.5,
-            # Gemma 2 caps its attention scores, which fused kernels do not.
-            attn_implementation="eager",
-            **special,
-        )
+        special |= {"n_embd": 128, "n_layer": 4, "n_head": 4, "n_inner": 512}
+        special |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+        gpt2 = GPT2Config(vocab_size=len(tokenizer), n_positions=CONTEXT, **special)
+        return GPT2LMHeadModel(gpt2)
+    special |= {"num_hidden_layers": 4, "hidden_size": 128, "intermediate_size": 256}
+    special |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}
+    gemma2 = Gemma2Config(
+        vocab_size=len(tokenizer),
+        query_pre_attn_scalar=32,
+        sliding_window=64,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        # The model multiplies embeddings by sqrt(width), which gives them unit power.
+        initializer_range=128**-0.5,
+        # Gemma 2 caps its attention scores, which fused kernels do not.
+        attn_implementation="eager",
+        **special,
     )
+    return Gemma2ForCausalLM(gemma2)
 
 
 def growth(step: int, steps: int, *, start: float) -> float:
