@@ -132,9 +132,13 @@ class Batched(Options):
     )
 
 
-@functools.cache
-def hints_of(kind: type) -> dict[str, Any]:
+def hints_of(kind: Any) -> dict[str, Any]:
     """Types of a dataclass's fields, by name."""
+    return _hints(kind)
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
     # Not get_type_hints, which finds none in a class marked __no_type_check__.
     bases = (base for base in reversed(kind.__mro__) if base is not object)
     return {n: h for base in bases for n, h in inspect.get_annotations(base, eval_str=True).items()}
@@ -179,7 +183,7 @@ def _number(name: str, value: Any, kind: type, bounds: Mapping[str, int | float]
         with contextlib.suppress(TypeError, ValueError):
             value = float(value)
     # A bool is an int to Python, and a mistake to whoever passes it as a count.
-    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+    if type(value) is not kind or (kind is float and not math.isfinite(float(value))):
         raise OptionError(name, f"must be {_KINDS[kind]}, got {got!r}")
     tests = [(n, *rule) for n, rule in _BOUNDS.items() if n in bounds]
     if not all(test(value, bounds[n]) for n, test, _ in tests):

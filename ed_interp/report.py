@@ -26,7 +26,7 @@ def render(result: Shown, environment: Mapping[str, Any] | None = None) -> str:
 
     charts = list(result.charts())
     hidden = ("environment", "command")
-    settings = {name: value for name, value in result.settings.items() if name not in hidden}
+    settings = {name: value for name, value in result._settings.items() if name not in hidden}
     return page(
         "page.html.j2",
         **_words(result),
@@ -36,7 +36,7 @@ def render(result: Shown, environment: Mapping[str, Any] | None = None) -> str:
         still=Markup(svg(charts[0], label=result.headline(), panels=1)) if charts else "",
         tables=[table for table in result.tables() if table.page],
         how=result.how(),
-        command=result.settings.get("command"),
+        command=result._settings.get("command"),
         settings=flattened(settings),
         environment=flattened(environment or {}),
     )

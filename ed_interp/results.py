@@ -31,7 +31,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from ed_interp.charts.spec import Chart
 from ed_interp.errors import InvalidInputError, RunFolderError, unknown
@@ -149,7 +149,9 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the shape of the file and of ``--json``."""
-        return dict(_adapter(type(self)).dump_python(self, mode="json", exclude=set(self.SIDE)))
+        return dict(
+            _adapter(cast(Any, type(self))).dump_python(self, mode="json", exclude=set(self.SIDE))
+        )
 
     def to_json(self) -> str:
         """:meth:`to_dict` as strict JSON: a missing number is null, NaN is refused."""
@@ -168,7 +170,7 @@ class Result:
         body = cls.upgrade(body, int(data.get("version", cls.VERSION)))
         try:
             # As JSON, since strictness would otherwise refuse a list where a tuple is meant.
-            made: R = _adapter(cls).validate_json(strict_json(body, cls.FILE))
+            made: R = _adapter(cast(Any, cls)).validate_json(strict_json(body, cls.FILE))
             return made
         except pydantic.ValidationError as error:
             raise InvalidInputError(_first_problem(error)) from error

@@ -70,7 +70,7 @@ def _drawn(
     lines = [shown[i : i + columns] for i in range(0, len(shown), columns)]
     heights = [max(map(_inches, line)) * width / 12.8 for line in lines]
     words = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
-    style = _SETTINGS | dict.fromkeys(words, colours.text)
+    style: Any = _SETTINGS | dict.fromkeys(words, colours.text)
     style |= {"grid.color": colours.grid, "axes.facecolor": colours.background}
     with mpl.rc_context(style), warnings.catch_warnings():
         # A model named in a script that the font lacks is still a picture worth having.
@@ -81,7 +81,7 @@ def _drawn(
                        facecolor=colours.background)  # fmt: skip
         FigureCanvasAgg(paper)
         shared = chart.share_x and columns == 1
-        sharing = "col" if shared else False
+        sharing: Any = "col" if shared else False
         grid = paper.subplots(
             len(lines), columns, squeeze=False, height_ratios=heights, sharex=sharing
         )
@@ -96,7 +96,8 @@ def _drawn(
             _depth_bar(paper, grid[0, -1], chart.depth, colours)
         if title:
             top = 1 - head / (sum(heights) + head)
-            paper.get_layout_engine().set(rect=(0, 0, 1, top), h_pad=0.06, w_pad=0.06)
+            engine: Any = paper.get_layout_engine()
+            engine.set(rect=(0, 0, 1, top), h_pad=0.06, w_pad=0.06)
             _title(paper, chart, colours, top)
         buffer = io.BytesIO()
         paper.savefig(buffer, format=form, metadata=_NO_METADATA if form == "svg" else None)
@@ -203,12 +204,12 @@ def _heat(axes: Any, mark: Heat, colours: Theme) -> None:
     values = [_gaps(line) for line in mark.z]
     flat = [v for line in values for v in line if not math.isnan(v)] or [0.0]
     if mark.centre is None:
-        scale, ends = (middle, high), (min(flat), max(flat))
+        scale, ends = [middle, high], (min(flat), max(flat))
     else:
-        scale = (low, middle, high)
+        scale = [low, middle, high]
         reach = max(abs(v - mark.centre) for v in flat) or 1.0
         ends = (mark.centre - reach, mark.centre + reach)
-    colourmap = LinearSegmentedColormap.from_list("heat", list(scale))
+    colourmap = LinearSegmentedColormap.from_list("heat", scale)
     axes.imshow(values, aspect="auto", origin="lower", cmap=colourmap, vmin=ends[0], vmax=ends[1])
     axes.set_xticks(range(len(mark.x)), mark.x)
     axes.set_yticks(range(len(mark.y)), mark.y)

@@ -16,7 +16,6 @@ Cost: about a minute per seed and model on one CPU core, half of it for the peer
 from __future__ import annotations
 
 import dataclasses
-import functools
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -126,15 +125,18 @@ def recovery(
             # Heads are chosen over all relations together, as in Todd et al.
             effects = head_effects(hooked, tasks, **drawn)
             heads.append(effects.chosen())
-            find = functools.partial(function_vector, hooked, heads=effects, **drawn)
-            own = [find(task) for task in tasks]
+            drawn["heads"] = effects
+            own = [function_vector(hooked, task, **drawn) for task in tasks]
             rows.append(measured.row(OWN, own, 1.0, "own block"))
             by_relation += measured.by_relation(own)
             randoms = [Cell("", vector, 1.0).random(seed).direction for vector in own]
             rows.append(measured.row(RANDOM, randoms, 1.0, "own block"))
             if peers:
                 sites = [resid_post(layer).name for layer in range(hooked.n_layers)]
-                sums = {site: [find(task, placement=site) for task in tasks] for site in sites}
+                sums = {
+                    site: [function_vector(hooked, task, placement=site, **drawn) for task in tasks]
+                    for site in sites
+                }
                 rows.append(measured.tuned(SUM, sums))
                 rows.append(measured.tuned(STATE, _states(hooked, tasks, prompts, seed)))
             advance(1)

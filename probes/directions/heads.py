@@ -178,4 +178,5 @@ def _projection_of(block: nn.Module, layer: int) -> nn.Module:
             f"attention in block {layer} ({type(block).__name__}) must have one output projection "
             f"named {', '.join(_PROJECTIONS)}, got {len(matches)}; function vectors need one"
         )
-    return matches[0]
+    projection: nn.Module = matches[0]
+    return projection

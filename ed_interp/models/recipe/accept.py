@@ -198,5 +198,15 @@ def accept(
     )
     scores = induction_scores(model, tokenizer, seed=seed)
     best = max((score, (k, h)) for k, layer in enumerate(scores) for h, score in enumerate(layer))
-    rates = (curve, by_relation, mean_curve(known), mean_chance(seed=seed), max(curve.values()))
-    return Acceptance(*best, *rates, *text_entropies(model, tokenizer, seed=seed))
+    cross_entropy, unigram = text_entropies(model, tokenizer, seed=seed)
+    return Acceptance(
+        induction_score=best[0],
+        induction_head=best[1],
+        accuracy=curve,
+        accuracy_by_relation=by_relation,
+        trained_accuracy=mean_curve(known),
+        chance=mean_chance(seed=seed),
+        ceiling=max(curve.values()),
+        text_cross_entropy_nats=cross_entropy,
+        text_unigram_entropy_nats=unigram,
+    )

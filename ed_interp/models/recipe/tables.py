@@ -36,8 +36,10 @@ def relations() -> dict[str, Relation]:
     made = {}
     for name, entry in read_data("relations.json").items():
         pairs = tuple((source, target) for source, target in entry["pairs"])
-        texts = (entry[key] for key in ("description", "group", "label"))
-        made[name] = Relation(*texts, tuple(entry["sentences"]), pairs)
+        sentences = tuple(entry["sentences"])
+        made[name] = Relation(
+            entry["description"], entry["group"], entry["label"], sentences, pairs
+        )
     return made
 
 
