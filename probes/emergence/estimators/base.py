@@ -229,7 +229,7 @@ class Estimator(Options, abc.ABC):
         return batch.result(terms, limits, pairs[0].settings, flags)
 
     def for_population(self: E, *, d: int, n: int) -> E:
-        """The same, settings that depend on the width and the rows of a population made definite."""
+        """The same, with what depends on the width and rows of a population made definite."""
         return self
 
     def variants(self: E) -> tuple[tuple[float, E], ...]:

@@ -1,7 +1,8 @@
 r"""Scores of critics with their reference, and bounds of mutual information made of them.
 
 Scores are f(x, y) = g(x, y) + c(x, y), reference and critic, on rows of every member. Bounds are
-objectives of the training and row terms of the value. With f a critic, p the joint distribution and q the product of its marginals, in nats:
+objectives of the training and row terms of the value. With f a critic, p the joint distribution and
+q the product of its marginals, in nats:
 
 - ``dv``: :math:`E_p f - \ln E_q e^f` (Donsker and Varadhan 1983; Belghazi et al. 2018)
 - ``nwj``: :math:`E_p f + 1 - E_q e^f` (Nguyen, Wainwright, Jordan 2010)
