@@ -74,6 +74,8 @@ def build_model(name: str, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> 
                 **special,
             )
         )
+    # Gemma 2 caps its attention scores, which fused kernels do not.
+    special["attn_implementation"] = "eager"
     return Gemma2ForCausalLM(
         Gemma2Config(
             vocab_size=len(tokenizer),
@@ -89,8 +91,6 @@ def build_model(name: str, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> 
             tie_word_embeddings=True,
             # The model multiplies embeddings by sqrt(width), which gives them unit power.
             initializer_range=128**-0.5,
-            # Gemma 2 caps its attention scores, which fused kernels do not.
-            attn_implementation="eager",
             **special,
         )
     )
