@@ -9,7 +9,7 @@ from ed_interp.probes.emergence.calibration.options import CalibrationOptions
 
 @command(app, "calibrate", CalibrationOptions, out=RUN_FOLDER)
 def calibrate(options: CalibrationOptions, output: Output) -> None:
-    """How wrong is an estimator of mutual information, at your number of rows and width?
+    """Test an estimator of mutual information at your number of rows and width.
 
     Draws populations of known information (Gaussian, Student, nonlinear maps, mixtures, clusters,
     repeated rows), runs the estimator, and prints estimate against truth, the range in which it is
