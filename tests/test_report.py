@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 from html.parser import HTMLParser
-from typing import Any
 
 import pytest
 
