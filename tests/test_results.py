@@ -78,7 +78,23 @@ def sample(kind: Any) -> Any:
     """An instance with a value in every field but those that lie beside the JSON."""
     hints, side = hints_of(kind), getattr(kind, "SIDE", ())
     fields = [field for field in dataclasses.fields(kind) if field.name not in side]
-    return kind(**{field.name: made(hints[field.name]) for field in fields})
+    return kind(**{field.name: made(hints[field.name]) for field in fields}, **beside(kind))
+
+
+def beside(kind: Any) -> dict[str, Any]:
+    """Tables that some results cannot be without."""
+    if getattr(kind, "KIND", "") != "dictionary-measurement":
+        return {}
+    import pandas as pd
+
+    names = ("density", "mean_active", "largest", "decoder_norm", "monosemanticity", "control")
+    columns = {"feature": [0], "predictor": ["a"], **{name: [0.5] for name in names}}
+    return {"features": pd.DataFrame(columns)}
+
+
+def plain(result: Result) -> Result:
+    """Without the tables beside it, which have no equality of their own."""
+    return dataclasses.replace(result, **dict.fromkeys(beside(type(result))))
 
 
 def written(result: Result, folder: Path) -> dict[str, Any]:
@@ -96,9 +112,9 @@ kinds = pytest.mark.parametrize("kind", sorted(HOMES))
 def test_saved_and_loaded_equal(kind: str, tmp_path: Path):
     result = sample(results._class_of(kind))
     written(result, tmp_path)
-    assert type(result).load(tmp_path) == result
-    assert load_any(tmp_path) == result
-    assert type(result).from_dict(result.to_dict()) == result
+    assert plain(type(result).load(tmp_path)) == plain(result)
+    assert plain(load_any(tmp_path)) == plain(result)
+    assert type(result).from_dict(result.to_dict()) == plain(result)
     assert isinstance(result.settings, dict)
 
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from ed_interp.adapters.bias_injection.register import PREFIX
 from ed_interp.errors import InvalidInputError
+from ed_interp.records.tensors import read_unchecked
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -33,8 +33,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 def digest_of_file(path: Path) -> str:
     """:func:`digest` of a safetensors file."""
-    with safe_open(path, framework="pt") as file:
-        return digest({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    return digest(read_unchecked(path)[0])
 
 
 def check_fit(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,3 @@
-# ruff: noqa: TID251 - relative imports, which is what lazy_loader reads
 from .data import Example as Example
 from .data import examples_of_pairs as examples_of_pairs
 from .data import read_examples as read_examples

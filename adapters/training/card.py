@@ -62,15 +62,11 @@ Trained with {{ versions }}.
 """
 
 
-def model_card(record: Mapping[str, Any], versions: Mapping[str, str | None]) -> str:
-    """The README.md of a trained adapter.
-
-    Args:
-        record: of its training, as ``training.json`` holds it.
-        versions: of the libraries it was trained with.
-    """
+def model_card(record: Mapping[str, Any]) -> str:
+    """The README.md of a trained adapter, from what ``training.json`` holds."""
     method, model, fields = record["method"], record["model"], record["card"]
     data, counts, held = record["data"], record["parameters"], record["eval_loss"]
+    versions = record["environment"]["versions"]
     facts = {
         "method": method,
         "base model": f"{model['name']} (fingerprint {model['fingerprint']})",

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ed_interp.adapters.training.groups import group_of
 from ed_interp.adapters.training.rows import Group, Taus, pairs_table
 from ed_interp.errors import ModelLoadError
+from ed_interp.records.tensors import read_unchecked
 from ed_interp.results import Result
 from ed_interp.tables import Table
 
@@ -77,7 +76,8 @@ def describe(folder: str | Path) -> AdapterDescription:
     """Method, base model, parameters and norms by group, time constants, fingerprint.
 
     Raises:
-        ModelLoadError: the folder holds no adapter, or a file is damaged.
+        ModelLoadError: the folder holds no adapter, or its configuration is damaged.
+        InvalidInputError: its weights are damaged.
     """
     path = Path(folder)
     config, weights = read_config(path), _weights(path)
@@ -128,10 +128,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
             f"{folder} must hold {WEIGHTS}, as only safetensors are read; save the adapter again "
             "with save_pretrained"
         )
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ModelLoadError(f"{file} is damaged: {error}") from error
+    return read_unchecked(file)[0]
 
 
 def _norm(tensors: list[Tensor]) -> float:

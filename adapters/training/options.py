@@ -46,7 +46,7 @@ class MethodOptions(Options):
     """The kind of adapter."""
 
     method: str = _adapter(
-        "bias-injection", help="Method: bias-injection, lora, dora, vera, ia3, loha or lokr."
+        "bias-injection", help="bias-injection, lora, dora, vera, ia3, loha, lokr."
     )
 
 
@@ -55,21 +55,15 @@ class AdapterOptions(Options):
     """What the adapter is; None leaves a choice to the method."""
 
     r: int = _adapter(8, help="Rank of the low-rank update.", min=0)
-    alpha: float | None = _adapter(
-        None, help="The low-rank update is scaled by alpha / r.", shown="2 r"
-    )
-    dropout: float = _adapter(
-        0.0, help="Dropout on the input of the low-rank update, while training.", min=0, below=1
-    )
+    alpha: float | None = _adapter(None, help="The update is scaled by alpha / r.", shown="2 r")
+    dropout: float = _adapter(0.0, help="Dropout on the input of the update.", min=0, below=1)
     targets: tuple[str, ...] | None = _adapter(
         None, help="Layers to adapt by name, such as c_attn,c_proj.", shown="by architecture"
     )
     layers: tuple[int, ...] | None = _adapter(
         None, help="Blocks to adapt, such as 0-3 or 2,5.", shown="all", min=0
     )
-    nodes: int | None = _adapter(
-        None, help="Feedback nodes per adapted layer.", shown="by method", min=0
-    )
+    nodes: int | None = _adapter(None, help="Feedback nodes per layer.", shown="by method", min=0)
     tau: float | None = _adapter(
         None, help="Initial time constant of the nodes, in tokens.", shown="by method", above=0
     )
@@ -77,9 +71,7 @@ class AdapterOptions(Options):
     feedback: Literal["input", "output", "none"] | None = _adapter(
         None, help="What the nodes read of their layer.", shown="by method"
     )
-    bias: bool | None = _adapter(
-        None, help="Train a bias in every adapted layer.", shown="by method"
-    )
+    bias: bool | None = _adapter(None, help="Train a bias in each layer.", shown="by method")
     neutral: bool = _adapter(False, help="Keep the bias at minus the sum of the node weights.")
 
     def changed(self) -> list[str]:
@@ -93,29 +85,19 @@ class TrainingOptions(Seeded):
     """How to train. Equal options, data, model and seed give equal weights on the same machine."""
 
     epochs: float = _steps(3.0, help="Passes over the training examples.", above=0)
-    max_steps: int | None = _steps(
-        None, help="Optimizer steps, in place of --epochs.", min=1, shown="by epochs"
-    )
-    batch_size: int = _running(8, help="Examples per step (per batch, with --accumulate).", min=1)
+    max_steps: int | None = _steps(None, help="Steps, in place of --epochs.", min=1, shown="epochs")
+    batch_size: int = _running(8, help="Examples per step (with --accumulate per batch).", min=1)
     accumulate: int = _steps(1, help="Batches whose gradients are summed for one step.", min=1)
-    lr_lora: float = _steps(
-        1e-3, help="Learning rate of low-rank matrices and of other methods.", min=0
-    )
+    lr_lora: float = _steps(1e-3, help="Learning rate of low-rank matrices.", min=0)
     lr_nodes: float = _steps(1e-3, help="Learning rate of feedback nodes and bias.", min=0)
     lr_tau: float = _steps(1e-2, help="Learning rate of the time constants.", min=0)
-    weight_decay: float = _steps(
-        0.0, help="Weight decay of matrices; biases and time constants have none.", min=0
-    )
-    warmup: float = _steps(
-        0.05, help="Share of the steps over which learning rates rise.", min=0, below=1
-    )
+    weight_decay: float = _steps(0.0, help="Weight decay of matrices, not of biases.", min=0)
+    warmup: float = _steps(0.05, help="Share of the steps for warm-up.", min=0, below=1)
     schedule: Literal["linear", "cosine", "constant"] = _steps(
         "cosine", help="Course of the learning rates after warm-up."
     )
     clip: float = _steps(1.0, help="Largest norm of the gradient.", above=0)
-    eval_share: float = _steps(
-        0.1, help="Share of the examples held out; 0 holds out none.", min=0, below=1
-    )
+    eval_share: float = _steps(0.1, help="Share of examples held out, or 0.", min=0, below=1)
     eval_steps: int | None = _steps(
         None, help="Steps between evaluations.", min=1, shown="a tenth of the run"
     )
@@ -123,16 +105,11 @@ class TrainingOptions(Seeded):
         None, help="Stop after this many evaluations without improvement.", min=1, shown="never"
     )
     save_steps: int | None = _steps(
-        None,
-        help="Steps between checkpoints to resume from, where nothing is held out.",
-        min=1,
-        shown="as --eval-steps",
+        None, help="Steps between checkpoints, without held-out examples.", min=1, shown="the same"
     )
     all_tokens: bool = _examples(False, help="Put loss on every token, not only on answers.")
     carry: bool = _steps(False, help="Run turns as separate calls that carry the nodes' states.")
-    carry_tau: float = _steps(
-        8.0, help="Time constant of forgetting between turns, in turns.", above=0
-    )
+    carry_tau: float = _steps(8.0, help="Turns in which carried states decay by 1/e.", above=0)
     precision: Literal["float32", "bfloat16"] = _running(
         "float32", help="Precision of the forward pass; bfloat16 is mixed."
     )

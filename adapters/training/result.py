@@ -11,7 +11,6 @@ from ed_interp.adapters.training.card import model_card
 from ed_interp.adapters.training.charts import losses
 from ed_interp.adapters.training.rows import LossRow, by_step, pairs_table
 from ed_interp.charts.spec import Chart
-from ed_interp.records.environment import environment
 from ed_interp.records.files import write_json, write_text
 from ed_interp.results import Result
 from ed_interp.tables import Table
@@ -108,11 +107,11 @@ class TrainedAdapter(Result):
             ignored = shutil.ignore_patterns("settings.json")
             shutil.copytree(self.folder, folder, ignore=ignored, dirs_exist_ok=True)
             return
-        ran_on = self.settings.get("environment") or environment()
-        record = {"format": f"ed-interp/{self.KIND}", "version": self.VERSION, **self.to_dict()}
-        write_json(folder / self.FILE, {**record, "environment": ran_on})
+        header = {"format": f"ed-interp/{self.KIND}", "version": self.VERSION}
+        record = {**header, **self.to_dict(), "environment": self._environment}
+        write_json(folder / self.FILE, record)
         # PEFT has left a card of its own.
-        write_text(folder / "README.md", model_card(record, ran_on["versions"]))
+        write_text(folder / "README.md", model_card(record))
 
     @classmethod
     def upgrade(cls, data: dict[str, Any], version: int) -> dict[str, Any]:

@@ -16,18 +16,18 @@ import typer
 
 from ed_interp import __version__
 
-# Each verb adds itself; the order is that of --help.
+# Each verb adds itself.
 from ed_interp.cli import (  # noqa: F401
-    emergence,
-    steer,
-    features,
     adapter,
-    compare,
     calibrate,
-    paper,
+    compare,
+    emergence,
+    features,
     models,
+    paper,
+    steer,
     tasks,
-)  # isort: skip
+)
 from ed_interp.cli.app import app
 from ed_interp.errors import EdInterpError, InvalidInputError, ModelLoadError, UnknownNameError
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 from markdown_it import MarkdownIt
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ed_interp.eval.paper.markdown import NOTHING
 from ed_interp.eval.paper.template import MARK, Draft
@@ -25,12 +25,9 @@ _SECTION = re.compile(r"^## (.*)\n", re.M)
 # marks and the template's own words only, so that no record can be met by these patterns.
 _TABLE = re.compile(r"(?:<p><strong>([^\n]*)</strong></p>\n)?<table>\n(.*?)</table>", re.S)
 _PICTURE = re.compile(rf"<p>{MARK.pattern}</p>\n(?:<p><em>(.*?)</em></p>\n)?", re.S)
-_FIGURE = Markup("""<figure>
-<div id="{id}" class="plot" role="group" \
+_FIGURE = Markup("""<div id="{id}" class="plot" role="group" \
 aria-label="{heading}: interactive figure; its numbers are in the tables of appendix D"></div>
 <div class="still">{still}</div>
-<figcaption>{caption}</figcaption>
-</figure>
 """)
 _DATA = Markup('<script type="application/json" id="{}-{}">{}</script>\n')
 
@@ -39,7 +36,7 @@ def render(draft: Draft, stills: Mapping[str, str]) -> str:
     """The page: one HTML file that loads nothing; ``stills`` has the SVG of each picture."""
     # One by one, so that each section is an element of its own, named by its heading.
     head, *rest = _SECTION.split(draft.text.strip())
-    title, intro = head.removeprefix("# ").split("\n", 1)
+    title, _, intro = head.removeprefix("# ").partition("\n")
     sections = [
         {
             "name": _name(heading),
@@ -51,7 +48,7 @@ def render(draft: Draft, stills: Mapping[str, str]) -> str:
     return page(
         "paper.html.j2",
         title=draft.filled(title, lambda part: getattr(part, "text", "")),
-        heading=Markup(draft.filled(title, html_of)),
+        heading=Markup(draft.filled(str(escape(title)), html_of)),
         intro=html(draft, stills, intro, "intro"),
         sections=sections,
         pictures=draft.pictures(),
@@ -83,8 +80,10 @@ def html(draft: Draft, stills: Mapping[str, str], text: str, name: str) -> Marku
             return match[0]
         data, still = page_figure(part.chart), Markup(stills[part.chart.name])
         scripts = [_DATA.format(data["id"], *item) for item in data["themes"].items()]
-        caption = Markup(match[2] or "")
-        return _FIGURE.format(**data | {"caption": caption}, still=still) + Markup("").join(scripts)
+        figure = _FIGURE.format(id=data["id"], heading=data["heading"], still=still)
+        # A name that is drawn must not pass for a mark; the caption has marks of its own.
+        drawn = "".join([figure, *scripts]).replace("\ue000", "")
+        return f"<figure>\n{drawn}<figcaption>{match[2] or ''}</figcaption>\n</figure>\n"
 
     # Marks are filled last: nothing that reads markup ever sees what a record holds.
     made = _PICTURE.sub(figure, _TABLE.sub(table, _MARKDOWN.render(text)))

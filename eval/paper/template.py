@@ -147,12 +147,15 @@ def _marked(context: jinja2.runtime.Context, item: Any) -> str:
     if isinstance(item, jinja2.Undefined):
         str(item)  # which raises, with the name
     if isinstance(item, Part):
-        parts = context["_parts"]
-        parts.append(item)
-        return f"\ue000{len(parts) - 1}\ue001"
+        return _mark(context["_parts"], item)
     if not isinstance(item, str) or _own_digit(MARK.sub("", item)) is not None:
         raise TypeError(f"printed text must come from a record, got {item!r:.60}")
     return item
+
+
+def _mark(parts: list[Part], part: Part) -> str:
+    parts.append(part)
+    return f"\ue000{len(parts) - 1}\ue001"
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -204,18 +207,15 @@ def _cited(text: str, parts: list[Part], works: Mapping[str, Work]) -> Draft:
     """Citations as parts, and the list of references without what is not cited."""
     cited = set(CITATION.findall(ENTRY.sub("", text)))
 
-    def part(item: Part) -> str:
-        parts.append(item)
-        return f"\ue000{len(parts) - 1}\ue001"
-
     def entry(match: re.Match[str]) -> str:
         if not match[1]:  # the line without a key is for a paper that cites nothing
             return "" if cited else f"{match[3]}\n"
         work = dataclasses.replace(works[match[1]], listed=True)
-        return f"- {part(work)}\n" if match[1] in cited else ""
+        return f"- {_mark(parts, work)}\n" if match[1] in cited else ""
 
     text = TABLE.sub(_shortened, ENTRY.sub(entry, text))
-    return Draft(CITATION.sub(lambda match: part(works[match[1]]), text), tuple(parts))
+    text = CITATION.sub(lambda match: _mark(parts, works[match[1]]), text)
+    return Draft(text, tuple(parts))
 
 
 def _shortened(table: re.Match[str]) -> str:

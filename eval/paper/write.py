@@ -27,7 +27,7 @@ from typing import Any
 from ed_interp import report
 from ed_interp.charts.still import svg
 from ed_interp.errors import InvalidInputError
-from ed_interp.eval.paper import claims
+from ed_interp.eval.paper.claims import FILTERS, HIGHER, methods, models, unfinished, works
 from ed_interp.eval.paper.markdown import markdown
 from ed_interp.eval.paper.page import render
 from ed_interp.eval.paper.records import (
@@ -93,7 +93,7 @@ def read_template(file: str | Path | None = None) -> Template:
     """A template, checked; the package's own by default."""
     path = TEMPLATE if file is None else Path(file).expanduser()
     try:
-        return Template(path.read_text(encoding="utf-8"), path.name, claims.FILTERS)
+        return Template(path.read_text(encoding="utf-8"), path.name, FILTERS)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(
             f"template must be a Markdown file, got {path} ({error})"
@@ -114,13 +114,13 @@ def make_draft(records: Sequence[Record], template: Template) -> Draft:
             "curves": of(CURVE),
             "trainings": of(TRAINED),
             "sweeps": of("steering sweep"),
-            "models": claims.models(records),
-            "methods": claims.methods(records),
-            "works": claims.works(records),
-            "unfinished": claims.unfinished(records),
+            "models": models(records),
+            "methods": methods(records),
+            "works": works(records),
+            "unfinished": unfinished(records),
             "compared": COMPARED,
             "alpha": 1 - LEVEL,
-            "higher": claims.HIGHER,
+            "higher": HIGHER,
         }
     )
 

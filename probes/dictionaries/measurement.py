@@ -57,7 +57,7 @@ class DictionaryMeasurement(ReaderResult):
     def to_dict(self) -> dict[str, Any]:
         """Plain data, with the summary and a histogram of the features."""
         # Both are derived, for readers of the JSON who do not open the table of features.
-        density = [] if self.features is None else [list(bar) for bar in self.density_histogram()]
+        density = [list(bar) for bar in self.density_histogram()]
         return {**super().to_dict(), "summary": self.summary(), "density": density}
 
     @classmethod

@@ -1,4 +1,3 @@
-# ruff: noqa: TID251 - relative, as the loader wants them
 from .find import DirectionSummary, find_direction
 from .function_vectors import HeadEffects, function_vector, head_effects
 from .methods import METHODS, Method, get_method, register

@@ -93,8 +93,8 @@ def test_train_show_and_refusals(tmp_path: Path, command: list[str], cli: Any):
         (["--patience", "2", "--eval-share", "0"], "--patience must come with held-out examples"),
         (["--method", "lora", "--nodes", "3"], "got nodes"),
         (["--input-column", "question"], "must have a column 'question'"),
-        (["--data", "nowhere.jsonl"], "no file nowhere.jsonl"),
-        (["--model", "./nowhere"], "no such folder"),
+        (["--data", "nowhere.jsonl"], "nowhere.jsonl does not exist"),
+        (["--model", "./nowhere"], "the folder does not exist"),
     ],
 )
 def test_bad_input_is_one_line(

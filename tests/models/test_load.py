@@ -56,9 +56,9 @@ def test_a_folder_and_a_live_model_are_the_same_model(folder, gpt2, tiny_tokeniz
 def test_dtypes_and_devices(folder):
     assert ed_interp.load(folder, device="cpu", dtype="bfloat16").dtype == torch.bfloat16
     assert ed_interp.load(folder, device="cpu").dtype == torch.float32
-    with pytest.raises(InvalidInputError, match="dtype must be .* got 'int8'"):
+    with pytest.raises(InvalidInputError, match=r"dtype must be .* got 'int8'"):
         ed_interp.load(folder, dtype="int8")
-    with pytest.raises(InvalidInputError, match="device must be .* got 'gpu'"):
+    with pytest.raises(InvalidInputError, match=r"device must be .* got 'gpu'"):
         ed_interp.load(folder, device="gpu")
     if not torch.cuda.is_available():
         with pytest.raises(InvalidInputError, match="not available to torch"):

@@ -6,8 +6,8 @@ import torch
 import ed_interp
 from ed_interp.errors import CaptureError, RunFolderError, UnknownNameError
 from ed_interp.models.runners import Inputs
-from ed_interp.streams.capture import capture
 from ed_interp.models.sites import Site
+from ed_interp.streams.capture import capture
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "gemma3", "llama", "neox", "opt"])

@@ -193,6 +193,6 @@ def test_vectors_read_after_the_final_norm_fit_no_site(make, hooked):
     direction = make(0)
     after = dataclasses.replace(direction.provenance, stream="after the final norm")
     with pytest.raises(
-        InvalidInputError, match="read before the final norm, .* got after the final norm"
+        InvalidInputError, match=r"read before the final norm, .* got after the final norm"
     ):
         dataclasses.replace(direction, provenance=after).check(hooked)

@@ -92,7 +92,7 @@ def test_a_wrong_path_asked_for_by_name_is_refused(build_model, random_prompts):
         capture(build_model("gemma2"), population, path="prefix")
     with pytest.raises(CaptureError, match="does not support it"):
         capture(build_model("bloom"), population, path="packed")
-    with pytest.raises(InvalidInputError, match="path must be one of .* got 'pack'"):
+    with pytest.raises(InvalidInputError, match=r"path must be one of .* got 'pack'"):
         capture(build_model("gpt2"), population, path="pack")
 
 
@@ -158,5 +158,5 @@ def test_prompts_beyond_the_context_window_are_refused(build_model, random_promp
     population = random_prompts()
     long = dataclasses.replace(population.prompts[0], demonstrations=((5,) * 40,) * 5)
     population = dataclasses.replace(population, prompts=(long,))
-    with pytest.raises(InvalidInputError, match="context window of .*, 160 tokens"):
+    with pytest.raises(InvalidInputError, match=r"context window of .*, 160 tokens"):
         capture(hooked, population)

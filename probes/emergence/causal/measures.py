@@ -129,14 +129,12 @@ def causal_emergence(
     to_macro = _each_bits(x, w, share, dof)
     from_macro = _each_bits(y, v, share, dof)
     pairs = _pair_bits(x, y, share, dof)
-    # A part that never varies neither has nor gets any information.
-    none = torch.zeros(1).to(share)
-    downward = from_macro - pairs.sum(0) if len(from_macro) else none
-    top = from_macro if len(from_macro) else none
+    downward = from_macro - pairs.sum(0)
     return CausalEmergence(
         psi=macro_bits - float(to_macro.sum()),
-        delta=float(downward.max()),
-        gamma=float(top.max()),
+        # A part that never varies neither has nor gets any information.
+        delta=float(downward.max()) if len(downward) else 0.0,
+        gamma=float(from_macro.max()) if len(from_macro) else 0.0,
         macro=macro_bits,
         parts=float(to_macro.sum()),
         n_parts=width,
@@ -159,9 +157,8 @@ def o_information(
     """
     _check(parts)
     share = population_weights(weights, (), len(parts)).to(parts.device)
-    table = scaled(parts, share)
+    table, dof = scaled(parts, share), degrees_of_freedom(share)
     width = table.shape[1]
-    dof = degrees_of_freedom(share)
     if width < 3:
         raise InvalidInputError(
             f"parts must have at least 3 columns that vary, got {width} of {parts.shape[1]}"
@@ -200,8 +197,7 @@ def _white(table: Tensor, share: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh((table * share[:, None]).T @ table)
     # Rounding leaves about 1e-16 of the largest where there is no variance.
     kept = values > 1e-12 * values[-1].clamp(min=torch.finfo(values.dtype).tiny)
-    white: Tensor = table @ (vectors[:, kept] / values[kept].sqrt())
-    return white
+    return table @ (vectors[:, kept] / values[kept].sqrt())
 
 
 def _nats(squared: Tensor) -> Tensor:

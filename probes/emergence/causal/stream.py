@@ -82,10 +82,8 @@ class CausalProfile(Result):
         )
 
     def tables(self) -> list[Table]:
-        cells = [
-            (str(row.layer), *(f"{getattr(row, name):.3f}" for name in _MEASURES))
-            for row in self.rows
-        ]
+        values = [[f"{getattr(row, name):.3f}" for name in _MEASURES] for row in self.rows]
+        cells = [(str(row.layer), *own) for row, own in zip(self.rows, values, strict=True)]
         heads = ("block", *(name.replace("_", "-") for name in _MEASURES))
         return [Table(name="blocks", caption="Bits per block", heads=heads, rows=cells)]
 

@@ -40,11 +40,7 @@ from ed_interp.probes.emergence.estimators.gaussian import Gaussian, log_mean_ra
 from ed_interp.probes.emergence.estimators.ksg import KSG, TREE_COLUMNS
 from ed_interp.probes.emergence.estimators.latent import Latent
 from ed_interp.probes.emergence.estimators.registry import register
-from ed_interp.probes.emergence.estimators.rows import (
-    counted_rows,
-    equal_rows,
-    population_weights,
-)
+from ed_interp.probes.emergence.estimators.rows import counted_rows, equal_rows, population_weights
 from ed_interp.probes.emergence.estimators.tables import Margins
 
 _REPEATED = 0.05

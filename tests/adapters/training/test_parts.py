@@ -184,7 +184,7 @@ def test_describe(tmp_path: Path, base: Any, tiny_folder: Path):
     assert describe(tmp_path / "ck").fingerprint == found.fingerprint
     file = tmp_path / "ck" / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ModelLoadError, match="damaged"):
+    with pytest.raises(InvalidInputError, match="damaged"):
         describe(tmp_path / "ck")
     with pytest.raises(ModelLoadError, match=r"without adapter_config\.json"):
         describe(tmp_path)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html.parser
 import json
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -15,9 +15,9 @@ from ed_interp.charts.still import svg
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.eval.paper import write_paper
 from ed_interp.eval.paper.markdown import markdown
+from ed_interp.eval.paper.page import html
 from ed_interp.eval.paper.records import read_records
 from ed_interp.eval.paper.values import Value, key_of, shown
-from ed_interp.report import page_figure
 
 SECTIONS = [
     "Implementation",
@@ -34,7 +34,7 @@ SECTIONS = [
 ]
 
 
-class Reader(html.parser.HTMLParser):
+class Reader(HTMLParser):
     """What the page says: the text of ``main`` outside values, code and quotations; and values."""
 
     apart = ("data", "code", "q", "cite", "script", "style", "svg")
@@ -208,7 +208,8 @@ def test_the_same_records_give_the_same_files_and_replace_only_by_overwrite(
 
 
 HOSTILE = (
-    "<script>alert('x')</script>\"><img src=x onerror=alert(1)> | [x](javascript:y) `z` {{ 7 }}"
+    "<script>alert('x')</script>\"><img src=x onerror=alert(1)> | [x](javascript:y) `z` {{ 7 }} "
+    "\ue00099999\ue001"  # as a mark of the template's engine
 )
 
 
@@ -242,7 +243,11 @@ def test_hostile_strings_are_shown_and_not_obeyed(study, draft, page):
     chart = paper.pictures()[1].chart
     picture = ElementTree.fromstring(svg(chart, label=HOSTILE))  # whole, and without elements of it
     assert not [node for node in picture.iter() if node.tag.endswith(("script", "img"))]
-    assert "<script" not in page_figure(chart)["themes"]["light"]
+    place = paper.parts.index(paper.pictures()[1])
+    drawn = html(paper, {chart.name: svg(chart)}, f"\ue000{place}\ue001", "x")
+    assert "99999" in drawn  # and was not taken for the mark of a part
+    assert "<script>alert" not in drawn
+    assert drawn.count("<script") == 2
 
 
 def test_missing_records_are_gaps_with_commands_that_exist(made, written, draft):

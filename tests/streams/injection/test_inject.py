@@ -142,7 +142,7 @@ def test_a_transform_gets_states_and_selection_and_decides_only_there(states):
     found = states(Transform(SITE, lambda h, chosen: h * 0 + 7.0, where=Where(positions=[1, 3])))
     assert torch.equal(found[:, [1, 3]], torch.full((3, 2, 32), 7.0))
     assert torch.equal(found[:, [0, 2, 4, 5]], plain[:, [0, 2, 4, 5]])
-    with pytest.raises(InvalidInputError, match="the function of Transform .* must return"):
+    with pytest.raises(InvalidInputError, match=r"the function of Transform .* must return"):
         states(Transform(SITE, lambda h, chosen: h[:, :1]))
 
 
