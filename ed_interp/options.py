@@ -25,7 +25,7 @@ import operator
 import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from ed_interp.errors import InvalidInputError
 
@@ -183,7 +183,7 @@ def _number(name: str, value: Any, kind: type, bounds: Mapping[str, int | float]
         with contextlib.suppress(TypeError, ValueError):
             value = float(value)
     # A bool is an int to Python, and a mistake to whoever passes it as a count.
-    if type(value) is not kind or (kind is float and not math.isfinite(float(value))):
+    if type(value) is not kind or (kind is float and not math.isfinite(cast(Any, value))):
         raise OptionError(name, f"must be {_KINDS[kind]}, got {got!r}")
     tests = [(n, *rule) for n, rule in _BOUNDS.items() if n in bounds]
     if not all(test(value, bounds[n]) for n, test, _ in tests):

@@ -57,7 +57,8 @@ def read_packed(
     reading = runner.run(inputs, sites=sites, reads=packed.reads, logit_reads=where)
     if reading.logits is None:
         return BatchReading(reading.states.cpu())
-    logits = reading.logits.unflatten(1, (len(shots), -1))  # prompt shot answer d_vocab
+    by_shot = (len(prompts), len(shots), -1, reading.logits.shape[-1])
+    logits = reading.logits.reshape(by_shot)  # prompt shot answer d_vocab
     return BatchReading(reading.states.cpu(), *_score(logits, _targets(prompts, shots)))
 
 
@@ -126,10 +127,11 @@ def read_prefix(
     reads = where if answers else None
     reading = runner.run(inputs, sites=sites, reads=lasts[:, None], logit_reads=reads)
     by_prompt = (len(prompts), len(shots))
-    states = reading.states[:, 0].unflatten(0, by_prompt).cpu()
+    states = reading.states[:, 0].reshape(*by_prompt, *reading.states.shape[2:]).cpu()
     if reading.logits is None:
         return BatchReading(states)
-    return BatchReading(states, *_score(reading.logits.unflatten(0, by_prompt), targets))
+    logits = reading.logits.reshape(*by_prompt, *reading.logits.shape[1:])
+    return BatchReading(states, *_score(logits, targets))
 
 
 PATHS: dict[str, Path] = {"packed": read_packed, "prefix": read_prefix, "separate": read_separate}
