@@ -126,8 +126,7 @@ class Batch:
 
     def flat(self, weights: Float[Tensor, "*#batch row"]) -> Float[Tensor, "element row"]:
         """One line of weights for every element."""
-        rows = weights.shape[-1]
-        return weights.expand(*self.shape, rows).reshape(-1, rows)
+        return weights.expand(*self.shape, -1).reshape(-1, weights.shape[-1])
 
     def mask(self) -> Bool[Tensor, "element block"]:
         """A flag that holds nowhere yet."""
