@@ -215,7 +215,8 @@ def _white(table: Tensor, share: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh((table * share[:, None]).T @ table)
     # Rounding leaves about 1e-16 of the largest where there is no variance.
     kept = values > 1e-12 * values[-1].clamp(min=torch.finfo(values.dtype).tiny)
-    return table @ (vectors[:, kept] / values[kept].sqrt())
+    white: Tensor = table @ (vectors[:, kept] / values[kept].sqrt())
+    return white
 
 
 def _nats(squared: Tensor) -> Tensor:

@@ -202,5 +202,4 @@ def _scatter(
     spread = torch.zeros_like(weights, dtype=torch.float64)
     # Padding places point at row 0 of the order and must add nothing to it, not even NaN.
     values = torch.where(shares > 0, values.double(), 0.0)
-    shape = (len(weights), -1)
-    return spread.scatter_add_(1, rows.reshape(shape), values.reshape(shape))
+    return spread.scatter_add_(1, rows.view(len(weights), -1), values.view(len(weights), -1))

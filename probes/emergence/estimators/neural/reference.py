@@ -95,7 +95,8 @@ def normal_scores(x: Table, weights: Float[Tensor, "row"]) -> Table:
     left = torch.searchsorted(ordered, columns, right=False)
     right = torch.searchsorted(ordered, columns, right=True)
     share = (below.gather(1, left) + below.gather(1, right)) / (2 * below[:, -1:])
-    return torch.special.ndtri(share).mT
+    scores: Tensor = torch.special.ndtri(share)
+    return scores.mT
 
 
 @dataclasses.dataclass(frozen=True)
