@@ -55,7 +55,7 @@ R = TypeVar("R", bound="Result")
 HOMES = {
     "adapter-training": "ed_interp.adapters.training.result",
     "calibration": "ed_interp.probes.emergence.calibration.result",
-    "causal-emergence": "ed_interp.probes.emergence.causal.stream",
+    "causal-emergence": "ed_interp.probes.emergence.causal",
     "comparison": "ed_interp.eval.compare.result",
     "direction-summary": "ed_interp.probes.directions.find",
     "dictionary": "ed_interp.probes.dictionaries.record",

@@ -84,8 +84,8 @@ class Auto(Estimator):
             terms["ksg"] = KSG().pair(x, y, weights=weights, seed=seed, max_bytes=max_bytes)
         values = {name: float(one.bits[0]) for name, one in terms.items()}
         best = terms[max(values, key=lambda name: values[name])]
-        settings = self.recorded(tried=values, chosen=dict(best.settings))
-        return dataclasses.replace(best, settings=settings)
+        chosen = dict(best.settings)
+        return dataclasses.replace(best, settings=self.recorded(tried=values, chosen=chosen))
 
 
 def _bounded(x: Tensor, y: Tensor, weights: Tensor | None, seed: int, margins: Margins) -> Terms:

@@ -126,8 +126,7 @@ class Batch:
 
     def flat(self, weights: Float[Tensor, "*#batch row"]) -> Float[Tensor, "element row"]:
         """One line of weights for every element."""
-        rows = weights.shape[-1]
-        return weights.expand(*self.shape, rows).reshape(-1, rows)
+        return weights.expand(*self.shape, -1).reshape(-1, weights.shape[-1])
 
     def mask(self) -> Bool[Tensor, "element block"]:
         """A flag that holds nowhere yet."""
@@ -229,7 +228,7 @@ class Estimator(Options, abc.ABC):
         return batch.result(terms, limits, pairs[0].settings, flags)
 
     def for_population(self: E, *, d: int, n: int) -> E:
-        """The same, with what depends on the width and rows of a population made definite."""
+        """The same, settings that depend on width and number of rows of a population definite."""
         return self
 
     def variants(self: E) -> tuple[tuple[float, E], ...]:
@@ -286,13 +285,12 @@ def check_pair(x: Tensor, y: Tensor) -> None:
                 f"{name} must have the shape 'row d', got {tuple(table.shape)}; "
                 f"a single column is {name}[:, None]"
             )
+        check_chain(table.expand(2, *table.shape), name)
     if len(x) != len(y):
         raise InvalidInputError(
             f"x and y must have the same rows, got {len(x)} and {len(y)}; row i of both must be "
             "the same prompt"
         )
-    for name, table in (("x", x), ("y", y)):
-        check_chain(table.expand(2, *table.shape), name)
 
 
 def check_chain(states: Tensor, name: str = "states") -> None:

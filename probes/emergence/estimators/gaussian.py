@@ -164,8 +164,7 @@ def log_mean_ratio(
     same = place[:, None] == place
     # A row drawn twice is no random pair: its own term would dominate the mean.
     ratio[same] = -torch.inf
-    pairs = max(1, int((~same).sum()))
-    return float(torch.logsumexp(ratio.flatten(), 0)) - math.log(pairs)
+    return float(torch.logsumexp(ratio.flatten(), 0)) - math.log(max(1, int((~same).sum())))
 
 
 def chance_nats(d_x: int, d_y: int, dof: float) -> float:

@@ -135,8 +135,7 @@ class Latent(DensityEstimator):
         held = share[test] / share[test].sum()
         scores = [whitened_columns(code, held) for code in codes]
         correlations = (held[:, None] * scores[0] * scores[1]).sum(0)
-        chance = largest_by_chance(1, 1, max(2.0, degrees_of_freedom(held)))
-        kept = correlations.square() > chance
+        kept = correlations.square() > largest_by_chance(1, 1, max(2.0, degrees_of_freedom(held)))
         if not bool(kept.any()):
             return None
         return KSG(neighbours=self.neighbours).pair(

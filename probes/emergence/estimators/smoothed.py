@@ -141,8 +141,7 @@ class Smoothed(ChainEstimator):
 
     def _scales(self, widths: list[int], rows: int) -> list[float]:
         if self.noise is None:
-            beta = self.beta or DEFAULT_BETA
-            return [noise_scale(width, max(2, rows), beta) for width in widths]
+            return [noise_scale(d, max(2, rows), self.beta or DEFAULT_BETA) for d in widths]
         if not isinstance(self.noise, tuple):
             return [self.noise] * len(widths)
         if len(self.noise) != len(widths):

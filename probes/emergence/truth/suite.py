@@ -112,18 +112,18 @@ def _further() -> list[KnownInformation]:
     ]
 
 
-def _dense(width: int) -> Array:
+def _dense(width: int) -> laws.Array:
     """Covariance of columns that all have correlation 0.5."""
     return 0.5 + 0.5 * np.eye(width)
 
 
-def _crossed() -> Mixture:
+def _crossed() -> laws.Mixture:
     """Two bivariate normals of correlation 0.9 and -0.9: no correlation in all."""
     parts = [np.array([[1, rho], [rho, 1]]) for rho in (0.9, -0.9)]
     return laws.mixture([[0, 0], [0, 0]], parts, 1)
 
 
-def _letters() -> Mixture:
+def _letters() -> laws.Mixture:
     """Six normals that draw the letters A and I."""
     slope = 0.95 * float(np.sqrt(0.04 * 0.2))
     return laws.mixture(
@@ -136,7 +136,7 @@ def _letters() -> Mixture:
     )
 
 
-def _concentric(d: int, count: int) -> Mixture:
+def _concentric(d: int, count: int) -> laws.Mixture:
     """Spheres of radius 1, 2, ... around one centre; y says which."""
     radii = range(1, count + 1)
     return laws.mixture(
@@ -146,7 +146,7 @@ def _concentric(d: int, count: int) -> Mixture:
     )
 
 
-def _inliers(share: float) -> Mixture:
+def _inliers(share: float) -> laws.Mixture:
     """Two correlated pairs, hidden behind a share of rows in which x and y are independent."""
     signal = np.kron([[1, _PAIR], [_PAIR, 1]], np.eye(2))
     return laws.mixture([[0.0] * 4] * 2, [signal, np.eye(4)], 2, [1 - share, share])

@@ -89,7 +89,7 @@ class _Frame:
         self.scales = [_scales(width, self.pairs) for width in (d_x, d_y)]
         self.map_x, self.map_y = (maps.affine(self.scales[i], seed=i + 1) for i in (0, 1))
 
-    def kept(self, s_x: float, s_y: float) -> Array:
+    def kept(self, s_x: float, s_y: float) -> laws.Array:
         """The factor by which noise lowers each correlation: signal over signal and noise."""
         factor = np.ones(self.pairs)
         for scales, s in zip(self.scales, (s_x, s_y), strict=True):
@@ -151,7 +151,7 @@ def _clusters(d_x: int, d_y: int, bits: float) -> KnownInformation:
     # Twice as many clouds as the bits need, so that their table is not yet one-to-one.
     count = 2 ** (math.ceil(bits) + 1)
 
-    def table(share: float) -> Array:
+    def table(share: float) -> laws.Array:
         even = np.full((count, count), (1 - share) / count**2)
         return np.asarray(even + share * np.eye(count) / count)
 
@@ -180,14 +180,14 @@ def _clouds(
     return KnownInformation(name, family, law, noisy=noisy)
 
 
-def _pairs_law(pairs: int, bits: float) -> Canonical:
+def _pairs_law(pairs: int, bits: float) -> laws.Canonical:
     """Equal correlations of ``bits`` together."""
     # Each pair has -1/2 log2(1 - rho^2) bits.
     rho = math.sqrt(1 - 2 ** (-2 * max(0.0, bits) / pairs))
     return laws.Canonical((rho,) * pairs, pairs, pairs)
 
 
-def _scales(width: int, pairs: int) -> Array:
+def _scales(width: int, pairs: int) -> laws.Array:
     """Standard deviations, those of the informative directions first; of mean square 1."""
     spectrum = 1 / np.sqrt(np.arange(1, width + 1))
     spectrum *= width / spectrum.sum()
@@ -198,7 +198,7 @@ def _scales(width: int, pairs: int) -> Array:
     return np.asarray(np.sqrt(spectrum[np.concatenate([informative, rest])]))
 
 
-def _hidden(rho: laws.Array) -> Mixture:
+def _hidden(rho: laws.Array) -> laws.Mixture:
     """Correlated pairs, in all rows but a share of inliers without any."""
     pairs = len(rho)
     signal = np.eye(2 * pairs)
@@ -221,7 +221,7 @@ def _mixture_correlation(pairs: int, bits: float) -> float:
 
 
 @functools.lru_cache(maxsize=32)
-def _centres(count: int, width: int, seed: int) -> Array:
+def _centres(count: int, width: int, seed: int) -> laws.Array:
     """Well separated points of unit scale: a lattice in few columns, random in many."""
     if width < 16:
         side = math.ceil(count ** (1 / width) - 1e-9)

@@ -199,8 +199,7 @@ def _scatter(
     values: Tensor, rows: Tensor, shares: Tensor, weights: Tensor
 ) -> Float[Tensor, "pair point"]:
     """Held-out values of the folds of each pair, put back at their rows."""
-    pairs = len(weights)
-    spread = torch.zeros(pairs, weights.shape[1], dtype=torch.float64, device=weights.device)
+    spread = torch.zeros_like(weights, dtype=torch.float64)
     # Padding places point at row 0 of the order and must add nothing to it, not even NaN.
     values = torch.where(shares > 0, values.double(), 0.0)
-    return spread.scatter_add_(1, rows.reshape(pairs, -1), values.reshape(pairs, -1))
+    return spread.scatter_add_(1, rows.view(len(weights), -1), values.view(len(weights), -1))

@@ -183,12 +183,8 @@ def grouped(
     return groups
 
 
-def stack(
-    pairs: Sequence[Pair],
-) -> tuple[
-    Float[Tensor, "pair point d_x"], Float[Tensor, "pair point d_y"], Float[Tensor, "pair point"]
-]:
-    """The pairs as one table, shorter ones padded with rows of weight 0 at the end."""
+def stack(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor, Float[Tensor, "pair point"]]:
+    """x, y and weights, ``pair point ...``; shorter pairs end in rows of weight 0."""
     padded = functools.partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
     x, y = padded([pair.x for pair in pairs]), padded([pair.y for pair in pairs])
     return x, y, padded([pair.weights for pair in pairs]).to(x.device)

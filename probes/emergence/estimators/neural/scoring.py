@@ -1,8 +1,8 @@
 r"""Scores of critics with their reference, and bounds of mutual information made of them.
 
 Scores are f(x, y) = g(x, y) + c(x, y), reference and critic, on rows of every member. Bounds are
-objectives of the training and row terms of the value. With f a critic, p the joint distribution and
-q the product of its marginals, in nats:
+objectives of the training and row terms of the value. With p the joint distribution and q the
+product of its marginals, in nats:
 
 - ``dv``: :math:`E_p f - \ln E_q e^f` (Donsker and Varadhan 1983; Belghazi et al. 2018)
 - ``nwj``: :math:`E_p f + 1 - E_q e^f` (Nguyen, Wainwright, Jordan 2010)
@@ -57,14 +57,9 @@ class Part(Reference):
     def of(cls, reference: Reference, rows: Index, weights: Float[Tensor, "member place"]) -> Part:
         """The rows ``rows`` of the reference's members."""
         share = weights / weights.sum(1, keepdim=True)
-        return cls(
-            gathered(reference.x, rows).float(),
-            gathered(reference.y, rows).float(),
-            reference.left.float(),
-            reference.of_x.gather(1, rows).float(),
-            reference.of_y.gather(1, rows).float(),
-            share.float(),
-        )
+        x, y = gathered(reference.x, rows), gathered(reference.y, rows)
+        of_x, of_y = reference.of_x.gather(1, rows), reference.of_y.gather(1, rows)
+        return cls(*(table.float() for table in (x, y, reference.left, of_x, of_y, share)))
 
     def members(self, which: Tensor) -> Part:
         """Only these members."""
