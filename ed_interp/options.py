@@ -25,7 +25,7 @@ import operator
 import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from ed_interp.errors import InvalidInputError
 
@@ -33,14 +33,9 @@ R = TypeVar("R")
 # Not typing.Self, which run-time type checkers cannot resolve outside of a decorated class.
 O = TypeVar("O", bound="Options")  # noqa: E741
 
-MODEL, PROMPTS, MEASURE, TRAIN, RUNNING, OUTPUT = (
-    "Model",
-    "Prompts",
-    "Measurement",
-    "Training",
-    "Running",
-    "Output",
-)
+MODEL, PROMPTS, MEASURE = "Model", "Prompts", "Measurement"
+TRAIN, RUNNING, OUTPUT = "Training", "Running", "Output"
+PANELS = (MODEL, PROMPTS, MEASURE, TRAIN)
 """Headings under which ``--help`` lists options, in the order in which it lists them."""
 
 _BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
@@ -100,8 +95,7 @@ class Options:
     def __post_init__(self) -> None:
         hints = hints_of(type(self))
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            bounds = field.metadata.get("bounds", {})
+            value, bounds = getattr(self, field.name), field.metadata.get("bounds", {})
             checked = _checked(field.name, value, hints[field.name], bounds)
             if checked is not value:
                 # The dataclass is frozen for its users; its own making is the one exception.
@@ -138,9 +132,13 @@ class Batched(Options):
     )
 
 
-@functools.cache
-def hints_of(kind: type) -> dict[str, Any]:
+def hints_of(kind: Any) -> dict[str, Any]:
     """Types of a dataclass's fields, by name."""
+    return _hints(kind)
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
     # Not get_type_hints, which finds none in a class marked __no_type_check__.
     bases = (base for base in reversed(kind.__mro__) if base is not object)
     return {n: h for base in bases for n, h in inspect.get_annotations(base, eval_str=True).items()}
@@ -185,8 +183,7 @@ def _number(name: str, value: Any, kind: type, bounds: Mapping[str, int | float]
         with contextlib.suppress(TypeError, ValueError):
             value = float(value)
     # A bool is an int to Python, and a mistake to whoever passes it as a count.
-    right = type(value) is kind and not (kind is float and not math.isfinite(value))
-    if not right:
+    if type(value) is not kind or (kind is float and not math.isfinite(cast(Any, value))):
         raise OptionError(name, f"must be {_KINDS[kind]}, got {got!r}")
     tests = [(n, *rule) for n, rule in _BOUNDS.items() if n in bounds]
     if not all(test(value, bounds[n]) for n, test, _ in tests):
@@ -215,9 +212,8 @@ def _check_names(owner: str, given: Iterable[str], known: list[str]) -> None:
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-            hint = (
-                f"did you mean {_either(near)}?" if near else f"its settings are {_either(known)}"
-            )
+            hint = f"did you mean {_either(near)}?" if near else ""
+            hint = hint or f"its settings are {_either(known)}"
             raise OptionError(name, f"must be a setting of {owner}; {hint}")
 
 
@@ -253,10 +249,7 @@ def takes_options(kind: type[Options]) -> Callable[[Callable[..., R]], Callable[
             for name in shared:
                 if given.get(name) is not None:
                     settings[name] = _label(given[name], hints_of(kind)[name])
-            if options is None:
-                options = kind(**settings)
-            elif settings:
-                options = dataclasses.replace(options, **settings)
+            options = dataclasses.replace(options, **settings) if options else kind(**settings)
             kept = {name: given[name] for name in own if name in given}
             for name in shared:
                 if kept.get(name) is None:
@@ -287,9 +280,7 @@ def _label(value: Any, hint: Any) -> Any:
 
 
 def _signature(
-    own: Mapping[str, inspect.Parameter],
-    fields: Mapping[str, dataclasses.Field[Any]],
-    kind: type,
+    own: Mapping[str, inspect.Parameter], fields: Mapping[str, dataclasses.Field[Any]], kind: type
 ) -> inspect.Signature:
     def default(field: dataclasses.Field[Any]) -> Any:
         if field.default is not dataclasses.MISSING:

@@ -21,30 +21,22 @@ from ed_interp.tables import Shown
 
 
 def render(result: Shown, environment: Mapping[str, Any] | None = None) -> str:
-    """The whole page.
-
-    Args:
-        result: What to show.
-        environment: What the run ran on.
-    """
+    """The whole page; ``environment`` is what the run ran on."""
     from ed_interp.charts.still import svg
 
     charts = list(result.charts())
     hidden = ("environment", "command")
-    settings = {name: value for name, value in result.settings.items() if name not in hidden}
+    settings = {name: value for name, value in result._settings.items() if name not in hidden}
     return page(
         "page.html.j2",
-        title=result.title(),
-        headline=result.headline(),
-        cautions=result.cautions(),
+        **_words(result),
         facts=result.facts(),
         figures=[page_figure(chart) for chart in charts],
         # Where scripts are off, the main picture still shows.
         still=Markup(svg(charts[0], label=result.headline(), panels=1)) if charts else "",
         tables=[table for table in result.tables() if table.page],
-        glossary=result.glossary(),
         how=result.how(),
-        command=result.settings.get("command"),
+        command=result._settings.get("command"),
         settings=flattened(settings),
         environment=flattened(environment or {}),
     )
@@ -60,13 +52,15 @@ def summary(result: Shown) -> str:
     charts = list(result.charts())[:1]
     return page(
         "summary.html.j2",
-        title=result.title(),
-        headline=result.headline(),
-        cautions=result.cautions(),
+        **_words(result),
         picture=Markup("".join(svg(chart, label=result.headline(), panels=1) for chart in charts)),
         tables=[table for table in result.tables() if table.terminal],
-        glossary=result.glossary(),
     )
+
+
+def _words(result: Shown) -> dict[str, Any]:
+    names = ("title", "headline", "cautions", "glossary")
+    return {name: getattr(result, name)() for name in names}
 
 
 def page(template: str, **content: Any) -> str:
@@ -112,10 +106,8 @@ def flattened(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
             pairs += flattened(value, f"{name}.")
-        elif isinstance(value, str):
-            pairs.append((name, value))
-        elif value is None:
-            pairs.append((name, "none"))
+        elif value is None or isinstance(value, str):
+            pairs.append((name, "none" if value is None else value))
         else:
             pairs.append((name, json.dumps(value, default=str, ensure_ascii=False)))
     return pairs

@@ -31,7 +31,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from ed_interp.charts.spec import Chart
 from ed_interp.errors import InvalidInputError, RunFolderError, unknown
@@ -55,7 +55,7 @@ R = TypeVar("R", bound="Result")
 HOMES = {
     "adapter-training": "ed_interp.adapters.training.result",
     "calibration": "ed_interp.probes.emergence.calibration.result",
-    "causal-emergence": "ed_interp.probes.emergence.causal.stream",
+    "causal-emergence": "ed_interp.probes.emergence.causal",
     "comparison": "ed_interp.eval.compare.result",
     "direction-summary": "ed_interp.probes.directions.find",
     "dictionary": "ed_interp.probes.dictionaries.record",
@@ -144,16 +144,14 @@ class Result:
 
     @property
     def _settings(self) -> dict[str, Any]:
-        """The field ``settings``, which every result has at the end of its own fields."""
-        settings: dict[str, Any] = vars(self)["settings"]
-        return settings
+        # Every result has this field, at the end of its own fields.
+        return dict(vars(self)["settings"])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the shape of the file and of ``--json``."""
-        data: dict[str, Any] = _adapter(type(self)).dump_python(
-            self, mode="json", exclude=set(self.SIDE)
+        return dict(
+            _adapter(cast(Any, type(self))).dump_python(self, mode="json", exclude=set(self.SIDE))
         )
-        return data
 
     def to_json(self) -> str:
         """:meth:`to_dict` as strict JSON: a missing number is null, NaN is refused."""
@@ -172,7 +170,7 @@ class Result:
         body = cls.upgrade(body, int(data.get("version", cls.VERSION)))
         try:
             # As JSON, since strictness would otherwise refuse a list where a tuple is meant.
-            made: R = _adapter(cls).validate_json(strict_json(body, cls.FILE))
+            made: R = _adapter(cast(Any, cls)).validate_json(strict_json(body, cls.FILE))
             return made
         except pydantic.ValidationError as error:
             raise InvalidInputError(_first_problem(error)) from error
@@ -180,16 +178,13 @@ class Result:
     def to_frame(self, table: str = "") -> pd.DataFrame:
         """One line per row of a table, columns as in the row's dataclass.
 
-        Args:
-            table: a field that holds rows; the first one by default. A dot leads into a field
-                that holds a table of its own (``adaptivity.turns``).
+        ``table`` is a field that holds rows; the first one by default. A dot leads into a field
+        that holds a table of its own (``adaptivity.turns``).
         """
         import pandas as pd
 
-        owner: Any = self
         *outer, last = (table or next(iter(row_fields(type(self))), "")).split(".")
-        for name in outer:
-            owner = getattr(owner, name)
+        owner: Any = functools.reduce(getattr, outer, self)
         kinds = row_fields(type(owner))
         if last not in kinds:
             raise unknown("table", table, [*row_fields(type(self))])
@@ -198,11 +193,7 @@ class Result:
         return pd.DataFrame(rows, columns=columns)
 
     def plot(self, name: str = "", *, theme: str = "light") -> go.Figure:
-        """An interactive figure of one chart; the main one by default.
-
-        Raises:
-            UnknownNameError: there is no chart of that name.
-        """
+        """An interactive figure of one chart, by default the main one, or UnknownNameError."""
         from ed_interp.charts.plotly import figure
 
         charts = {chart.name: chart for chart in self.charts()}
@@ -280,10 +271,9 @@ class Result:
             result = cls.from_dict(data)
         except InvalidInputError as error:
             raise RunFolderError(f"{file} is damaged ({error}); run the command again") from error
-        frames = {name: file.with_name(f"{name}.parquet") for name in cls.SIDE}
-        return dataclasses.replace(
-            result, **{name: read_parquet(path) for name, path in frames.items() if path.exists()}
-        )
+        files = {name: file.with_name(f"{name}.parquet") for name in cls.SIDE}
+        frames = {name: read_parquet(path) for name, path in files.items() if path.exists()}
+        return dataclasses.replace(result, **frames)
 
     def _repr_html_(self) -> str:
         from ed_interp.report import summary
@@ -344,8 +334,7 @@ def keep(
     record = options.to_dict() if isinstance(options, Options) else dict(options)
     if out is None:
         return _recorded(make(None), record)
-    first = process()[0] == 0
-    run = RunFolder.open(out, record, overwrite=overwrite) if first else None
+    run = RunFolder.open(out, record, overwrite=overwrite) if process()[0] == 0 else None
     folder = gather(run.folder if run is not None else None)[0]
     assert folder is not None
     if run is None:
@@ -400,7 +389,4 @@ def _class_of(kind: str) -> type[Result] | None:
         module = importlib.import_module(HOMES[kind])
         classes = (value for value in vars(module).values() if isinstance(value, type))
         return next(c for c in classes if issubclass(c, Result) and vars(c).get("KIND") == kind)
-    for point in entry_points(group="ed_interp.results", name=kind):
-        loaded: type[Result] = point.load()
-        return loaded
-    return None
+    return next((p.load() for p in entry_points(group="ed_interp.results", name=kind)), None)

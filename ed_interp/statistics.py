@@ -51,16 +51,12 @@ def bootstrap_interval(
     """Percentile bootstrap over rows (Efron and Tibshirani 1993, chapter 13).
 
     Args:
-        values: array of shape ``row *rest``.
+        values: array of shape ``row *rest``; the two ends have the shape ``rest``.
         weights: one weight per row (``row``), or weights that broadcast to ``values``; a resampled
             row brings its weight along. Only for the mean.
         statistic: ``mean`` or ``median``.
         level: coverage, between 0 and 1.
-        resamples: number of bootstrap samples.
-        seed: random seed.
-
-    Returns:
-        The two ends, each of shape ``rest``.
+        resamples: number of bootstrap samples, drawn from ``seed``.
     """
     data = _rows(values, "values")
     _check_level(level)
@@ -140,9 +136,8 @@ def paired_difference(
     weight = np.full((rows, 1), 1.0) if weights is None else _weights(weights, change)
     share = flat * weight / weight.sum(0)
     mean = share.sum(0)
-    low, high = bootstrap_interval(
-        change, weights=weights, level=level, resamples=resamples, seed=seed
-    )
+    given: dict[str, Any] = {"weights": weights, "level": level, "resamples": resamples}
+    low, high = bootstrap_interval(change, seed=seed, **given)
     # Patterns that tie with the observed one must count as hits. Sums in another order differ in
     # the last digits, hence the allowance.
     bar = np.abs(mean) - 1e-12 * np.abs(share).sum(0)

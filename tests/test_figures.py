@@ -292,7 +292,7 @@ def contrast(one: str, two: str) -> float:
 def test_colours_can_be_told_from_their_background(theme: Any) -> None:
     scale = [mix(theme.depth, i / 47) for i in range(48)]
     assert min(contrast(colour, theme.background) for colour in scale) >= 3
-    for text in (theme.text, theme.muted, theme.accuracy, theme.logprob):
+    for text in (theme.text, theme.muted, theme.accent, theme.caution):
         assert contrast(text, theme.background) >= 4.5
     for cell in (mix(theme.heat, i / 20) for i in range(21)):
         assert contrast(theme.text, cell) >= 4.5

@@ -27,10 +27,8 @@ from torch import Tensor
 
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.models.families import module_of
-from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.models.runners import TransformersRunner
-from ed_interp.models.sites import Site
 from ed_interp.records.files import new_file, strict_json, write_bytes
 from ed_interp.records.tensors import refuse_pickle
 from ed_interp.streams.direction import Direction
@@ -147,13 +145,13 @@ def _read(path: Path) -> tuple[str, dict[str, Any] | None, dict[int, Tensor]]:
         raise InvalidInputError(f"{path} must be a GGUF file, got something else")
     try:
         reader = gguf.GGUFReader(path)
-        architecture = _text(reader, "general.architecture")
-        hint = _text(reader, f"{_ARCHITECTURE}.model_hint")
-        record = _text(reader, _PROVENANCE)
-        tensors = [
-            (tensor.name, torch.tensor(tensor.data, dtype=torch.float32).reshape(-1))
-            for tensor in reader.tensors
-        ]
+        keys = ("general.architecture", f"{_ARCHITECTURE}.model_hint", _PROVENANCE)
+        fields = [reader.get_field(key) for key in keys]
+        texts = [field and str(bytes(field.parts[-1]), encoding="utf-8") for field in fields]
+        architecture, hint, record = texts
+        tensors = {
+            item.name: torch.tensor(item.data, dtype=torch.float32) for item in reader.tensors
+        }
     except Exception as error:  # the reader raises whatever numpy raises on a damaged file
         reason = " ".join(str(error).split())[:100]
         raise InvalidInputError(f"{path} is damaged or cut short ({reason})") from error
@@ -161,19 +159,14 @@ def _read(path: Path) -> tuple[str, dict[str, Any] | None, dict[int, Tensor]]:
         wanted = f"a control vector ({_ARCHITECTURE!r}, with a model hint)"
         raise InvalidInputError(f"{path} must be {wanted}, got architecture {architecture!r}")
     vectors: dict[int, Tensor] = {}
-    for name, vector in tensors:
+    for name, vector in tensors.items():
         match = _NAME.fullmatch(name)
         if match is None:
             raise InvalidInputError(f"{path} must hold direction.<block>, got a tensor {name!r}")
-        vectors[int(match.group(1))] = vector
+        vectors[int(match.group(1))] = vector.reshape(-1)
     if not vectors:
         raise InvalidInputError(f"{path} holds no vector")
     return hint, json.loads(record) if record else None, vectors
-
-
-def _text(reader: Any, key: str) -> str | None:
-    field = reader.get_field(key)
-    return None if field is None else str(bytes(field.parts[-1]), encoding="utf-8")
 
 
 def _gguf() -> Any:
@@ -218,23 +211,18 @@ def from_steering_vectors(vector: Any, model: Any, *, site: str) -> Direction:
     vectors = {}
     for layer, value in layers.items():
         place = hooked.site(site.replace("{layer}", str(layer)))
-        _check_same_place(hooked, place)
+        # Gemma normalises the outputs of attention and MLP before it adds them, so at these sites
+        # the stream does not get what the module returns.
+        if place.kind != "resid_post" and isinstance(hooked.runner, TransformersRunner):
+            module, _ = module_of(hooked.runner.base, hooked.runner.blocks, place)
+            if "norm" in type(module).__name__.lower():
+                raise InvalidInputError(
+                    f"{place.name} of {hooked.family} comes after a norm, and steering-vectors "
+                    "writes before it; find the direction again at the site"
+                )
         vectors[place.name] = value.reshape(-1)
     settings = {"layer_type": kind, "site": site}
     return Direction.of(hooked, vectors, method="steering-vectors", settings=settings)
-
-
-def _check_same_place(hooked: HookedModel, site: Site) -> None:
-    # Gemma normalises the outputs of attention and MLP before it adds them, so at these sites the
-    # stream does not get what the module returns.
-    if site.kind == "resid_post" or not isinstance(hooked.runner, TransformersRunner):
-        return
-    module, _ = module_of(hooked.runner.base, hooked.runner.blocks, site)
-    if "norm" in type(module).__name__.lower():
-        raise InvalidInputError(
-            f"{site.name} of {hooked.family} comes after a norm, and steering-vectors writes "
-            "before it; find the direction again at the site"
-        )
 
 
 def save_adapter(

@@ -51,8 +51,6 @@ def harness_model(steered: SteeredModel, *, batch_size: Any = 1, **options: Any)
         raise InvalidInputError(f"batch_size must be a number of 1 or more, got {batch_size!r}")
 
     class SteeredHFLM(HFLM):  # type: ignore[misc]
-        """See the module's docstring."""
-
         def _loglikelihood_tokens(
             self, requests: list[Request], disable_tqdm: bool = False, override_bs: Any = None
         ) -> list[tuple[float, bool]]:

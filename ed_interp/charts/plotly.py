@@ -13,23 +13,18 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ed_interp.charts.spec import Band, Bars, Chart, Heat, Line, Mark, Panel, Rule
+from ed_interp.charts.spec import Band, Bars, Chart, Heat, Line, Panel, Rule
 from ed_interp.charts.theme import FONT, THEMES, Theme, colour_of, shortened, ticks, translucent
 
 PANEL, ROW, HEAD = 300, 24, 110
 """Pixels: a panel of height 1, a row of a panel of rows, title and legend."""
 
 _MODES = {"both": "lines+markers", "line": "lines", "points": "markers"}
-_LONGEST_NAME = 40
+_BAND = ("name", "colour", "x", "low", "high")
 
 
 def figure(chart: Chart, theme: str = "light") -> go.Figure:
-    """The chart as a figure, with title and legend, its panels below one another.
-
-    Args:
-        chart: What to draw.
-        theme: ``light`` or ``dark``.
-    """
+    """The chart in theme ``light`` or ``dark``, with title and legend, its panels in one column."""
     heights = [pixels(panel) for panel in chart.panels]
     gap = max(78 if any(p.title for p in chart.panels) else 40, 0 if chart.share_x else 95)
     rows, total = len(chart.panels), sum(heights)
@@ -46,7 +41,8 @@ def figure(chart: Chart, theme: str = "light") -> go.Figure:
     drawing = _Drawing(made, THEMES[theme])  # type: ignore[index]
     for row, panel in enumerate(chart.panels, start=1):
         for mark in panel.marks:
-            drawing.add(mark, panel, {"row": row, "col": 1})
+            draw = getattr(drawing, type(mark).__name__.lower())  # a method for each kind of mark
+            draw(mark, panel, {"row": row, "col": 1})
     drawing.legend(chart)
     drawing.dress(chart, total + gap * (rows - 1) + HEAD)
     for row, panel in enumerate(chart.panels, start=1):
@@ -71,18 +67,6 @@ class _Drawing:
         self.made, self.colours = made, colours
         self.named: set[str] = set()  # what has its entry in the legend
 
-    def add(self, mark: Mark, panel: Panel, at: dict[str, Any]) -> None:
-        if isinstance(mark, Line):
-            self.line(mark, panel, at)
-        elif isinstance(mark, Band):
-            self.band(mark, panel, at)
-        elif isinstance(mark, Bars):
-            self.bars(mark, panel, at)
-        elif isinstance(mark, Heat):
-            self.heat(mark, at)
-        else:
-            self.rule(mark, panel, at)
-
     # Marks --------------------------------------------------------------------------------
 
     def line(self, mark: Line, panel: Panel, at: dict[str, Any]) -> None:
@@ -96,11 +80,8 @@ class _Drawing:
             if mark.interval == "bars" or mark.across or len(x) == 1:
                 errors = _errors(mark, mark.low, mark.high)
             else:
-                faint = 0.06 if mark.width < 2 else 0.16
-                ends: dict[str, Any] = {"x": mark.x, "low": mark.low, "high": mark.high}
-                shade = Band(
-                    name=mark.name, colour=mark.colour, legend=False, opacity=faint, **ends
-                )
+                ends: dict[str, Any] = {key: getattr(mark, key) for key in _BAND}
+                shade = Band(**ends, legend=False, opacity=0.06 if mark.width < 2 else 0.16)
                 self.band(shade, panel, at, group=mark.legend_group)
         # A line needs two points, so a single one is drawn as a point whatever was wanted.
         mode = _MODES["both" if len(x) == 1 and mark.mode == "line" else mark.mode]
@@ -137,7 +118,7 @@ class _Drawing:
         bars.update(**self._entry(mark.name, mark.name, mark.legend), **_hovering(mark.hover))
         self.made.add_trace(bars, **at)
 
-    def heat(self, mark: Heat, at: dict[str, Any]) -> None:
+    def heat(self, mark: Heat, _: Panel, at: dict[str, Any]) -> None:
         low, middle, high = self.colours.heat
         scale = [middle, high] if mark.centre is None else [low, middle, high]
         cells = go.Heatmap(x=list(map(html.escape, mark.x)), y=list(map(html.escape, mark.y)))
@@ -153,8 +134,7 @@ class _Drawing:
         bar = {"title": {"text": mark.unit}, "thickness": 14, "outlinewidth": 0}
         bar |= {"y": (bottom + top) / 2, "len": top - bottom}
         self.made.add_trace(cells.update(showscale=bool(mark.unit), colorbar=bar), **at)
-        self.made.update_xaxes(type="category", **at)
-        self.made.update_yaxes(type="category", **at)
+        self.made.update_xaxes(type="category", **at).update_yaxes(type="category", **at)
 
     def rule(self, mark: Rule, panel: Panel, at: dict[str, Any]) -> None:
         colour = colour_of(self.colours, mark.colour)
@@ -301,4 +281,4 @@ def _hover(text: str) -> str:
 
 
 def _short(name: str) -> str:
-    return html.escape(shortened(name, _LONGEST_NAME))
+    return html.escape(shortened(name, 40))

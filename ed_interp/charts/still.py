@@ -11,22 +11,14 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
-from ed_interp.charts.spec import Band, Bars, Chart, Heat, Line, Panel, Rule
+from ed_interp.charts.spec import Band, Bars, Chart, Heat, Line, Panel, Rule, Symbol
 from ed_interp.charts.theme import FONT_COLOUR, THEMES, Theme, colour_of, shortened, ticks
 
 _DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
-_SYMBOLS = {
-    "circle": "o",
-    "square": "s",
-    "diamond": "D",
-    "triangle-up": "^",
-    "triangle-down": "v",
-    "cross": "P",
-    "x": "X",
-    "star": "*",
-}
+# Matplotlib's letters, in the order of the symbols.
+_SYMBOLS = dict(zip(get_args(Symbol), "osD^vPX*", strict=True))
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _MOST_LABELS = 12
 """Lines of a panel that get a label at their end; more go into a legend."""
@@ -35,16 +27,10 @@ _SETTINGS = {
     "font.size": 12,
     "svg.fonttype": "none",
     "svg.hashsalt": "ed-interp",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.spines.bottom": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
+    **{f"axes.spines.{side}": False for side in ("top", "right", "left", "bottom")},
+    **{f"{axis}tick.{kind}.size": 0 for axis in "xy" for kind in ("major", "minor")},
     "legend.frameon": False,
     "axes.titlelocation": "left",
 }
@@ -83,14 +69,9 @@ def _drawn(
     columns = min(chart.columns, len(shown))
     lines = [shown[i : i + columns] for i in range(0, len(shown), columns)]
     heights = [max(map(_inches, line)) * width / 12.8 for line in lines]
-    style = _SETTINGS | {
-        "text.color": colours.text,
-        "axes.labelcolor": colours.text,
-        "xtick.color": colours.text,
-        "ytick.color": colours.text,
-        "grid.color": colours.grid,
-        "axes.facecolor": colours.background,
-    }
+    words = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
+    style: Any = _SETTINGS | dict.fromkeys(words, colours.text)
+    style |= {"grid.color": colours.grid, "axes.facecolor": colours.background}
     with mpl.rc_context(style), warnings.catch_warnings():
         # A model named in a script that the font lacks is still a picture worth having.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -100,12 +81,9 @@ def _drawn(
                        facecolor=colours.background)  # fmt: skip
         FigureCanvasAgg(paper)
         shared = chart.share_x and columns == 1
+        sharing: Any = "col" if shared else False
         grid = paper.subplots(
-            len(lines),
-            columns,
-            squeeze=False,
-            height_ratios=heights,
-            sharex="col" if shared else False,
+            len(lines), columns, squeeze=False, height_ratios=heights, sharex=sharing
         )
         for place, axes in enumerate(grid.flat):
             if place < len(shown):
@@ -118,7 +96,8 @@ def _drawn(
             _depth_bar(paper, grid[0, -1], chart.depth, colours)
         if title:
             top = 1 - head / (sum(heights) + head)
-            paper.get_layout_engine().set(rect=(0, 0, 1, top), h_pad=0.06, w_pad=0.06)
+            engine: Any = paper.get_layout_engine()
+            engine.set(rect=(0, 0, 1, top), h_pad=0.06, w_pad=0.06)
             _title(paper, chart, colours, top)
         buffer = io.BytesIO()
         paper.savefig(buffer, format=form, metadata=_NO_METADATA if form == "svg" else None)
@@ -126,14 +105,11 @@ def _drawn(
 
 
 def _inches(panel: Panel) -> float:
-    if panel.rows:
-        return max(1.4, 0.3 * len(panel.names) + 0.9)
-    return 3.6 * panel.height
+    return max(1.4, 0.3 * len(panel.names) + 0.9) if panel.rows else 3.6 * panel.height
 
 
 def _title(paper: Any, chart: Chart, colours: Theme, top: float) -> None:
-    x, room = 0.01, 1 - top
-    long = len(chart.title) > 70
+    x, room, long = 0.01, 1 - top, len(chart.title) > 70
     paper.text(x, top + room * 0.62, shortened(chart.title, 100), fontsize=15 if long else 19,
                fontweight="bold", va="center", parse_math=False)  # fmt: skip
     paper.text(x, top + room * 0.18, shortened(chart.below, 130), fontsize=12,
@@ -157,8 +133,7 @@ def _panel(axes: Any, panel: Panel, chart: Chart, colours: Theme) -> None:
             if mark.legend:
                 ends.append((axes, (mark.low[-1] + mark.high[-1]) / 2, mark.name, colour))
         elif isinstance(mark, Bars):
-            width = mark.width or 0.8
-            axes.bar(mark.x, mark.y, width=width, color=colour_of(colours, mark.colour),
+            axes.bar(mark.x, mark.y, mark.width or 0.8, color=colour_of(colours, mark.colour),
                      alpha=mark.opacity, label=mark.name if mark.legend else None)  # fmt: skip
             legend |= mark.legend
         elif isinstance(mark, Heat):
@@ -186,16 +161,13 @@ def _panel(axes: Any, panel: Panel, chart: Chart, colours: Theme) -> None:
 def _line(axes: Any, mark: Line, names: list[str], colours: Theme) -> list[Any]:
     """Draw a line; returns what its label at the end needs."""
     colour, dash = colour_of(colours, mark.colour), _DASHES[mark.dash]
-    # A missing value interrupts the line, which is what NaN does to Matplotlib.
-    x: list[Any] = [math.nan if v is None else v for v in mark.x]
-    y: list[Any] = [math.nan if v is None else v for v in mark.y]
+    x, y = _gaps(mark.x), _gaps(mark.y)
     if names and mark.across:
         y = [names.index(str(name)) for name in mark.y]
     if not x:
         return []
     if mark.low is not None and mark.high is not None:
-        low = [math.nan if v is None else v for v in mark.low]
-        high = [math.nan if v is None else v for v in mark.high]
+        low, high = _gaps(mark.low), _gaps(mark.high)
         if mark.across:
             axes.hlines(y, low, high, color=colour, linewidth=1.6)
         elif mark.interval == "bars" or len(x) == 1:
@@ -220,19 +192,24 @@ def _line(axes: Any, mark: Line, names: list[str], colours: Theme) -> list[Any]:
     return [(axes, last, mark.name, colour)]
 
 
+def _gaps(values: Sequence[Any]) -> list[Any]:
+    # A missing value interrupts the line, which is what NaN does to Matplotlib.
+    return [math.nan if v is None else v for v in values]
+
+
 def _heat(axes: Any, mark: Heat, colours: Theme) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
     low, middle, high = colours.heat
-    values = [[math.nan if v is None else v for v in line] for line in mark.z]
+    values = [_gaps(line) for line in mark.z]
     flat = [v for line in values for v in line if not math.isnan(v)] or [0.0]
     if mark.centre is None:
-        scale, ends = (middle, high), (min(flat), max(flat))
+        scale, ends = [middle, high], (min(flat), max(flat))
     else:
-        scale = (low, middle, high)
+        scale = [low, middle, high]
         reach = max(abs(v - mark.centre) for v in flat) or 1.0
         ends = (mark.centre - reach, mark.centre + reach)
-    colourmap = LinearSegmentedColormap.from_list("heat", list(scale))
+    colourmap = LinearSegmentedColormap.from_list("heat", scale)
     axes.imshow(values, aspect="auto", origin="lower", cmap=colourmap, vmin=ends[0], vmax=ends[1])
     axes.set_xticks(range(len(mark.x)), mark.x)
     axes.set_yticks(range(len(mark.y)), mark.y)
@@ -297,9 +274,8 @@ def _depth_bar(paper: Any, axes: Any, layers: tuple[int, int], colours: Theme) -
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     scale = LinearSegmentedColormap.from_list("depth", list(colours.depth))
-    bar = paper.colorbar(
-        ScalarMappable(Normalize(*layers), scale), ax=axes, fraction=0.03, pad=0.12
-    )
+    colours_of = ScalarMappable(Normalize(*layers), scale)
+    bar = paper.colorbar(colours_of, ax=axes, fraction=0.03, pad=0.12)
     bar.outline.set_visible(False)
     bar.set_ticks(ticks(range(layers[0], layers[1] + 1), at_most=12))
     bar.ax.set_title("block", fontsize=11, pad=8)
@@ -327,9 +303,9 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
     groups: list[list[float]] = []
     for i in order:
         groups.append([places[i]])
-        while (
-            len(groups) > 1 and _ends(groups[-2], gap)[1] + gap > _ends(groups[-1], gap)[0] + 1e-12
-        ):
+        while len(groups) > 1:
+            if _ends(groups[-2], gap)[1] + gap <= _ends(groups[-1], gap)[0] + 1e-12:
+                break
             groups[-2:] = [groups[-2] + groups[-1]]
     placed = [_ends(group, gap)[0] + gap * k for group in groups for k in range(len(group))]
     result = [0.0] * len(places)

@@ -32,8 +32,8 @@ class Theme:
     grid: str
     depth: tuple[str, ...]
     """Colours of the first to the last block; between them by linear interpolation."""
-    accuracy: str
-    logprob: str
+    accent: str
+    caution: str
     heat: tuple[str, str, str]
     """Colours of negative, zero and positive cells; `text` can be read on all of them."""
 
@@ -45,8 +45,8 @@ THEMES: dict[ThemeName, Theme] = {
         muted="#5b6472",
         grid="#e4e7ec",
         depth=("#14115c", "#4c1d95", "#93278f", "#cf3a63", "#dd6a1f"),
-        accuracy="#0b62c4",
-        logprob="#a14a00",
+        accent="#0b62c4",
+        caution="#a14a00",
         heat=("#e79a52", "#f6f8fc", "#549cdf"),
     ),
     "dark": Theme(
@@ -55,8 +55,8 @@ THEMES: dict[ThemeName, Theme] = {
         muted="#a3acb9",
         grid="#2b303a",
         depth=("#8672f0", "#c268d8", "#f2779a", "#ffa766", "#ffe57a"),
-        accuracy="#69b1ff",
-        logprob="#ffb066",
+        accent="#69b1ff",
+        caution="#ffb066",
         heat=("#97520f", "#1a202b", "#2c68ad"),
     ),
     # For pictures inside somebody else's page, which may be white or dark.
@@ -66,11 +66,12 @@ THEMES: dict[ThemeName, Theme] = {
         muted="#7b8391",
         grid="#8a93a24d",
         depth=("#5b6ee8", "#9a55dc", "#cc4aa6", "#d9525c", "#bf7420"),
-        accuracy="#3b86d8",
-        logprob="#c07a2c",
+        accent="#3b86d8",
+        caution="#c07a2c",
         heat=("#d98f4a", "#8a93a2", "#549cdf"),
     ),
 }
+ROLES = ("text", "muted", "accent", "caution")
 PAGE_THEMES: tuple[ThemeName, ThemeName] = ("light", "dark")
 """What a page holds; ``either`` is for pictures without a page of their own."""
 
@@ -79,13 +80,7 @@ def colour_of(theme: Theme, colour: str | int | float) -> str:
     """The colour of a mark in a theme: a role, a place on the scale of depth, or ``#rrggbb``."""
     if isinstance(colour, (int, float)):
         return mix(theme.depth, colour)
-    named = {
-        "text": theme.text,
-        "muted": theme.muted,
-        "accent": theme.accuracy,
-        "caution": theme.logprob,
-    }
-    return named.get(colour, colour)
+    return str(getattr(theme, colour)) if colour in ROLES else colour
 
 
 def depth(layer: int, layers: Sequence[int]) -> float:
@@ -103,8 +98,7 @@ def mix(scale: Sequence[str], t: int | float) -> str:
     """The colour at ``t`` in [0, 1] along ``scale``, interpolated in sRGB."""
     place = min(max(t, 0.0), 1.0) * (len(scale) - 1)
     i = min(int(place), len(scale) - 2)
-    low, high = _rgb(scale[i]), _rgb(scale[i + 1])
-    part = place - i
+    low, high, part = _rgb(scale[i]), _rgb(scale[i + 1]), place - i
     return "#" + "".join(f"{round(a + (b - a) * part):02x}" for a, b in zip(low, high, strict=True))
 
 

@@ -31,18 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 import typer
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.options import (
-    MEASURE,
-    MODEL,
-    OUTPUT,
-    PROMPTS,
-    RUNNING,
-    TRAIN,
-    OptionError,
-    Options,
-    hints_of,
-    without_none,
-)
+from ed_interp.options import OUTPUT, PANELS, RUNNING, OptionError, Options, hints_of, without_none
 from ed_interp.tables import Table
 
 if TYPE_CHECKING:
@@ -147,24 +136,19 @@ def command(
         def call(**given: Any) -> None:
             from ed_interp.results import COMMAND
 
-            as_json, quiet, debug = (given.pop(key) for key in ("as_json", "quiet", "debug"))
+            as_json, quiet = given.pop("as_json"), given.pop("quiet")
             place, overwrite = given.pop("out", None), given.pop("overwrite", False)
-            del debug  # read by main(), before anything can fail
-            try:
-                options = kind(
-                    **{
-                        key: _parsed(kind, key, value)
-                        for key, value in given.items()
-                        if value is not None and value != []
-                    }
-                )
-            except OptionError as error:
-                label = flags.get(error.name, error.name)
-                raise InvalidInputError(f"{label} {error.problem}") from error
+            del given["debug"]  # read by main(), before anything can fail
             calm_libraries()
             token = COMMAND.set(shlex.join(["ed-interp", *sys.argv[1:]]))
             try:
+                typed = {k: v for k, v in given.items() if v is not None and v != []}
+                options = kind(**{name: _parsed(kind, name, v) for name, v in typed.items()})
                 run(options, Output(place, overwrite, as_json, quiet))
+            except OptionError as error:
+                if error.name not in flags:  # an estimator's own, say
+                    raise
+                raise InvalidInputError(f"{flags[error.name]} {error.problem}") from error
             finally:
                 COMMAND.reset(token)
 
@@ -175,16 +159,13 @@ def command(
     return decorate
 
 
-_ORDER = [MODEL, PROMPTS, MEASURE, TRAIN]
-
-
 def _parameters(
     kind: type[Options], flags: dict[str, str], out: Out | None
 ) -> list[inspect.Parameter]:
     fields = list(dataclasses.fields(kind))
     panels = list(dict.fromkeys(field.metadata.get("panel", "") for field in fields))
     # The shared panels come first and the running of it last, in every verb; a verb's own between.
-    ordered = [p for p in ("", *_ORDER) if p in panels]
+    ordered = [p for p in ("", *PANELS) if p in panels]
     ordered += [p for p in panels if p not in (*ordered, RUNNING, OUTPUT)] + [RUNNING, OUTPUT]
     fields.sort(key=lambda field: ordered.index(field.metadata.get("panel", "")))
     hints = hints_of(kind)
@@ -205,26 +186,24 @@ def _parameter(field: dataclasses.Field[Any], hint: Any, flag: str) -> inspect.P
     required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     default = None if field.default is dataclasses.MISSING else field.default
     several = get_origin(kind) is tuple
+    plain: Any = list[str] if several else str
     if rule.get("argument"):
         about = typer.Argument(help=rule["help"], metavar=flag, show_default=rule["shown"] or False)
-        hint = list[str] if several else str
         kept = inspect.Parameter.empty if required else None
-        return _keyword(field.name, hint if required else hint | None, about, kept)
+        return _keyword(field.name, plain if required else plain | None, about, kept)
     text: dict[str, Any] = {"help": rule["help"], "rich_help_panel": rule["panel"] or None}
     if kind is bool:
         # One flag switches on; where on is the default, or nothing is, there are two.
         pair = f"{flag}/--no-{flag.removeprefix('--')}" if default is not False else flag
         about = typer.Option(pair, metavar="", show_default=rule["shown"] or bool(default), **text)
         return _keyword(field.name, bool | None, about, default)
-    if default is not None and not rule["shown"]:
+    if default not in (None, ()) and not rule["shown"]:
         # As text, which the options class reads: so that --help shows it as it would be typed.
         default = [",".join(map(_text, default))] if several else _text(default)
     else:
         default = None
-    about = typer.Option(
-        flag, metavar=_metavar(kind), show_default=rule["shown"] or bool(default), **text
-    )
-    plain: Any = list[str] if several else str
+    text |= {"metavar": _metavar(kind), "show_default": rule["shown"] or bool(default)}
+    about = typer.Option(flag, **text)
     if required:
         return _keyword(field.name, plain, about, inspect.Parameter.empty)
     return _keyword(field.name, plain | None, about, default)
@@ -237,8 +216,7 @@ def _text(value: Any) -> str:
 def _metavar(kind: Any) -> str:
     if get_origin(kind) is tuple:
         return _metavar(get_args(kind)[0]) + ",..."
-    choices = get_args(kind)
-    if choices:
+    if choices := get_args(kind):
         return "|".join(map(str, choices))
     return {int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(kind, "TEXT")
 
@@ -262,11 +240,11 @@ def _flag(field: dataclasses.Field[Any]) -> str:
 def _parsed(kind: type[Options], name: str, value: Any) -> Any:
     """The text of a flag as its field's type; what cannot be parsed is left for the class."""
     hint = without_none(hints_of(kind)[name])
-    field = next(field for field in dataclasses.fields(kind) if field.name == name)
     if get_origin(hint) is not tuple:
         return _one(value, hint)
     # A positional argument is one element: file names may hold commas. So may prompts.
-    whole = field.metadata.get("argument") or field.metadata.get("whole")
+    rule = next(field.metadata for field in dataclasses.fields(kind) if field.name == name)
+    whole = rule.get("argument") or rule.get("whole")
     parts = value if whole else [part.strip() for text in value for part in text.split(",")]
     element = get_args(hint)[0]
     if element is int:
@@ -305,12 +283,9 @@ def calm_libraries() -> None:
     Through the environment, which they read when they are imported: importing them here to tell
     them would cost every verb two seconds.
     """
-    for name, value in (
-        ("TRANSFORMERS_VERBOSITY", "error"),
-        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
-        ("TOKENIZERS_PARALLELISM", "true"),
-    ):
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=FutureWarning)
     if "transformers" in sys.modules:
         from transformers.utils import logging

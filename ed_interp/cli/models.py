@@ -23,36 +23,21 @@ def models(options: Options, output: Output) -> None:
     """
     from ed_interp.models.registry import bundled, bundled_names
 
-    rows = [_row(bundled(name)) for name in bundled_names()]
-    table = Table(
-        name="models",
-        caption="",
-        heads=("model", "architecture", "blocks", "width", "size", "checkpoints (training steps)"),
-        rows=[
-            (
-                row["name"],
-                row["family"],
-                str(row["blocks"]),
-                str(row["width"]),
-                f"{row['bytes'] / 1e6:.1f} MB",
-                ", ".join(map(str, row["checkpoints"])),
-            )
-            for row in rows
-        ],
-        text=frozenset({1, 5}),
-        notes=(NOTE,),
-    )
+    rows, cells = [_row(bundled(name)) for name in bundled_names()], []
+    for row in rows:
+        size, steps = f"{row['bytes'] / 1e6:.1f} MB", ", ".join(map(str, row["checkpoints"]))
+        shape = (str(row["blocks"]), str(row["width"]))
+        cells.append((row["name"], row["family"], *shape, size, steps))
+    heads = ("model", "architecture", "blocks", "width", "size", "checkpoints (training steps)")
+    words = frozenset({1, 5})
+    table = Table(name="models", caption="", heads=heads, rows=cells, text=words, notes=(NOTE,))
     output.print({"models": rows}, table)
 
 
 def _row(entry: Any) -> dict[str, Any]:
     config = entry.config
-    return {
-        "name": entry.name,
-        "family": config["model_type"],
-        "blocks": config.get("num_hidden_layers", config.get("n_layer")),
-        "width": config.get("hidden_size", config.get("n_embd")),
-        "bytes": entry.size_bytes,
-        "checkpoints": list(entry.checkpoints),
-        "folder": str(entry.folder),
-    }
+    blocks = config.get("num_hidden_layers", config.get("n_layer"))
+    width = config.get("hidden_size", config.get("n_embd"))
+    row = {"name": entry.name, "family": config["model_type"], "blocks": blocks, "width": width}
+    row |= {"bytes": entry.size_bytes, "checkpoints": list(entry.checkpoints)}
+    return {**row, "folder": str(entry.folder)}

@@ -24,9 +24,7 @@ def print_result(result: Shown) -> None:
     console = Console()
     console.print(f"[bold]{escape(result.title())}[/]")
     tables = [table for table in result.tables() if table.terminal]
-    if headline := result.headline():
-        console.print(escape(headline))
-    print_tables(tables, console=console)
+    print_tables(tables, headline=result.headline(), console=console)
     if cautions := result.cautions():
         console.print(f"[yellow]{escape(cautions)}[/]")
     for word, meaning in result.glossary().items():
@@ -71,18 +69,14 @@ def _drawn(table: Table, columns: Sequence[int]) -> RichTable:
 
 
 def _widths(table: Table) -> list[int]:
-    return [
-        max(len(head), *(len(row[column]) for row in table.rows)) if table.rows else len(head)
-        for column, head in enumerate(table.heads)
-    ]
+    return [max(map(len, column)) for column in zip(table.heads, *table.rows, strict=False)]
 
 
 def _parts(table: Table, width: int) -> Iterator[list[int]]:
     """Columns in runs that fit into ``width`` characters, each run led by the first column."""
-    widths = [
-        min(size, _WORDS) if column in table.text else size
-        for column, size in enumerate(_widths(table))
-    ]
+    widths = _widths(table)
+    for column in table.text.intersection(range(len(widths))):
+        widths[column] = min(widths[column], _WORDS)
     part, taken = [0], widths[0]
     for column in range(1, len(widths)):
         # Rich puts two characters between columns with a head, one of them our padding.

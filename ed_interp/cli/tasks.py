@@ -23,23 +23,13 @@ def tasks(options: Options, output: Output) -> None:
 
 def _table(kind: str, rows: list[dict[str, Any]]) -> Table:
     size = "entities" if kind == "list" else "pairs"
-    return Table(
-        name=kind,
-        caption="",
-        heads=(_TITLES[kind], size, "answers", "example", "description"),
-        rows=[
-            (
-                row["name"],
-                str(row["size"]),
-                "" if row["answers"] is None else str(row["answers"]),
-                row["example"].strip(),
-                row["description"],
-            )
-            for row in rows
-            if row["kind"] == kind
-        ],
-        text=frozenset({3, 4}),
-    )
+    heads = (_TITLES[kind], size, "answers", "example", "description")
+    cells = []
+    for row in (row for row in rows if row["kind"] == kind):
+        answers = "" if row["answers"] is None else str(row["answers"])
+        example, about = row["example"].strip(), row["description"]
+        cells.append((row["name"], str(row["size"]), answers, example, about))
+    return Table(name=kind, caption="", heads=heads, rows=cells, text=frozenset({3, 4}))
 
 
 def _row(task: Any) -> dict[str, Any]:
@@ -54,11 +44,5 @@ def _row(task: Any) -> dict[str, Any]:
         pairs = sum(len(member.pairs) for member in members)
         answers = len({output for member in members for _, output in member.pairs})
         example = members[0].template.demonstration(*members[0].pairs[0])
-    return {
-        "name": task.name,
-        "kind": kind,
-        "size": pairs,
-        "answers": answers,
-        "example": example,
-        "description": task.description,
-    }
+    row = {"name": task.name, "kind": kind, "size": pairs, "answers": answers}
+    return {**row, "example": example, "description": task.description}

@@ -11,28 +11,19 @@ from ed_interp.models.sites import Site
 
 Side = Literal["input", "output"]
 
-# Inside a block: the first child module that exists is the one, on that side. Names joined by "+"
-# must all exist. Gemma 2 and 3 normalise the outputs of attention and MLP before adding them, so
-# the terms of the sum are the outputs of the post-norms, as in TransformerLens.
-_INSIDE: dict[str, tuple[tuple[str, Side], ...]] = {
-    "attn_out": (
-        ("post_attention_layernorm+pre_feedforward_layernorm", "output"),
-        ("self_attn", "output"),
-        ("attn", "output"),
-        ("attention", "output"),
-        ("self_attention", "output"),
-    ),
-    "mlp_out": (
-        ("post_feedforward_layernorm", "output"),
-        ("mlp", "output"),
-        ("block_sparse_moe", "output"),
-        ("feed_forward", "output"),
-    ),
+_ATTENTION = ("self_attn", "attn", "attention", "self_attention")
+# Inside a block: the first child module that exists is the one, its input for resid_mid, else its
+# output. Names joined by "+" must all exist. Gemma 2 and 3 normalise the outputs of attention and
+# MLP before adding them, so the terms of the sum are the outputs of the post-norms, as in
+# TransformerLens.
+_INSIDE: dict[str, tuple[str, ...]] = {
+    "attn_out": ("post_attention_layernorm+pre_feedforward_layernorm", *_ATTENTION),
+    "mlp_out": ("post_feedforward_layernorm", "mlp", "block_sparse_moe", "feed_forward"),
     "resid_mid": (
-        ("pre_feedforward_layernorm", "input"),
-        ("ln_2", "input"),
-        ("post_attention_layernorm", "input"),
-        ("post_attention_norm", "input"),
+        "pre_feedforward_layernorm",
+        "ln_2",
+        "post_attention_layernorm",
+        "post_attention_norm",
     ),
 }
 
@@ -78,7 +69,8 @@ def module_of(model: nn.Module, blocks: nn.ModuleList, site: Site) -> tuple[nn.M
             f"{site.name} does not exist: attention and MLP of {type(block).__name__} run in "
             f"parallel; use blocks.{site.layer}.hook_resid_pre or hook_resid_post"
         )
-    for names, side in _INSIDE[site.kind]:
+    side: Side = "input" if site.kind == "resid_mid" else "output"
+    for names in _INSIDE[site.kind]:
         children = [getattr(block, name, None) for name in names.split("+")]
         if isinstance(children[0], nn.Module) and all(child is not None for child in children):
             return children[0], side
@@ -90,9 +82,8 @@ def module_of(model: nn.Module, blocks: nn.ModuleList, site: Site) -> tuple[nn.M
 
 
 def _is_parallel(model: nn.Module, block: nn.Module) -> bool:
-    config = getattr(model, "config", None)
-    if getattr(config, "use_parallel_residual", False) or getattr(config, "parallel_attn", False):
-        return True
-    # Always parallel, so their configurations do not say it.
+    config: Any = getattr(model, "config", None)
+    flags = ("use_parallel_residual", "parallel_attn")
+    # These are always parallel, so their configurations do not say it.
     always = {"GPTJBlock", "CodeGenBlock", "PhiDecoderLayer", "CohereDecoderLayer"}
-    return type(block).__name__ in always
+    return any(getattr(config, flag, False) for flag in flags) or type(block).__name__ in always

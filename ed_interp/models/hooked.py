@@ -65,16 +65,14 @@ class HookedModel:
     @property
     def config(self) -> Any:
         """The text configuration (``transformers``) or ``cfg`` (TransformerLens)."""
-        if isinstance(self.runner, TransformersRunner):
-            return self.runner.config
-        return self.model.cfg
+        runner = self.runner
+        return runner.config if isinstance(runner, TransformersRunner) else self.model.cfg
 
     @property
     def context_window(self) -> int | None:
         """Longest sequence in tokens; None where the architecture sets no limit."""
         for name in ("max_position_embeddings", "n_positions", "n_ctx"):
-            value = getattr(self.config, name, None)
-            if value:
+            if value := getattr(self.config, name, None):
                 return int(value) - getattr(self.runner, "virtual_tokens", 0)
         return None
 
@@ -105,10 +103,9 @@ class HookedModel:
     @property
     def sites(self) -> list[str]:
         """Names of the hook points that :func:`ed_interp.capture` can read."""
-        names = ["hook_embed"]
-        names += [f"blocks.{layer}.hook_{kind}" for layer in range(self.n_layers) for kind in KINDS]
+        blocks = [f"blocks.{layer}.hook_" for layer in range(self.n_layers)]
         present = []
-        for name in names:
+        for name in ("hook_embed", *(block + kind for block in blocks for kind in KINDS)):
             with contextlib.suppress(CaptureError):
                 present.append(self.site(name).name)
         return present
@@ -170,7 +167,6 @@ def is_transformer_lens(model: Any) -> bool:
 def _name_of(model: Any) -> str:
     config = getattr(model, "config", None) or getattr(model, "cfg", None)
     for attribute in ("_name_or_path", "name_or_path", "model_name"):
-        value = getattr(config, attribute, None)
-        if value:
+        if value := getattr(config, attribute, None):
             return str(value).rstrip("/").rsplit("/", 1)[-1]
     return type(model).__name__

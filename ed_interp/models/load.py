@@ -103,8 +103,7 @@ def load(
 def _load_bundled(
     entry: BundledModel, checkpoint: int | None, options: dict[str, Any], place: Place
 ) -> HookedModel:
-    loaded = _load_pretrained(str(entry.folder), None, options, place)
-    name = entry.name
+    loaded, name = _load_pretrained(str(entry.folder), None, options, place), entry.name
     if checkpoint is not None:
         from safetensors.torch import load_file
 
@@ -244,9 +243,8 @@ def _device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise InvalidInputError(
-            f"device must be cpu, cuda, cuda:0 or mps, got {device!r}"
-        ) from error
+        problem = f"device must be cpu, cuda, cuda:0 or mps, got {device!r}"
+        raise InvalidInputError(problem) from error
     if not available.get(chosen.type, True):
         raise InvalidInputError(f"device {str(device)!r} is not available to torch; use cpu")
     return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,28 +14,26 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "icl-gpt2"
 
+_model = functools.partial(option, panel=MODEL)
+_running = functools.partial(option, panel=RUNNING)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelOptions(Options):
     """A model by name, and how to load it."""
 
-    model: str = option(
+    model: str = _model(
         DEFAULT_MODEL,
         help="Bundled model (see `ed-interp models`), hub id, local folder or adapter folder.",
-        panel=MODEL,
     )
-    tokenizer: str | None = option(
-        None, help="Tokenizer to use instead of the model's.", panel=MODEL
+    tokenizer: str | None = _model(None, help="Tokenizer to use instead of the model's.")
+    revision: str | None = _model(None, help="Branch, tag or commit of a hub id.")
+    trust_remote_code: bool = _model(False, help="Run the code that a hub model ships.")
+    device: str | None = _running(
+        None, help="Device: cpu, cuda, cuda:1 or mps.", shown="the best available"
     )
-    revision: str | None = option(None, help="Branch, tag or commit of a hub id.", panel=MODEL)
-    trust_remote_code: bool = option(
-        False, help="Run the code that a hub model ships.", panel=MODEL
-    )
-    device: str | None = option(
-        None, help="Device: cpu, cuda, cuda:1 or mps.", panel=RUNNING, shown="the best available"
-    )
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = option(
-        "float32", help="Precision of the model; auto keeps that of its files.", panel=RUNNING
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = _running(
+        "float32", help="Precision of the model; auto keeps that of its files."
     )
 
     def load(self, model: Any = None, tokenizer: Any = None) -> HookedModel:
@@ -52,14 +51,9 @@ class ModelOptions(Options):
 
         tokenizer = self.tokenizer if tokenizer is None else tokenizer
         if model is None or isinstance(model, (str, os.PathLike)):
-            return load(
-                self.model,
-                tokenizer=tokenizer,
-                device=self.device,
-                dtype=self.dtype,
-                revision=self.revision,
-                trust_remote_code=self.trust_remote_code,
-            )
+            names = ("device", "dtype", "revision", "trust_remote_code")
+            settings = {name: getattr(self, name) for name in names}
+            return load(self.model, tokenizer=tokenizer, **settings)
         # A live object is where and what it is; options that say otherwise are refused by load.
         other = None if self.dtype == "float32" else self.dtype
         return load(model, tokenizer=tokenizer, device=self.device, dtype=other)

@@ -27,8 +27,7 @@ class BundledModel:
     @property
     def config(self) -> dict[str, object]:
         """The ``transformers`` configuration, as plain data."""
-        data: dict[str, object] = json.loads((self.folder / "config.json").read_text("utf-8"))
-        return data
+        return dict(json.loads((self.folder / "config.json").read_text("utf-8")))
 
     @property
     def size_bytes(self) -> int:

@@ -143,10 +143,8 @@ class TransformersRunner:
         base = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
         # The model inside torch.compile's wrapper.
         self.base: Any = getattr(base, "_orig_mod", base)
-        config = self.base.config
-        self.config: Any = (
-            config.get_text_config() if hasattr(config, "get_text_config") else config
-        )
+        config: Any = self.base.config
+        self.config = config.get_text_config() if hasattr(config, "get_text_config") else config
         self.n_layers = int(self.config.num_hidden_layers)
         self.d_model = int(self.config.hidden_size)
         self.blocks = blocks_of(self.base, self.n_layers)
@@ -154,8 +152,7 @@ class TransformersRunner:
         self.virtual_tokens = virtual_tokens(model)
         # Adapters that carry states along the sequence cannot follow the branches of a packed one.
         carries = any(getattr(module, "carries_states", False) for module in model.modules())
-        if self.virtual_tokens or carries:
-            self.takes_masks = False
+        self.takes_masks = not (self.virtual_tokens or carries)
 
     @property
     def device(self) -> torch.device:
@@ -191,14 +188,10 @@ class TransformersRunner:
             if logit_reads is not None:
                 wanted = logit_reads + self.virtual_tokens
                 self._hook_head(stack, lambda hidden: gather(hidden, wanted), fired)
-            try:
+            with contextlib.suppress(_StopForward):
                 output = self.model(**self._arguments(inputs, device))
                 if logit_reads is not None:
-                    logits = output.logits
-                    if not fired[0]:
-                        logits = gather(output.logits, logit_reads + self.virtual_tokens)
-            except _StopForward:
-                pass
+                    logits = output.logits if fired[0] else gather(output.logits, wanted)
         return Reading(collector.stack(device), logits)
 
     @torch.no_grad()
@@ -208,9 +201,8 @@ class TransformersRunner:
         with contextlib.ExitStack() as stack:
             stack.enter_context(evaluation_mode(self.model))
             self._hook_head(stack, lambda hidden: hidden[:, -1:], [False])
-            output = self.model(
-                input_ids=ids.to(device), attention_mask=valid.to(device).long(), use_cache=True
-            )
+            ids, mask = ids.to(device), valid.to(device).long()
+            output = self.model(input_ids=ids, attention_mask=mask, use_cache=True)
         return output.past_key_values
 
     def _hook_sites(
@@ -240,10 +232,7 @@ class TransformersRunner:
             stack.callback(handle.remove)
 
     def _hook_head(
-        self,
-        stack: contextlib.ExitStack,
-        select: Callable[[Tensor], Tensor],
-        fired: list[bool],
+        self, stack: contextlib.ExitStack, select: Callable[[Tensor], Tensor], fired: list[bool]
     ) -> None:
         """Feed the head the selected positions only."""
         # So the model's own head, soft-capping and scaling apply, and a full `pos d_vocab` tensor
@@ -279,9 +268,8 @@ class TransformersRunner:
         assert inputs.visible is not None
         visible = inputs.visible.to(device)
         kinds = set(getattr(self.config, "layer_types", None) or [])
-        window = getattr(self.config, "sliding_window", None)
-        if not getattr(self.config, "use_sliding_window", True):
-            window = None
+        used = getattr(self.config, "use_sliding_window", True)
+        window = getattr(self.config, "sliding_window", None) if used else None
         full = self._additive(visible)
         if window is None or (kinds and "sliding_attention" not in kinds):
             return full
@@ -357,6 +345,10 @@ class LensRunner:
                 "masks and caches must be left out for a TransformerLens model; use path='separate'"
             )
         collector = _Collector(sites, reads)
+        # The bridge cannot stop early and warns about it.
+        whole = logit_reads is not None or type(self.model).__name__ == "TransformerBridge"
+        last = max((site.layer for site in sites), default=0)
+        stop = {} if whole else {"stop_at_layer": last + 1}
 
         def hook_for(site: Site) -> Callable[..., None]:
             def hook(hidden: Tensor, hook: Any) -> None:
@@ -373,14 +365,7 @@ class LensRunner:
                 inputs.ids.to(self.device),
                 fwd_hooks=[(site.name, hook_for(site)) for site in sites],
                 return_type=None if logit_reads is None else "logits",
-                **self._stop_at(sites, logit_reads),
+                **stop,
             )
-        if logit_reads is not None:
-            logits = gather(logits, logit_reads)
-        return Reading(collector.stack(self.device), logits if logit_reads is not None else None)
-
-    def _stop_at(self, sites: Sequence[Site], logit_reads: Tensor | None) -> dict[str, int]:
-        # The bridge cannot stop early and warns about it.
-        if logit_reads is not None or type(self.model).__name__ == "TransformerBridge":
-            return {}
-        return {"stop_at_layer": max((site.layer for site in sites), default=0) + 1}
+        logits = None if logit_reads is None else gather(logits, logit_reads)
+        return Reading(collector.stack(self.device), logits)

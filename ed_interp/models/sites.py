@@ -22,7 +22,7 @@ KINDS: Final[dict[str, str]] = {
     "mlp_out": "what the MLP adds to the stream",
 }
 
-_BLOCK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)")
+_BLOCK = re.compile(rf"blocks\.(\d+)\.hook_({'|'.join(KINDS)})")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)

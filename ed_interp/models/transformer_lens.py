@@ -47,19 +47,12 @@ def to_transformer_lens(model: Any, *, tokenizer: Any = None) -> TransformerBrid
     if hasattr(plain, "merge_and_unload"):
         plain = plain.merge_and_unload()
     from transformer_lens.model_bridge import TransformerBridge
-
-    with tempfile.TemporaryDirectory() as folder:
-        return TransformerBridge.boot_transformers(
-            hooked.name,
-            hf_model=plain.eval(),
-            tokenizer=_tokenizer_copy(hooked.tokenizer, folder),
-            device=str(hooked.device),
-        )
-
-
-def _tokenizer_copy(tokenizer: Any, folder: str) -> Any:
-    """A copy, as the bridge sets special tokens on it and loads it again by its folder."""
     from transformers import AutoTokenizer
 
-    tokenizer.save_pretrained(folder)
-    return AutoTokenizer.from_pretrained(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        # A copy, as the bridge sets special tokens on it and loads it again by its folder.
+        hooked.tokenizer.save_pretrained(folder)
+        copied = AutoTokenizer.from_pretrained(folder)
+        return TransformerBridge.boot_transformers(
+            hooked.name, hf_model=plain.eval(), tokenizer=copied, device=str(hooked.device)
+        )

@@ -32,8 +32,7 @@ def from_file(
     Args:
         path: ``.jsonl`` (one object per line), ``.json`` (a list of objects), ``.csv`` (with a
             header) or ``.parquet``, in UTF-8.
-        input: Name of the input column.
-        output: Name of the output column.
+        input, output: Names of the two columns.
         template: See :class:`~ed_interp.prompts.template.Template`.
         name: Name of the task; default that of the file.
 
@@ -76,9 +75,7 @@ def from_dataset(
         dataset: Hub id (``stanfordnlp/sst2``) or local folder that ``datasets`` can read.
         split: For instance ``train``.
         config: Name of the configuration, if the data set has several.
-        input: Name of the input column.
-        output: Name of the output column.
-        template: See :class:`~ed_interp.prompts.template.Template`.
+        input, output, template: As for :func:`from_file`.
         limit: Largest number of rows, evenly spaced over the data set; None is all.
         revision: Branch, tag or commit.
 
@@ -172,8 +169,7 @@ def _shown(data: Any, column: str) -> list[str | None]:
     """A column of a data set as text, labels by name; None for an empty cell."""
     import datasets
 
-    kind = data.features[column]
-    values: list[Any] = list(data[column])
+    kind, values = data.features[column], list(data[column])
     if isinstance(kind, datasets.ClassLabel):
         # By convention -1 is a missing label, as in the test splits of the hub.
         return [None if value in (None, -1) else str(kind.int2str(value)) for value in values]
@@ -213,9 +209,8 @@ def _csv(file: Path) -> list[Mapping[str, Any]]:
     try:
         return list(reader)
     except csv.Error as error:
-        raise InvalidInputError(
-            f"{file}, after line {reader.line_num}: not valid CSV ({error})"
-        ) from error
+        where = f"{file}, after line {reader.line_num}"
+        raise InvalidInputError(f"{where}: not valid CSV ({error})") from error
 
 
 def _text(file: Path) -> str:
@@ -248,9 +243,8 @@ def _parquet(file: Path) -> list[Mapping[str, Any]]:
     if file.is_dir():
         raise InvalidInputError(f"cannot read {file}: Is a directory; --dataset takes folders")
     try:
-        rows: list[Mapping[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
+        return list(pyarrow.parquet.read_table(file).to_pylist())
     except FileNotFoundError:
         raise InvalidInputError(f"{file} does not exist; check the path") from None
     except (pyarrow.ArrowException, OSError) as error:
         raise InvalidInputError(f"cannot read {file} as Parquet: {error}") from error
-    return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,14 +15,14 @@ from ed_interp.prompts.tasks import DEFAULT_TASK
 DEFAULT_WINDOW = 16
 
 _APPLIES = {
-    "input_column": ("data", "dataset"),
-    "output_column": ("data", "dataset"),
-    "split": ("dataset",),
-    "config": ("dataset",),
+    **dict.fromkeys(("input_column", "output_column"), ("data", "dataset")),
+    **dict.fromkeys(("split", "config"), ("dataset",)),
     "window": ("text",),
     "template": ("task", "data", "dataset"),
 }
 """Which sources each of the other settings belongs to."""
+
+_setting = functools.partial(option, None, panel=PROMPTS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,39 +31,27 @@ class PromptOptions(Options):
 
     default_task: ClassVar[str] = DEFAULT_TASK
 
-    task: str | None = option(
-        None, help="Built-in task (see `ed-interp tasks`).", panel=PROMPTS, shown=DEFAULT_TASK
-    )
+    task: str | None = _setting(help="Built-in task (see `ed-interp tasks`).", shown=DEFAULT_TASK)
     data: Path | None = option(
         None, help="Pairs from a .jsonl, .json, .csv or .parquet file.", panel=PROMPTS
     )
-    dataset: str | None = option(
-        None, help="Pairs from a Hugging Face data set, or a folder with one.", panel=PROMPTS
-    )
+    dataset: str | None = _setting(help="Pairs from a Hugging Face data set, or a folder with one.")
     text: Path | None = option(
         None, help="Running text from a .txt file or .json list; a shot is a token.", panel=PROMPTS
     )
-    input_column: str | None = option(
-        None, help="Column of inputs (with --data or --dataset).", panel=PROMPTS, shown="input"
+    input_column: str | None = _setting(
+        help="Column of inputs (with --data or --dataset).", shown="input"
     )
-    output_column: str | None = option(
-        None, help="Column of outputs (with --data or --dataset).", panel=PROMPTS, shown="output"
+    output_column: str | None = _setting(
+        help="Column of outputs (with --data or --dataset).", shown="output"
     )
-    split: str | None = option(
-        None, help="Split to read (with --dataset).", panel=PROMPTS, shown="train"
+    split: str | None = _setting(help="Split to read (with --dataset).", shown="train")
+    config: str | None = _setting(help="Configuration to read (with --dataset).")
+    window: int | None = _setting(
+        help="Prompt length in tokens (with --text).", shown=str(DEFAULT_WINDOW), min=1
     )
-    config: str | None = option(None, help="Configuration to read (with --dataset).", panel=PROMPTS)
-    window: int | None = option(
-        None,
-        help="Prompt length in tokens (with --text).",
-        panel=PROMPTS,
-        shown=str(DEFAULT_WINDOW),
-        min=1,
-    )
-    template: str | None = option(
-        None,
+    template: str | None = _setting(
         help=r"Text of a pair, with {input} and {output}; \n is a line break.",
-        panel=PROMPTS,
         shown=r"'{input} -> {output}\n'",
     )
 
@@ -107,7 +96,7 @@ class PromptOptions(Options):
         # A shell passes the two characters of \n as they are.
         template = self.template and self.template.replace("\\n", "\n").replace("\\t", "\t")
         given = {"input": self.input_column, "output": self.output_column}
-        columns = {name: name if column is None else column for name, column in given.items()}
+        columns: dict[str, Any] = {n: n if c is None else c for n, c in given.items()}
         if self.text is not None:
             return text_from_file(self.text, window=self.window or DEFAULT_WINDOW)
         if self.data is not None:
@@ -115,8 +104,6 @@ class PromptOptions(Options):
         if self.dataset is not None:
             # Read when `datasets` is imported; its bars would be all over --json and --quiet.
             os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-            split = self.split or "train"
-            return from_dataset(
-                self.dataset, split=split, config=self.config, template=template, **columns
-            )
+            columns |= {"split": self.split or "train", "config": self.config}
+            return from_dataset(self.dataset, template=template, **columns)
         return builtin_task(self.task or self.default_task, template=template)

@@ -18,14 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.prompts.tasks import (
-    LabelledTask,
-    ListTask,
-    MixedTask,
-    Task,
-    TextTask,
-    most_shots,
-)
+from ed_interp.prompts.tasks import LabelledTask, ListTask, MixedTask, Task, TextTask, most_shots
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,14 +87,13 @@ def draw(
     counts = check_shots(shots)
     if prompts < 2:
         raise InvalidInputError(f"prompts must be 2 or greater, got {prompts}")
-    rng = random.Random(seed)
     if isinstance(task, TextTask):
         raise InvalidInputError(
             f"the task must be a list or pairs, got the text {task.name!r}; use draw_windows()"
         )
     if isinstance(task, ListTask):
-        return _draw_list(task, prompts, counts, rng, seed)
-    return _draw_labelled(task, prompts, counts, rng, seed)
+        return _draw_list(task, prompts, counts, seed)
+    return _draw_labelled(task, prompts, counts, seed)
 
 
 def check_shots(shots: Iterable[int]) -> tuple[int, ...]:
@@ -114,10 +106,8 @@ def check_shots(shots: Iterable[int]) -> tuple[int, ...]:
     return counts
 
 
-def _draw_list(
-    task: ListTask, prompts: int, shots: tuple[int, ...], rng: random.Random, seed: int
-) -> Population:
-    most, entities = shots[-1], len(task.entities)
+def _draw_list(task: ListTask, prompts: int, shots: tuple[int, ...], seed: int) -> Population:
+    rng, most, entities = random.Random(seed), shots[-1], len(task.entities)
     if most > entities:
         raise InvalidInputError(
             f"shots must be at most {entities} for task {task.name!r}, got {most} shots: it has "
@@ -138,10 +128,8 @@ def _draw_list(
         while len(seen) < prompts:
             seen[tuple(rng.sample(range(entities), most))] = None
         chosen = list(seen)
-    items = tuple(
-        Prompt(tuple(task.entities[index] + task.separator for index in selection))
-        for selection in chosen
-    )
+    shown = [f"{entity}{task.separator}" for entity in task.entities]
+    items = tuple(Prompt(tuple(shown[index] for index in selection)) for selection in chosen)
     settings = {"prompts": len(items), "seed": seed, "kind": "list", "entities": entities}
     return Population(task.name, "list", items, shots, size, None, None, settings)
 
@@ -157,18 +145,13 @@ def _selection(n: int, k: int, index: int) -> tuple[int, ...]:
 
 
 def _draw_labelled(
-    task: LabelledTask | MixedTask,
-    prompts: int,
-    shots: tuple[int, ...],
-    rng: random.Random,
-    seed: int,
+    task: LabelledTask | MixedTask, prompts: int, shots: tuple[int, ...], seed: int
 ) -> Population:
     """Tasks of a mixture take turns; each goes round its own queries."""
     members = task.tasks if isinstance(task, MixedTask) else (task,)
-    most = shots[-1]
+    rng, most, repeat = random.Random(seed), shots[-1], False
     drawn: list[list[Prompt]] = []
     sizes: list[int] = []
-    repeat = False
     for turn, member in enumerate(members[:prompts]):
         available, room = len(member.pairs), most_shots(member)
         if most > room:
@@ -188,14 +171,8 @@ def _draw_labelled(
     pairs = [pair for member in members for pair in member.pairs]
     # Tasks that share a pair share prompts: then their sizes do not add up.
     exact = len(sizes) == len(members) and len(set(pairs)) == len(pairs)
-    settings = {
-        "prompts": len(items),
-        "seed": seed,
-        "kind": "labelled",
-        "pairs": len(pairs),
-        "template": members[0].template.text,
-        "queries_repeat": repeat,
-    }
+    settings = {"prompts": len(items), "seed": seed, "kind": "labelled", "pairs": len(pairs)}
+    settings |= {"template": members[0].template.text, "queries_repeat": repeat}
     if isinstance(task, MixedTask):
         settings["tasks"] = [member.name for member in members]
     chance = max(answers.values()) / len(items)
@@ -216,9 +193,8 @@ def _prompts(task: LabelledTask, prompts: int, most: int, rng: random.Random) ->
         input, output = task.pairs[query]
         shown = _demonstrations(task.pairs, input, most, rng)
         demonstrations = tuple(task.template.demonstration(*task.pairs[index]) for index in shown)
-        items.append(
-            Prompt(demonstrations, task.template.query(input), task.template.answer(output))
-        )
+        ending = (task.template.query(input), task.template.answer(output))
+        items.append(Prompt(demonstrations, *ending))
     return items
 
 

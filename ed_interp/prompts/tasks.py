@@ -106,8 +106,7 @@ Task = ListTask | LabelledTask | MixedTask | TextTask
 def read_data(file: str) -> dict[str, Any]:
     """What a JSON file of ``data/`` holds, by the name of the task."""
     text = resources.files("ed_interp.prompts").joinpath("data", file).read_text("utf-8")
-    data: dict[str, Any] = json.loads(text)
-    return data
+    return dict(json.loads(text))
 
 
 # Four relations over the same countries; only the demonstrations show which one it is.

@@ -118,9 +118,7 @@ def tokenize(population: Population, tokenizer: Any) -> TokenPopulation:
     # prompt must be nested. So prompts are tokenized as a whole if the splits agree, as they do for
     # templates that end in a line break or a comma, and part by part if not.
     encode = _Encoder(tokenizer)
-    encode.preload(
-        {text for prompt in population.prompts for text in _texts(prompt, population.shots)}
-    )
+    encode.preload({t for prompt in population.prompts for t in _texts(prompt, population.shots)})
     whole = [_whole(prompt, population.shots, encode) for prompt in population.prompts]
     done = [item for item in whole if item is not None]
     tokenization = "whole"
@@ -153,9 +151,8 @@ def draw_windows(
         )
     encode = _Encoder(tokenizer)
     texts = [ids for text in task.texts if len(ids := encode(text)) >= task.window]
-    places = [
-        (row, start) for row, ids in enumerate(texts) for start in range(len(ids) - task.window + 1)
-    ]
+    stops = [len(ids) - task.window + 1 for ids in texts]
+    places = [(row, start) for row, stop in enumerate(stops) for start in range(stop)]
     if len(places) < 2:
         raise InvalidInputError(
             f"task {task.name!r} must have at least 2 windows, got {len(places)} window(s) of "
@@ -163,17 +160,12 @@ def draw_windows(
         )
     rng = random.Random(seed)
     chosen = places if len(places) <= prompts else rng.sample(places, prompts)
-    items = tuple(
-        ShotTokens(
-            encode.prefix, tuple((token,) for token in texts[row][start : start + task.window])
-        )
-        for row, start in chosen
-    )
+    cuts = (texts[row][start : start + task.window] for row, start in chosen)
+    items = tuple(ShotTokens(encode.prefix, tuple((token,) for token in ids)) for ids in cuts)
     settings = {"prompts": len(items), "seed": seed, "kind": "text", "window": task.window}
     texts_shown = tuple(Prompt(("",) * task.window) for _ in items)
-    population = Population(
-        task.name, "text", texts_shown, counts, len(places), None, None, settings
-    )
+    sizes = (len(places), None, None)
+    population = Population(task.name, "text", texts_shown, counts, *sizes, settings)
     return TokenPopulation(population, items, "whole")
 
 
@@ -186,9 +178,8 @@ class _Encoder:
         probe = tuple(tokenizer("a", add_special_tokens=True)["input_ids"])
         plain = tuple(tokenizer("a", add_special_tokens=False)["input_ids"])
         # Only what comes before the text: special tokens after it (BERT) do not fit causal prompts.
-        starts = [
-            n for n in range(len(probe) - len(plain) + 1) if probe[n : n + len(plain)] == plain
-        ]
+        long = len(plain)
+        starts = [n for n in range(len(probe) - long + 1) if probe[n : n + long] == plain]
         self.prefix: Ids = probe[: starts[0]] if starts and plain else ()
 
     def preload(self, texts: Collection[str]) -> None:

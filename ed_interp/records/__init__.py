@@ -18,14 +18,5 @@ from ed_interp.records.environment import LIBRARIES, environment
 from ed_interp.records.files import write_bytes, write_json, write_parquet, write_text
 from ed_interp.records.folders import SETTINGS_FORMAT, RunFolder, next_run_path
 
-__all__ = [
-    "LIBRARIES",
-    "SETTINGS_FORMAT",
-    "RunFolder",
-    "environment",
-    "next_run_path",
-    "write_bytes",
-    "write_json",
-    "write_parquet",
-    "write_text",
-]
+__all__ = ["LIBRARIES", "SETTINGS_FORMAT", "RunFolder", "environment", "next_run_path"]
+__all__ += ["write_bytes", "write_json", "write_parquet", "write_text"]

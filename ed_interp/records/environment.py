@@ -34,8 +34,6 @@ def environment() -> dict[str, Any]:
     Without the host's name, so that a run folder can be published. A library that is not installed
     has version None.
     """
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": {name: installed(name) for name in ("ed-interp", *LIBRARIES)},
-    }
+    versions = {name: installed(name) for name in ("ed-interp", *LIBRARIES)}
+    python, system = platform.python_version(), platform.platform()
+    return {"python": python, "platform": system, "versions": versions}

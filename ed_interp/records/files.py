@@ -64,9 +64,7 @@ def write_json(path: Path, data: Any) -> Path:
 def write_parquet(path: Path, frame: pd.DataFrame, *, schema: pa.Schema | None = None) -> Path:
     """:func:`write_bytes` for a table as Parquet, without its index.
 
-    Args:
-        schema: column types; without it they are taken from the values, so that a column
-            without any value has no type.
+    Without ``schema``, column types are those of the values: a column without any has no type.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -103,11 +103,9 @@ class RunFolder:
     def _prepare(self, settings: str) -> None:
         old = _hidden(self.path, "replaced")
         # A run was killed between the two renames of _finish, or before it removed the old one.
-        if old.exists():
-            if self.path.exists():
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                os.rename(old, self.path)
+        if old.exists() and not self.path.exists():
+            os.rename(old, self.path)
+        shutil.rmtree(old, ignore_errors=True)
         _check_free(self.path, self._overwrite)
         if self.folder.exists() and not _holds_nothing(self.folder):
             equal = _settings_of(self.folder) == settings
@@ -144,9 +142,18 @@ class RunFolder:
             shutil.rmtree(old, ignore_errors=True)
 
     def _release(self) -> None:
-        if self._lock is not None:
-            _drop_lock(self._lock)
-            self._lock = None
+        lock, self._lock = self._lock, None
+        if lock is None:
+            return
+        # Removed while it is held, when nobody else can have taken it; whoever waits for the
+        # removed file notices that and opens a new one. Windows does not remove open files.
+        file = Path(lock.lock_file)
+        with contextlib.suppress(OSError):
+            file.unlink()
+        lock.release()
+        if os.name == "nt":
+            with contextlib.suppress(OSError):
+                file.unlink()
 
 
 def next_run_path(base: Path, name: str, settings: Mapping[str, Any]) -> Path:
@@ -167,8 +174,7 @@ def next_run_path(base: Path, name: str, settings: Mapping[str, Any]) -> Path:
             if _settings_of(partial) == text:
                 return path
             taken = True
-        if not taken and free is None:
-            free = path
+        free = path if free is None and not taken else free
         # Numbers may have gaps; look a little further for something to continue.
         if free is not None and number >= _highest(base, name):
             return free
@@ -224,18 +230,6 @@ def _take_lock(path: Path) -> BaseFileLock | None:
     return lock
 
 
-def _drop_lock(lock: BaseFileLock) -> None:
-    # Removed while it is held, when nobody else can have taken it; whoever waits for the removed
-    # file notices that and opens a new one. Windows does not remove open files.
-    file = Path(lock.lock_file)
-    with contextlib.suppress(OSError):
-        file.unlink()
-    lock.release()
-    if os.name == "nt":
-        with contextlib.suppress(OSError):
-            file.unlink()
-
-
 def _is_locked(path: Path) -> bool:
     from filelock import Timeout
 
@@ -245,10 +239,8 @@ def _is_locked(path: Path) -> bool:
     try:
         with lock:
             return False
-    except Timeout:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, Timeout)
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
@@ -281,11 +273,10 @@ def _settings_of(folder: Path) -> str | None:
 
 def _holds_nothing(folder: Path) -> bool:
     """True if the folder holds settings only: there is nothing to resume."""
-    try:
+    with contextlib.suppress(OSError):
         names = [entry.name for entry in folder.iterdir()]
-    except OSError:
-        return False
-    return all(name == _SETTINGS or name.endswith(".tmp") for name in names)
+        return all(name == _SETTINGS or name.endswith(".tmp") for name in names)
+    return False
 
 
 def _sweep(folder: Path) -> None:

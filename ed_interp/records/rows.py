@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-@functools.cache
-def row_fields(kind: type) -> dict[str, type]:
+def row_fields(kind: Any) -> dict[str, type]:
     """Fields that are a tuple of dataclass rows, and the class of the rows."""
+    return _row_fields(kind)
+
+
+@functools.cache
+def _row_fields(kind: type) -> dict[str, type]:
     rows = {}
     for name, hint in hints_of(kind).items():
         hint = without_none(hint)

@@ -15,7 +15,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ed_interp.errors import InvalidInputError
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 # What torch.save writes today (a zip archive) and wrote before PyTorch 1.6 (a bare pickle).
 _PICKLES = (b"PK\x03\x04", b"\x80")
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def write(
@@ -36,15 +34,14 @@ def write(
     *,
     kind: str,
     version: int = 1,
-    meta: Mapping[str, Any] = _NOTHING,
+    meta: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``tensors`` to ``path``, whole or not at all; a file that is there is replaced.
 
     Args:
         path: the file; its folder exists.
         tensors: by name, of any dtype; on any device, views and shared memory too.
-        kind: what the file holds, such as ``direction``.
-        version: of the format of that kind.
+        kind: what the file holds, such as ``direction``; ``version`` is that of its format.
         meta: plain data; :func:`read` returns it.
 
     Raises:
@@ -54,15 +51,10 @@ def write(
     from safetensors.torch import save
 
     path = Path(path).expanduser()
-    text = strict_json(dict(meta), f"the metadata of {path.name}", sort_keys=True)
+    text = strict_json(dict(meta or {}), f"the metadata of {path.name}", sort_keys=True)
     plain = _plain(tensors)
-    header = {
-        "format": f"ed-interp/{kind}",
-        "version": str(version),
-        "ed-interp": installed("ed-interp") or "",
-        "meta": text,
-        "sha256": _digest(plain, text),
-    }
+    header = {"format": f"ed-interp/{kind}", "version": str(version), "meta": text}
+    header |= {"ed-interp": installed("ed-interp") or "", "sha256": _digest(plain, text)}
     return write_bytes(path, save(plain, header))
 
 
@@ -72,9 +64,7 @@ def read(
     """Read what :func:`write` wrote: the tensors, on the CPU, and the plain data.
 
     Args:
-        path: the file.
-        kind: what it must hold.
-        version: the version of that format that the caller understands.
+        kind, version: what it must hold, in the format that the caller understands.
         finite: refuse a file with NaN or infinite numbers.
 
     Raises:
@@ -103,13 +93,12 @@ def read(
             f"{path} was altered after it was written: its sha256 does not match its content; "
             "get an undamaged copy"
         )
-    if finite:
-        for name, tensor in tensors.items():
-            if not bool(tensor.isfinite().all()):
-                raise InvalidInputError(
-                    f"{path} must hold finite numbers, got NaN or infinity in {name!r}; run the "
-                    "command that wrote it again"
-                )
+    for name, tensor in tensors.items():
+        if finite and not bool(tensor.isfinite().all()):
+            raise InvalidInputError(
+                f"{path} must hold finite numbers, got NaN or infinity in {name!r}; run the "
+                "command that wrote it again"
+            )
     try:
         return tensors, dict(json.loads(text))
     except (TypeError, ValueError) as error:

@@ -23,9 +23,6 @@ from ed_interp.processes import gather, wait_for_all
 from ed_interp.records.files import write_bytes, write_json
 from ed_interp.streams.paths import BatchReading
 
-# Index into the states of a shard, ``prompt shot site d_model``.
-Part = tuple[slice | int, ...]
-
 _SCORES = ("logprob", "correct", "rank")
 
 
@@ -56,7 +53,8 @@ class Activations:
             raise CaptureError(f"{name} was not read; choose from: {', '.join(names)}")
         return self._collect((slice(None), slice(None), names.index(name)))
 
-    def _collect(self, part: Part) -> Tensor:
+    def _collect(self, part: tuple[slice | int, ...]) -> Tensor:
+        """Of every shard the part of its states, ``prompt shot site d_model``."""
         # Batches are sorted by length, so every shard brings the indices of its prompts.
         states: Tensor | None = None
         for shard in self.store.shards():
@@ -135,8 +133,7 @@ class FolderStore(Store):
 
         # Not records.tensors: to check its hash, whole shards would be read where parts are, and
         # at 1 GB/s and less it would slow down captures on a GPU (on a CPU by 2%).
-        tensors = _tensors(rows, reading)
-        data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        data = save({name: tensor.contiguous() for name, tensor in _tensors(rows, reading).items()})
         write_bytes(self._file(number), data)
 
     def shards(self) -> Iterator[Mapping[str, Any]]:

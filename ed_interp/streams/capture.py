@@ -72,10 +72,8 @@ def capture(
     hooked = load(model)
     if isinstance(population, Population):
         population = tokenize(population, hooked.tokenizer)
-    chosen = tuple(
-        hooked.site(site)
-        for site in (sites if sites is not None else stream_sites(hooked.n_layers))
-    )
+    sites = stream_sites(hooked.n_layers) if sites is None else sites
+    chosen = tuple(hooked.site(site) for site in sites)
     if not chosen:
         raise InvalidInputError("sites must hold one or more, got none; omit it for all boundaries")
     window = hooked.context_window
@@ -124,10 +122,9 @@ def _choose(
     """The path to take, and its largest difference from separate passes on the longest prompt."""
     if path not in ("auto", *PATHS):
         raise InvalidInputError(f"path must be one of auto, {', '.join(PATHS)}, got {path!r}")
-    nested = not population.prompts[0].queries
     if path == "separate":
         return "separate", None
-    if nested:
+    if not population.prompts[0].queries:
         return "nested", None
     if not hooked.runner.takes_masks:
         if path != "auto":
@@ -170,8 +167,7 @@ def _batches(
     batches: list[list[int]] = []
     while order:
         longest = lengths[order[0]]
-        fit = min(_BATCH_TOKENS // longest, _BATCH_MASK // longest**2)
-        size = batch_size or max(1, fit)
+        size = batch_size or max(1, min(_BATCH_TOKENS // longest, _BATCH_MASK // longest**2))
         batches.append(order[:size])
         order = order[size:]
     return batches

@@ -98,8 +98,7 @@ class Direction:
         """
         hooked = load(model)
         named = {hooked.site(site).name: vector for site, vector in vectors.items()}
-        stamp = ModelStamp.of(hooked)
-        return cls(named, Provenance(method, stamp, data, dict(settings or {})))
+        return cls(named, Provenance(method, ModelStamp.of(hooked), data, dict(settings or {})))
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -251,18 +250,14 @@ class Direction:
         The provenance keeps the first model.
 
         Raises:
-            InvalidInputError: another width.
-            UnknownNameError: the model has no such block.
-            CaptureError: the model has no such site.
+            InvalidInputError: another width; and, for a site that the model lacks, as :meth:`of`.
         """
         hooked = load(model)
         for name in self.vectors:
             hooked.site(name)
         if hooked.d_model != self.d_model:
-            raise InvalidInputError(
-                f"{hooked.name} must have the width of the direction, {self.d_model}, got "
-                f"{hooked.d_model}"
-            )
+            wanted = f"the width of the direction, {self.d_model}"
+            raise InvalidInputError(f"{hooked.name} must have {wanted}, got {hooked.d_model}")
         mine = self.provenance
         made = dataclasses.replace(
             mine, method=f"transferred({mine.method})", model=ModelStamp.of(hooked), of=(mine,)
@@ -281,11 +276,8 @@ class Direction:
         return pd.DataFrame(rows, columns=["site", "layer", "kind", "norm", "method", "model"])
 
     def __repr__(self) -> str:
-        model = self.provenance.model
-        return (
-            f"Direction({self.provenance.method!r}, {model.name!r}, d_model={model.d_model}, "
-            f"sites={list(self.vectors)})"
-        )
+        about = f"{self.provenance.method!r}, {self.provenance.model.name!r}"
+        return f"Direction({about}, d_model={self.d_model}, sites={list(self.vectors)})"
 
     def _repr_html_(self) -> str:
         model, stream = self.provenance.model, self.provenance.stream
@@ -322,10 +314,7 @@ def mean_of(directions: Sequence[Direction]) -> Direction:
     """The mean of one or more directions at the same sites of the same model."""
     if not directions:
         raise InvalidInputError("directions must hold one direction or more, got none")
-    total = directions[0]
-    for other in directions[1:]:
-        total = total + other
-    return total / len(directions)
+    return sum(directions[1:], start=directions[0]) / len(directions)
 
 
 def _along(mine: Tensor, other: Tensor) -> Tensor:

@@ -34,14 +34,8 @@ def check_finite(
         where = "in the logits"
     else:
         return
-    bad = next(
-        (
-            name
-            for name, tensor in hooked.model.named_parameters()
-            if not bool(torch.isfinite(tensor).all())
-        ),
-        None,
-    )
+    weights = hooked.model.named_parameters()
+    bad = next((name for name, tensor in weights if not bool(torch.isfinite(tensor).all())), None)
     start = f"the states of {hooked.name} must be finite, got NaN or infinity {where}"
     if bad is not None:
         raise CaptureError(f"{start}, as in its weight {bad}; load undamaged weights")

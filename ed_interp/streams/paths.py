@@ -16,7 +16,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -40,41 +39,31 @@ class BatchReading:
     """Rank of the answer's first token in the vocabulary, from 1; ties count against it."""
 
 
-Path = Callable[[Runner, Sequence[ShotTokens], Sequence[int], Sequence[Site], bool], BatchReading]
+Prompts = Sequence[ShotTokens]
+Path = Callable[[Runner, Prompts, Sequence[int], Sequence[Site], bool], BatchReading]
 
 
 def read_packed(
-    runner: Runner,
-    prompts: Sequence[ShotTokens],
-    shots: Sequence[int],
-    sites: Sequence[Site],
-    answers: bool,
+    runner: Runner, prompts: Prompts, shots: Sequence[int], sites: Sequence[Site], answers: bool
 ) -> BatchReading:
     """Everything in one pass; without queries, no custom mask is needed."""
     packed = pack(prompts, shots)
     score = answers and bool(prompts[0].queries)
     # Any index serves where an answer is shorter (-1): _score leaves those out.
-    where = packed.answers.clamp(min=0).flatten(1)
+    where = packed.answers.clamp(min=0).flatten(1) if score else None
     inputs = Inputs(packed.ids)
     if packed.branched:
         inputs = Inputs(packed.ids, packed.position_ids, packed.visible())
-    reading = runner.run(
-        inputs, sites=sites, reads=packed.reads, logit_reads=where if score else None
-    )
+    reading = runner.run(inputs, sites=sites, reads=packed.reads, logit_reads=where)
     if reading.logits is None:
         return BatchReading(reading.states.cpu())
-    logits = rearrange(
-        reading.logits, "prompt (shot answer) v -> prompt shot answer v", shot=len(shots)
-    )
+    by_shot = (len(prompts), len(shots), -1, reading.logits.shape[-1])
+    logits = reading.logits.reshape(by_shot)  # prompt shot answer d_vocab
     return BatchReading(reading.states.cpu(), *_score(logits, _targets(prompts, shots)))
 
 
 def read_separate(
-    runner: Runner,
-    prompts: Sequence[ShotTokens],
-    shots: Sequence[int],
-    sites: Sequence[Site],
-    answers: bool,
+    runner: Runner, prompts: Prompts, shots: Sequence[int], sites: Sequence[Site], answers: bool
 ) -> BatchReading:
     """One sequence per prompt and shot count, grouped by length, never padded."""
     score = answers and bool(prompts[0].queries)
@@ -87,19 +76,11 @@ def read_separate(
     scores = [torch.zeros(len(prompts), len(shots)) for _ in range(3)]
     for (length, answer), members in groups.items():
         behind = max(0, answer - 1) if score else 0
-        ids = torch.tensor(
-            [
-                prompts[row].sequence(shots[column]) + prompts[row].answer[:behind]
-                for row, column in members
-            ]
-        )
+        ids = [prompts[row].sequence(shots[k]) + prompts[row].answer[:behind] for row, k in members]
         last = torch.full((len(members), 1), length - 1)
-        where = last + torch.arange(behind + 1)
-        reading = runner.run(
-            Inputs(ids), sites=sites, reads=last, logit_reads=where if score else None
-        )
-        rows = torch.tensor([row for row, _ in members])
-        columns = torch.tensor([column for _, column in members])
+        where = last + torch.arange(behind + 1) if score else None
+        reading = runner.run(Inputs(torch.tensor(ids)), sites=sites, reads=last, logit_reads=where)
+        rows, columns = torch.tensor(members).T
         states[rows, columns] = reading.states[:, 0].cpu()
         if reading.logits is not None:
             targets = torch.tensor([prompts[row].answer for row, _ in members])[:, None]
@@ -111,27 +92,22 @@ def read_separate(
 
 
 def read_prefix(
-    runner: Runner,
-    prompts: Sequence[ShotTokens],
-    shots: Sequence[int],
-    sites: Sequence[Site],
-    answers: bool,
+    runner: Runner, prompts: Prompts, shots: Sequence[int], sites: Sequence[Site], answers: bool
 ) -> BatchReading:
     """The demonstrations once into a cache, then every query at once behind its part of it."""
     assert isinstance(runner, TransformersRunner)
-    score = answers and bool(prompts[0].queries)
     trunks = [prompt.trunk[: prompt.ends[shots[-1]]] for prompt in prompts]
     if not prompts[0].queries or not min(len(trunk) for trunk in trunks):
         return read_separate(runner, prompts, shots, sites, answers)
     width = max(len(trunk) for trunk in trunks)
     trunk_ids = torch.tensor([[*trunk, *[0] * (width - len(trunk))] for trunk in trunks])
-    valid = torch.arange(width) < torch.tensor([len(trunk) for trunk in trunks])[:, None]
-    cache = runner.prefix_cache(trunk_ids, valid)
+    real = torch.arange(width) < torch.tensor([len(trunk) for trunk in trunks])[:, None]
+    cache = runner.prefix_cache(trunk_ids, real)
     cache.batch_repeat_interleave(len(shots))
 
     # One row per prompt and shot count, in that order, as the repeated cache has them.
     tails = [
-        prompt.query(count) + (prompt.answer[:-1] if score else ())
+        prompt.query(count) + (prompt.answer[:-1] if answers else ())
         for prompt in prompts
         for count in shots
     ]
@@ -140,43 +116,28 @@ def read_prefix(
     longest = max(len(tail) for tail in tails)
     ids = torch.tensor([[*tail, *[0] * (longest - len(tail))] for tail in tails])
     lengths = torch.tensor([len(tail) for tail in tails])
-    present = torch.arange(longest) < lengths[:, None]
+    # Each row sees of the cache only the demonstrations of its own shot count.
+    seen = torch.arange(width) < starts[:, None]
+    valid = torch.cat([seen, torch.arange(longest) < lengths[:, None]], dim=1)
     # Padding behind a short query repeats its last position, which is valid; nothing reads it.
     positions = starts[:, None] + torch.minimum(torch.arange(longest), lengths[:, None] - 1)
     targets = _targets(prompts, shots)
-    behind = targets.shape[2] if score else 1
-    where = torch.minimum(lasts[:, None] + torch.arange(behind), lengths[:, None] - 1)
-    reading = runner.run(
-        Inputs(
-            ids,
-            position_ids=positions,
-            # Each row sees of the cache only the demonstrations of its own shot count.
-            valid=torch.cat([torch.arange(width) < starts[:, None], present], dim=1),
-            cache=cache,
-        ),
-        sites=sites,
-        reads=lasts[:, None],
-        logit_reads=where if score else None,
-    )
-    states = _by_prompt(reading.states[:, 0], shots).cpu()
+    where = torch.minimum(lasts[:, None] + torch.arange(targets.shape[2]), lengths[:, None] - 1)
+    inputs = Inputs(ids, position_ids=positions, valid=valid, cache=cache)
+    reads = where if answers else None
+    reading = runner.run(inputs, sites=sites, reads=lasts[:, None], logit_reads=reads)
+    by_prompt = (len(prompts), len(shots))
+    states = reading.states[:, 0].reshape(*by_prompt, *reading.states.shape[2:]).cpu()
     if reading.logits is None:
         return BatchReading(states)
-    return BatchReading(states, *_score(_by_prompt(reading.logits, shots), targets))
+    logits = reading.logits.reshape(*by_prompt, *reading.logits.shape[1:])
+    return BatchReading(states, *_score(logits, targets))
 
 
-PATHS: dict[str, Path] = {
-    "packed": read_packed,
-    "prefix": read_prefix,
-    "separate": read_separate,
-}
+PATHS: dict[str, Path] = {"packed": read_packed, "prefix": read_prefix, "separate": read_separate}
 
 
-def _by_prompt(rows: Tensor, shots: Sequence[int]) -> Tensor:
-    split: Tensor = rearrange(rows, "(prompt shot) ... -> prompt shot ...", shot=len(shots))
-    return split
-
-
-def _targets(prompts: Sequence[ShotTokens], shots: Sequence[int]) -> Tensor:
+def _targets(prompts: Prompts, shots: Sequence[int]) -> Tensor:
     """Answer tokens, ``prompt shot answer``, -1 where the answer is shorter than the longest."""
     longest = max(len(prompt.answer) for prompt in prompts)
     padded = [[*prompt.answer, *[-1] * (longest - len(prompt.answer))] for prompt in prompts]

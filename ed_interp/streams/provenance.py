@@ -71,13 +71,13 @@ class ModelStamp:
         """Why a vector of this model does not fit ``hooked``; None if it fits."""
         here = ModelStamp.of(hooked)
         for what, mine, its in (
-            ("another architecture", self.family, here.family),
-            ("another width (d_model)", self.d_model, here.d_model),
-            ("another depth (blocks)", self.n_layers, here.n_layers),
-            ("another basis", self.basis, here.basis),
+            ("architecture", self.family, here.family),
+            ("width (d_model)", self.d_model, here.d_model),
+            ("depth (blocks)", self.n_layers, here.n_layers),
+            ("basis", self.basis, here.basis),
         ):
             if mine != its:
-                return f"{what}: {mine}, here {its}"
+                return f"another {what}: {mine}, here {its}"
         if not self.same_weights(here):
             return f"other weights: fingerprint {self.fingerprint}, here {here.fingerprint}"
         if None not in (self.tokenizer, here.tokenizer) and self.tokenizer != here.tokenizer:
@@ -109,11 +109,7 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Provenance:
-        """The inverse of :meth:`to_dict`.
-
-        Raises:
-            InvalidInputError: ``data`` is something else.
-        """
+        """The inverse of :meth:`to_dict`; InvalidInputError for anything else."""
         import pydantic
 
         try:

@@ -106,9 +106,9 @@ def clean_base(model: Any) -> Any:
         for module in copied.modules():
             # `unload` would put the trained copies of modules_to_save into the base.
             if hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
-                module.modules_to_save = torch.nn.ModuleDict(
-                    dict.fromkeys(module.modules_to_save, module.original_module)
-                )
+                saved: Any = module.modules_to_save
+                for name in list(saved):
+                    saved[name] = module.original_module
         base = copied.unload()
     # PEFT warns, and names the adapter anew, if the base still carries a configuration.
     base.__dict__.pop("peft_config", None)

@@ -53,8 +53,7 @@ class SteeredTexts(Result):
 
     def tables(self) -> list[Table]:
         rows = [(item.prompt, item.unsteered.text, item.steered.text) for item in self.prompts]
-        heads = ("prompt", "unsteered", "steered")
-        words = frozenset(range(3))
+        heads, words = ("prompt", "unsteered", "steered"), frozenset(range(3))
         return [Table(name="prompts", caption="", heads=heads, rows=rows, text=words)]
 
 
@@ -121,31 +120,27 @@ def side_by_side(
         InvalidInputError: a prompt that is empty or leaves no room, or a TransformerLens model.
     """
     hooked = load(model)
-    ids = _prompt_ids(hooked, prompt, max_new_tokens)
+    if not isinstance(hooked.runner, TransformersRunner):
+        kind = type(hooked.model).__name__
+        raise InvalidInputError(f"generation needs a transformers model, got a {kind}")
+    if hooked.tokenizer is None:
+        raise InvalidInputError(f"{hooked.name} needs a tokenizer to be prompted; pass tokenizer=")
+    tokens: list[int] = hooked.tokenizer(prompt)["input_ids"]
+    if not tokens:
+        raise InvalidInputError(f"prompt must hold at least one token, got {prompt!r}")
+    window = hooked.context_window
+    if max_new_tokens < 1 or (window is not None and len(tokens) + max_new_tokens > window):
+        many = f"{len(tokens)} prompt tokens and {max_new_tokens} new ones (1 or more)"
+        raise InvalidInputError(f"{many} must fit into a context window of {window}")
     if not temperature >= 0:
         raise InvalidInputError(f"temperature must be 0 (greedy) or greater, got {temperature}")
     sampling: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
     if temperature:
         # From the whole distribution: transformers keeps the 50 likeliest tokens by default.
         sampling |= {"temperature": temperature, "top_k": 0}
+    ids = torch.tensor([tokens], device=hooked.device)
     both = (_continued(hooked, ids, some, sampling, seed) for some in ((), tuple(interventions)))
     return SideBySide(prompt, *both)
-
-
-def _prompt_ids(hooked: HookedModel, prompt: str, max_new_tokens: int) -> torch.Tensor:
-    if not isinstance(hooked.runner, TransformersRunner):
-        kind = type(hooked.model).__name__
-        raise InvalidInputError(f"generation needs a transformers model, got a {kind}")
-    if hooked.tokenizer is None:
-        raise InvalidInputError(f"{hooked.name} needs a tokenizer to be prompted; pass tokenizer=")
-    ids: list[int] = hooked.tokenizer(prompt)["input_ids"]
-    if not ids:
-        raise InvalidInputError(f"prompt must hold at least one token, got {prompt!r}")
-    window = hooked.context_window
-    if max_new_tokens < 1 or (window is not None and len(ids) + max_new_tokens > window):
-        tokens = f"{len(ids)} prompt tokens and {max_new_tokens} new ones (1 or more)"
-        raise InvalidInputError(f"{tokens} must fit into a context window of {window}")
-    return torch.tensor([ids], device=hooked.device)
 
 
 def _continued(

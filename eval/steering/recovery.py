@@ -16,7 +16,6 @@ Cost: about a minute per seed and model on one CPU core, half of it for the peer
 from __future__ import annotations
 
 import dataclasses
-import functools
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -114,7 +113,7 @@ def recovery(
         progress: See :mod:`ed_interp.progress`.
     """
     hooked = load(model)
-    chosen = list(relations()) if names is None else list(names)
+    chosen = list(relations() if names is None else names)
     rows: list[RecoveryRow] = []
     by_relation: list[RelationRow] = []
     heads = []
@@ -122,20 +121,22 @@ def recovery(
         for seed in seeds:
             measured = _Seed(hooked, [_relation(hooked, name, seed) for name in chosen], seed)
             tasks = [subject.task for subject in measured.subjects]
+            drawn: dict[str, Any] = {"shots": SHOTS, "prompts": prompts, "seed": seed}
             # Heads are chosen over all relations together, as in Todd et al.
-            effects = head_effects(hooked, tasks, shots=SHOTS, prompts=prompts, seed=seed)
+            effects = head_effects(hooked, tasks, **drawn)
             heads.append(effects.chosen())
-            find = functools.partial(
-                function_vector, hooked, heads=effects, shots=SHOTS, prompts=prompts, seed=seed
-            )
-            own = [find(task) for task in tasks]
+            drawn["heads"] = effects
+            own = [function_vector(hooked, task, **drawn) for task in tasks]
             rows.append(measured.row(OWN, own, 1.0, "own block"))
             by_relation += measured.by_relation(own)
             randoms = [Cell("", vector, 1.0).random(seed).direction for vector in own]
             rows.append(measured.row(RANDOM, randoms, 1.0, "own block"))
             if peers:
                 sites = [resid_post(layer).name for layer in range(hooked.n_layers)]
-                sums = {site: [find(task, placement=site) for task in tasks] for site in sites}
+                sums = {
+                    site: [function_vector(hooked, task, placement=site, **drawn) for task in tasks]
+                    for site in sites
+                }
                 rows.append(measured.tuned(SUM, sums))
                 rows.append(measured.tuned(STATE, _states(hooked, tasks, prompts, seed)))
             advance(1)
@@ -226,13 +227,12 @@ def _relation(hooked: HookedModel, name: str, seed: int) -> _Relation:
         demonstrations = rng.sample(others, min(SHOTS, len(others)))
         before = "".join(template.demonstration(*pair) for pair in demonstrations)
         shown.append((before + template.query(source), template.answer(target)))
-
     tuned_on = rng.sample(task.pairs, min(_TUNED_ON, len(task.pairs)))
-    alone = [
+    tuning, held = (
         [(template.query(source), template.answer(target)) for source, target in some]
         for some in (tuned_on, pairs)
-    ]
-    return _Relation(task, *(questions(hooked, texts) for texts in (*alone, shown)))
+    )
+    return _Relation(task, *(questions(hooked, texts) for texts in (tuning, held, shown)))
 
 
 def _states(

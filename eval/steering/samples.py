@@ -8,8 +8,6 @@ continuation, the first term. Steering that only makes everything unlikely does 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,12 +60,6 @@ def check_samples(samples: Sequence[Sample]) -> None:
         if sample.wanted == sample.unwanted:
             twice = f"{sample.wanted!r:.40} twice"
             raise InvalidInputError(f"sample {row}: wanted and unwanted must differ, got {twice}")
-
-
-def fingerprint_of(samples: Sequence[Sample]) -> str:
-    """Sixteen hexadecimal digits of all texts, in their order, on which the halves depend."""
-    rows = [dataclasses.astuple(sample) for sample in samples]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)

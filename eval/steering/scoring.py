@@ -49,15 +49,13 @@ def answer(
         # The last token of an answer is only predicted, so it is not fed.
         ids = question.prompt + question.answer[:-1]
         # By length of the prompt too: the injection takes one for the whole batch.
-        key = (len(question.prompt), len(ids))
-        groups[key].setdefault(ids, []).append(number)
+        groups[len(question.prompt), len(ids)].setdefault(ids, []).append(number)
     logprob = torch.zeros(len(questions))
     correct = torch.zeros(len(questions), dtype=torch.bool)
     for (prompt, length), sequences in groups.items():
         for batch in _chunks(list(sequences.items()), length):
-            logits = _logits(
-                hooked, [ids for ids, _ in batch], range(prompt - 1, length), interventions, prompt
-            )
+            fed, reads = [ids for ids, _ in batch], range(prompt - 1, length)
+            logits = _logits(hooked, fed, reads, interventions, prompt)
             for row, (_, numbers) in zip(logits, batch, strict=True):
                 along, best = row.log_softmax(-1), row.argmax(-1)
                 for number in numbers:
@@ -65,8 +63,8 @@ def answer(
                     logprob[number] = along.gather(-1, target[:, None]).sum()
                     correct[number] = bool((best == target).all())
     if bool(logprob.isnan().any()):
-        what = f"{hooked.name} returns NaN under this intervention"
-        raise CaptureError(f"{what}; use a smaller coefficient")
+        hint = "use a smaller coefficient"
+        raise CaptureError(f"{hooked.name} returns NaN under this intervention; {hint}")
     return Answers(logprob, correct)
 
 

@@ -35,13 +35,7 @@ from ed_interp.eval.steering.options import SweepOptions
 from ed_interp.eval.steering.plan import Cell, direction_of, grid_of, selector_of
 from ed_interp.eval.steering.result import SweepResult
 from ed_interp.eval.steering.rows import SweepCell, SweepComparison
-from ed_interp.eval.steering.samples import (
-    Sample,
-    check_samples,
-    fingerprint_of,
-    questions,
-    samples_from_file,
-)
+from ed_interp.eval.steering.samples import Sample, check_samples, questions, samples_from_file
 from ed_interp.eval.steering.scoring import answer, neutral_rows, perplexity
 from ed_interp.models.hooked import HookedModel
 from ed_interp.options import takes_options
@@ -105,11 +99,10 @@ def sweep(
     halves = (order[: len(samples) // 2], order[len(samples) // 2 :])
     # Halves are drawn at random; within each, samples keep their order, as batches depend on it.
     choice, report = ([samples[row] for row in sorted(half)] for half in halves)
-    prompted = [
-        dataclasses.replace(sample, prompt=options.instruction + sample.prompt) for sample in report
-    ]
-    first, second, third = (_Scores(hooked, some) for some in (choice, report, prompted))
-    plan = _Plan(hooked, direction, cells, tokens, texts, first, second, third, options)
+    before = options.instruction
+    prompted = [dataclasses.replace(sample, prompt=before + sample.prompt) for sample in report]
+    scores = (_Scores(hooked, some) for some in (choice, report, prompted))
+    plan = _Plan(hooked, direction, cells, tokens, texts, options, *scores)
     # An interrupted sweep of another direction or other samples must not be resumed, though their
     # names or files may be the same.
     inputs = {
@@ -117,13 +110,19 @@ def sweep(
         "direction": direction.provenance.to_dict(),
         # A direction whose vectors were replaced may keep its provenance.
         "norms": direction.norm(),
-        "samples": fingerprint_of(samples),
-        "neutral": hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16],
+        # In their order, on which the halves depend.
+        "samples": _digits([dataclasses.astuple(sample) for sample in samples]),
+        "neutral": _digits(texts),
         "where": repr(tokens),
     }
     record = {**options.to_dict(), "inputs": json.loads(json.dumps(inputs))}  # tuples as lists
     make = functools.partial(plan.measured, progress)
     return keep(make, options=record, out=out, overwrite=overwrite, progress=progress)
+
+
+def _digits(data: Any) -> str:
+    """Sixteen hexadecimal digits of plain data."""
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
 
 class _Scores:
@@ -157,10 +156,10 @@ class _Plan:
     cells: list[Cell]
     tokens: Selector
     neutral: list[Ids]
+    options: SweepOptions
     choice: _Scores
     report: _Scores
     prompted: _Scores
-    options: SweepOptions
 
     def measured(self, progress: Progress, work: Path | None) -> SweepResult:
         """Measure every cell, keeping each in ``work``, and compare the best with its controls."""
@@ -228,10 +227,8 @@ class _Plan:
             "random direction": torch.stack(randoms).mean(0),
             "prompt only": self.prompted.under(()),
         }
-        tests = [
-            paired_difference(steered.numpy(), control.numpy(), **self._statistics)
-            for control in controls.values()
-        ]
+        scores = [control.numpy() for control in controls.values()]
+        tests = [paired_difference(steered.numpy(), one, **self._statistics) for one in scores]
         adjusted = holm([float(test.p_value) for test in tests])
         fell = int((steered < plain).sum())
         low, high = wilson_interval(fell, len(steered), level=self.options.level)
@@ -257,8 +254,7 @@ class _Plan:
 
     @property
     def _statistics(self) -> dict[str, Any]:
-        options = self.options
-        return {"level": options.level, "resamples": options.resamples, "seed": options.seed}
+        return {name: getattr(self.options, name) for name in ("level", "resamples", "seed")}
 
 
 def _kept(work: Path | None, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -66,11 +66,7 @@ class Observation:
 
 @torch.no_grad()
 def observe(reader: Reader, windows: Sequence[Ids], *, progress: Progress = None) -> Observation:
-    """Run ``windows`` through the model and the dictionary.
-
-    Raises:
-        InvalidInputError: no token to read.
-    """
+    """Run ``windows`` through the model and the dictionary; refuses them without any token."""
     parts: list[tuple[TokenStates, Any]] = []
     error = squares = 0.0
     summed = np.zeros(reader.dictionary.width)
@@ -94,11 +90,7 @@ def observe(reader: Reader, windows: Sequence[Ids], *, progress: Progress = None
 def read_features(
     reader: Reader, windows: Sequence[Ids], *, progress: Progress = None
 ) -> Iterator[tuple[TokenStates, Float[Tensor, "token latent"]]]:
-    """Runs of whole windows, each with its activations; a bounded number of them at a time.
-
-    Raises:
-        InvalidInputError: no token to read.
-    """
+    """Runs of whole windows, each with its activations; a bounded number of them at a time."""
     total = sum(max(0, len(ids) - reader.skip) for ids in windows)
     if not total:
         raise InvalidInputError("the text holds no tokens to read features at; pass more text")

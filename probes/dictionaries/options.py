@@ -91,10 +91,7 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
 
     site: str = option(help="Hook point, such as blocks.2.hook_resid_post.", panel=MODEL)
     architecture: str = option(
-        DEFAULT,
-        help=f"Kind of dictionary: {', '.join(ARCHITECTURES)}.",
-        panel=TRAIN,
-        flag="--arch",
+        DEFAULT, help=f"Kind of dictionary: {', '.join(ARCHITECTURES)}.", panel=TRAIN, flag="--arch"
     )
     latents: int = option(1024, help="Size of the dictionary.", panel=TRAIN, min=1)
     k: int | None = option(

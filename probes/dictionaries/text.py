@@ -97,10 +97,6 @@ def windows_of(
     """Windows of the text that ``options`` name, or of ``text`` if it is given.
 
     They have ``window`` tokens or the model's context, unless the options say otherwise.
-
-    Raises:
-        InvalidInputError: text that cannot be read, or a window beyond the model's context.
-        UnknownNameError: no such task.
     """
     usual = min(window, hooked.context_window or window)
     source = text_source(text, options=options)

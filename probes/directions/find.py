@@ -83,9 +83,8 @@ class DirectionSummary(Result):
             sites = f"It holds vectors at {len(self.norms)} sites"
             notes.append(f"{sites}, and apply adds at all of them; --site chooses.")
         rows = [(site, f"{length:.3g}") for site, length in self.norms.items()]
-        heads = ("site", "length")
-        table = Table(name="sites", caption="Vectors", heads=heads, rows=rows, notes=notes)
-        return [table, *(self.preflight.tables() if self.preflight else [])]
+        heads, more = ("site", "length"), self.preflight.tables() if self.preflight else []
+        return [Table(name="sites", caption="Vectors", heads=heads, rows=rows, notes=notes), *more]
 
 
 @takes_options(FindOptions)
@@ -135,8 +134,7 @@ def find_with_preflight(
     if min(len(states.positive), len(states.negative)) < FEWEST:
         verdict = f"too few pairs to say whether it will steer: at least {FEWEST} are needed"
         return direction, DirectionSummary.of(direction, verdict=verdict)
-    look = preflight(None, states, seed=options.seed)
-    return direction, DirectionSummary.of(direction, look)
+    return direction, DirectionSummary.of(direction, preflight(None, states, seed=options.seed))
 
 
 def _direction(states: ContrastStates, method: Method) -> Direction:

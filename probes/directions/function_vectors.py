@@ -73,8 +73,8 @@ class HeadEffects:
         if heads is None:
             heads = int((flat.double() >= SHARE_OF_GREATEST * top).sum())
         if not 1 <= heads <= len(order):
-            problem = f"the heads of {self.model}, got {heads}"
-            raise InvalidInputError(f"heads must be 1 to {len(order)}, {problem}")
+            wanted = f"heads must be 1 to {len(order)}, the heads of {self.model}"
+            raise InvalidInputError(f"{wanted}, got {heads}")
         # A place in the flattened table is layer * width + head.
         width = self.effects.shape[1]
         return tuple(sorted(divmod(place, width) for place in order[:heads]))
@@ -159,33 +159,33 @@ def function_vector(
         task: A labelled task: a name, an object or a sequence of pairs.
         heads: (layer, head) to sum over, or the effects to choose them by; a number or None
             chooses by effects on this task.
-        shots: Demonstrations in the prompts that are averaged.
-        prompts: Number of these prompts.
+        shots: As for :func:`head_effects`, like ``seed``, ``progress`` and what it raises.
+        prompts: Number of prompts that are averaged.
         placement: ``own`` for every head in its own block, or one site for the sum.
-        seed: Random seed of the prompts.
-        progress: See :mod:`ed_interp.progress`.
-
-    Raises:
-        CaptureError: an architecture whose heads cannot be read one by one.
     """
     hooked = load(model)
     reader = Heads.of(hooked)
     named = _labelled(task)
     if heads is None or isinstance(heads, int):
-        effects = head_effects(
-            hooked, [named], shots=shots, prompts=prompts, seed=seed, progress=progress
-        )
-        chosen = effects.chosen(heads)
+        drawn: dict[str, Any] = {"shots": shots, "prompts": prompts, "seed": seed}
+        chosen = head_effects(hooked, [named], progress=progress, **drawn).chosen(heads)
     elif isinstance(heads, HeadEffects):
         chosen = heads.chosen()
     else:
         chosen = tuple(sorted((int(layer), int(head)) for layer, head in heads))
-    _check_heads(hooked, chosen, reader.count)
+    # Twice the same head would be added twice.
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise InvalidInputError(f"heads must name each (layer, head) once, got {list(chosen)}")
+    for layer, head in chosen:
+        if not (0 <= layer < hooked.n_layers and 0 <= head < reader.count):
+            heads_of = (
+                f"{hooked.name} has blocks 0 to {hooked.n_layers - 1} of {reader.count} heads"
+            )
+            raise InvalidInputError(f"no head {(layer, head)}: {heads_of}")
     written = reader.written(_means(reader, named, shots, prompts, seed), chosen)
     if placement == "own":
         vectors = {attn_out(layer): vector for layer, vector in written.items()}
     else:
-        # Everything that the heads write, added at one place.
         vectors = {hooked.site(placement): torch.stack(list(written.values())).sum(0)}
     place = placement if isinstance(placement, str) else placement.name
     settings: dict[str, Any] = {"task": named.name, "heads": [list(head) for head in chosen]}
@@ -226,24 +226,13 @@ def _corrupted(
         # The prompts are drawn from the shuffled pairs, so their own answers are shuffled too.
         template = task.template
         right = {template.query(input): template.answer(output) for input, output in task.pairs}
-        answered = tuple(
-            dataclasses.replace(prompt, answer=right[prompt.query or ""])
-            for prompt in population.prompts
-        )
+        answers = [right[prompt.query or ""] for prompt in population.prompts]
+        both = zip(population.prompts, answers, strict=True)
+        answered = tuple(dataclasses.replace(prompt, answer=answer) for prompt, answer in both)
         population = dataclasses.replace(population, prompts=answered)
     tokens = tokenize(population, tokenizer).prompts
     # As in the paper, only the first token of the answer is scored.
     return [dataclasses.replace(prompt, answer=prompt.answer[:1]) for prompt in tokens]
-
-
-def _check_heads(hooked: HookedModel, heads: Sequence[Head], count: int) -> None:
-    # Twice the same head would be added twice.
-    if not heads or len(set(heads)) < len(heads):
-        raise InvalidInputError(f"heads must name each (layer, head) once, got {list(heads)}")
-    for layer, head in heads:
-        if not (0 <= layer < hooked.n_layers and 0 <= head < count):
-            heads_of = f"{hooked.name} has blocks 0 to {hooked.n_layers - 1} of {count} heads"
-            raise InvalidInputError(f"no head {(layer, head)}: {heads_of}")
 
 
 def _probability(hooked: HookedModel, prompts: Sequence[ShotTokens], shots: int) -> float:

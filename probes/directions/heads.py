@@ -86,8 +86,7 @@ class Heads:
             scaled = outputs * scales[..., None, None]
             total = total.to(outputs) + torch.stack([outputs.sum(1), scaled.sum(1)])
             ordered = ordered[size:]
-        mean = (total / len(rows)).float().cpu()
-        return HeadMeans(mean[0], mean[1])
+        return HeadMeans(*(total / len(rows)).float().cpu())
 
     def _read(self, batch: Sequence[Ids]) -> tuple[Tensor, Tensor]:
         """Outputs ``layer row head d_head`` and scales ``layer row``, in float64."""
@@ -95,6 +94,7 @@ class Heads:
         # Padded on the right: in a causal model no token before the padding sees it.
         ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in batch])
         last = torch.tensor([len(row) - 1 for row in batch])
+        # Input and output, by block.
         projected: dict[int, tuple[Tensor, Tensor]] = {}
         normed: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -117,9 +117,8 @@ class Heads:
         if len(projected) < len(self.projections):
             seen = f"{len(projected)} of {len(self.projections)} output projections were seen"
             raise CaptureError(f"hooks did not fire: {seen}; the model skipped or replaced modules")
-        layers = range(len(self.projections))
         # By block number: hooks fire in the order in which the model runs its blocks.
-        outputs = torch.stack([projected[layer][0] for layer in layers])
+        outputs = torch.stack([projected[layer][0] for layer in sorted(projected)])
         scales = torch.ones_like(outputs[..., 0])
         for layer, (before, after) in normed.items():
             # The norm returns scale * gain * before. The least-squares scale is exact up to
@@ -165,23 +164,15 @@ class Heads:
             hidden[..., -1, head * width : (head + 1) * width] = output.to(hidden)
             return (hidden, *args[1:])
 
-        handle = self.projections[layer].register_forward_pre_hook(before)
-        try:
+        with self.projections[layer].register_forward_pre_hook(before):
             yield
-        finally:
-            handle.remove()
 
 
 def _projection_of(block: nn.Module, layer: int) -> nn.Module:
-    attentions = [
-        child for name in _ATTENTIONS if isinstance(child := getattr(block, name, None), nn.Module)
-    ]
-    matches = [
-        module
-        for attention in attentions[:1]
-        for name, module in attention.named_modules()
-        if name.rsplit(".", 1)[-1] in _PROJECTIONS
-    ]
+    children = [getattr(block, name, None) for name in _ATTENTIONS]
+    attention = next((child for child in children if isinstance(child, nn.Module)), nn.Module())
+    named = attention.named_modules()
+    matches = [module for name, module in named if name.rsplit(".", 1)[-1] in _PROJECTIONS]
     if len(matches) != 1:
         raise CaptureError(
             f"attention in block {layer} ({type(block).__name__}) must have one output projection "

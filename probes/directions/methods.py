@@ -65,8 +65,7 @@ class Method(Options, abc.ABC):
         """
         rows = torch.stack([self.at_site(states, place) for place in range(len(states.sites))])
         # A zero direction must reach the check below as zero, not as NaN from a division by 0.
-        tiny = torch.finfo(rows.dtype).tiny
-        unit = rows / rows.norm(dim=-1, keepdim=True).clamp(min=tiny)
+        unit = rows / rows.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
         # The projection fixes both the sign and the length.
         length = (states.gap * unit).sum(-1, keepdim=True)
         flat = length.abs().flatten() <= _ORTHOGONAL * states.gap.norm(dim=-1)

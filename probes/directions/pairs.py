@@ -34,6 +34,9 @@ class Text:
     read: Read = -1
 
 
+Texts = Sequence[str | Text]
+
+
 @dataclasses.dataclass(frozen=True)
 class Contrast:
     """Texts of a positive and of a negative class; a direction points from the second to the first.
@@ -61,12 +64,11 @@ class Contrast:
         if self.paired and len(self.positive) != len(self.negative):
             equal = f"{self.name!r} must hold as many positive as negative texts to be pairs"
             raise InvalidInputError(f"{equal}, {sizes}; use Contrast.unpaired(...)")
-        same = [row for row, pair in enumerate(self.pairs) if pair[0] == pair[1]]
-        if same:
-            where = f"{self.name!r}, row {same[0] + 1}"
+        if same := [row for row, pair in enumerate(self.pairs) if pair[0] == pair[1]]:
             raise InvalidInputError(
-                f"{where}: both texts are {self.positive[same[0]].text!r:.60}: no difference "
-                f"({len(same)} of {len(self.positive)} pairs are like that); remove such rows"
+                f"{self.name!r}, row {same[0] + 1}: both texts are "
+                f"{self.positive[same[0]].text!r:.60}: no difference ({len(same)} of "
+                f"{len(self.positive)} pairs are like that); remove such rows"
             )
 
     @property
@@ -84,18 +86,11 @@ class Contrast:
 
     @classmethod
     def of(
-        cls,
-        pairs: Iterable[tuple[str, str] | tuple[Text, Text]],
-        *,
-        read: Read = -1,
-        name: str = "pairs",
+        cls, pairs: Iterable[tuple[str | Text, str | Text]], *, read: Read = -1, name: str = "pairs"
     ) -> Contrast:
         """From (positive, negative) pairs of strings, or of :class:`Text` to read each elsewhere.
 
-        Args:
-            pairs: The pairs.
-            read: Which token of strings is read.
-            name: For messages and records.
+        ``read`` is the token of strings that is read, ``name`` is for messages and records.
         """
         rows = [tuple(_text(side, read) for side in pair) for pair in pairs]
         for row, pair in enumerate(rows, 1):
@@ -106,12 +101,7 @@ class Contrast:
 
     @classmethod
     def unpaired(
-        cls,
-        positive: Sequence[str | Text],
-        negative: Sequence[str | Text],
-        *,
-        read: Read = -1,
-        name: str = "classes",
+        cls, positive: Texts, negative: Texts, *, read: Read = -1, name: str = "classes"
     ) -> Contrast:
         """From two classes of texts without counterparts."""
         first, second = (tuple(_text(item, read) for item in side) for side in (positive, negative))

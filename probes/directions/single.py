@@ -149,11 +149,8 @@ def _site_of(dictionary: Any) -> str | Site | None:
     config = getattr(dictionary, "cfg", None)
     metadata = getattr(config, "metadata", None)
     # SAELens 6 keeps the name in the metadata, older versions in the configuration itself.
-    for site in (
-        getattr(dictionary, "site", None),
-        getattr(metadata, "hook_name", None),
-        getattr(config, "hook_name", None),
-    ):
+    for holder, name in ((dictionary, "site"), (metadata, "hook_name"), (config, "hook_name")):
+        site = getattr(holder, name, None)
         if isinstance(site, (str, Site)):
             return site
     return None

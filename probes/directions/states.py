@@ -29,7 +29,6 @@ from ed_interp.streams.capture import capture
 
 _CPU_TOKENS = 256
 """Tokens in a batch on a CPU: enough for matrix products at full speed, and little padding."""
-
 _ZERO = 1e-6
 """Relative to the root mean square of the states: a smaller gap is rounding."""
 
@@ -87,14 +86,10 @@ def read_states(
     """
     hooked = load(model)
     chosen = sites_of(hooked, sites)
-    texts = [*contrast.positive, *contrast.negative]
-    rows = cut_texts(hooked, texts)
+    rows = cut_texts(hooked, [*contrast.positive, *contrast.negative])
     # Whole texts in the form that capture reads: one demonstration each, read where it ends.
-    population = TokenPopulation(
-        _as_population(contrast.name, [""] * len(rows)),
-        tuple(ShotTokens((), (ids,)) for ids in rows),
-        "whole",
-    )
+    tokens = tuple(ShotTokens((), (ids,)) for ids in rows)
+    population = TokenPopulation(_as_population(contrast.name, [""] * len(rows)), tokens, "whole")
     if batch_size is None and hooked.device.type == "cpu":
         # A large batch gains nothing on a CPU, and its padding costs. Batches are of similar
         # length already, so the median length stands for all.
@@ -105,9 +100,8 @@ def read_states(
     )
     # Each text is one demonstration, so it ends at shot count 1.
     states, count = activations.at(1), len(contrast.positive)
-    sides = (states[:count], states[count:])
-    data = contrast.fingerprint
-    return ContrastStates(tuple(chosen), *sides, contrast.paired, hooked, data, contrast.name)
+    rest = (contrast.paired, hooked, contrast.fingerprint, contrast.name)
+    return ContrastStates(tuple(chosen), states[:count], states[count:], *rest)
 
 
 def check_gap(states: ContrastStates) -> None:
@@ -124,11 +118,9 @@ def check_gap(states: ContrastStates) -> None:
 
 def sites_of(hooked: HookedModel, sites: Sequence[str | Site] | None) -> list[Site]:
     """The sites of these names in order of depth; by default the output of every block."""
-    if isinstance(sites, str):
-        sites = [sites]
     if sites is None:
         sites = [resid_post(layer) for layer in range(hooked.n_layers)]
-    chosen = [hooked.site(site) for site in sites]
+    chosen = [hooked.site(site) for site in ([sites] if isinstance(sites, str) else sites)]
     if not chosen or len(set(chosen)) < len(chosen):
         names = ", ".join(site.name for site in chosen) or "none"
         raise InvalidInputError(f"sites must be one or more, each once, got {names}")
@@ -138,9 +130,8 @@ def sites_of(hooked: HookedModel, sites: Sequence[str | Site] | None) -> list[Si
 def cut_texts(hooked: HookedModel, texts: Sequence[Text]) -> list[Ids]:
     """Token ids of each text up to and including the token that is read."""
     population = _as_population("texts", [item.text for item in texts])
-    tokens = tokenize(population, hooked.tokenizer).prompts
     cut = []
-    for item, prompt in zip(texts, tokens, strict=True):
+    for item, prompt in zip(texts, tokenize(population, hooked.tokenizer).prompts, strict=True):
         ids = prompt.sequence(1)
         if isinstance(item.read, str):
             # Offsets count from the text's own first token; special tokens come before it.

@@ -29,7 +29,6 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.options import takes_options
 from ed_interp.probes.directions.options import ContrastOptions, PreflightOptions
 from ed_interp.probes.directions.pairs import Contrast
-from ed_interp.probes.directions.rows import PreflightRow
 from ed_interp.probes.directions.states import ContrastStates, check_gap, read_states
 from ed_interp.progress import Progress
 from ed_interp.results import Result
@@ -38,6 +37,23 @@ from ed_interp.tables import Table
 FOLDS = 5
 FEWEST = 4
 """Texts per class below which nothing can be said."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PreflightRow:
+    """One site."""
+
+    site: str
+    auc: float
+    """Held out: probability that a positive text lies further along than a negative one."""
+    d_prime: float
+    """Held out: distance of the class means along the direction, in pooled standard deviations."""
+    agreement: float | None
+    """Mean cosine between the differences of two pairs, -1 to 1; None without pairs."""
+    stability: float
+    """Mean cosine between mean differences of random halves, -1 to 1."""
+    size: float
+    """Length of the mean difference, relative to that of the states."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +111,7 @@ class Preflight(Result):
         numbers = f"AUC {row.auc:.2f}, d' {row.d_prime:.1f}, stability {row.stability:.2f}"
         if row.agreement is not None:
             numbers += f", agreement {row.agreement:.2f}"
-        if problems := self.warnings():
-            reasons = "; ".join(problems)
+        if reasons := "; ".join(self.warnings()):
             return f"steering is likely to fail, even at {row.site} ({numbers}): {reasons}"
         return f"no warning signs for steering at {row.site} ({numbers})"
 
@@ -152,11 +167,7 @@ def preflight(
             f"will steer, got {count[0]} positive and {count[1]} negative"
         )
     check_gap(states)
-    # Each site draws the same folds and halves, so sites compare on the same texts.
-    rows = tuple(
-        _row(states, place, np.random.default_rng(options.seed), options.halves)
-        for place in range(len(states.sites))
-    )
+    rows = tuple(_row(states, place, options) for place in range(len(states.sites)))
     settings = {"options": options.to_dict(), "data": states.data}
     return Preflight(rows, states.model.name, states.name, count, settings)
 
@@ -182,7 +193,9 @@ def states_of(
     return read_states(hooked, pairs, sites=sites, batch_size=size, progress=progress)
 
 
-def _row(states: ContrastStates, place: int, rng: np.random.Generator, halves: int) -> PreflightRow:
+def _row(states: ContrastStates, place: int, options: PreflightOptions) -> PreflightRow:
+    # Each site draws the same folds and halves, so sites compare on the same texts.
+    rng = np.random.default_rng(options.seed)
     positive, negative = states.positive[:, place].double(), states.negative[:, place].double()
     auc, d_prime = _separation(positive, negative, states.paired, rng)
     size = torch.cat([positive, negative]).pow(2).sum(-1).mean().sqrt()
@@ -191,7 +204,7 @@ def _row(states: ContrastStates, place: int, rng: np.random.Generator, halves: i
         auc,
         d_prime,
         agreement_of(positive - negative) if states.paired else None,
-        _stability(positive, negative, states.paired, rng, halves),
+        _stability(positive, negative, states.paired, rng, options.halves),
         float((positive.mean(0) - negative.mean(0)).norm() / size),
     )
 
@@ -203,9 +216,8 @@ def agreement_of(differences: Tensor) -> float:
     orthogonal to all others.
     """
     units = torch.nn.functional.normalize(differences.double(), dim=-1)
-    count = len(units)
     total = units.sum(0).pow(2).sum() - units.pow(2).sum()
-    return float(total / (count * (count - 1)))
+    return float(total / (len(units) * (len(units) - 1)))
 
 
 def _separation(
@@ -252,11 +264,8 @@ def _stability(
     for _ in range(halves):
         first = _half(len(positive), rng)
         second = first if paired else _half(len(negative), rng)
-        # ~ is the other half.
-        one, other = (
-            positive[part].mean(0) - negative[its].mean(0)
-            for part, its in ((first, second), (~first, ~second))
-        )
+        one = positive[first].mean(0) - negative[second].mean(0)
+        other = positive[~first].mean(0) - negative[~second].mean(0)
         cosines.append(float(torch.nn.functional.cosine_similarity(one, other, dim=0)))
     return float(np.mean(cosines))
 

@@ -51,6 +51,7 @@ def emergence_chart(
     blocks = by_block(rows)
     # The limit is that of the data, the same for every block, so any block's will do.
     limit = {row.shots: row.limit for row in rows}
+    # What is drawn first lies lowest: the controls, so that they hide no block.
     marks = [*_twin(blocks), *_control("limit of noiseless networks", limit)]
     marks += _lines(blocks, "emergence", lambda row: _hover(row, labels.unit, meanings), "band")
     panels = [Panel(marks=marks, y=f"emergence E ({labels.unit})", x="shots", height=1.3)]
@@ -223,6 +224,7 @@ def _lines(
     many = len(blocks) > MANY_BLOCKS
     marks: list[Mark] = []
     for layer, rows in blocks.items():
+        # Rows of a profile have neither intervals nor flags.
         values = {name: [getattr(row, name, None) for row in rows] for name in (x, y, *_DOUBT)}
         marks.append(
             Line(

@@ -8,7 +8,6 @@ negligible, except :meth:`EmergenceCurve.plot`, which imports Plotly, and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -58,6 +57,9 @@ class EstimatorComparison(Result):
 
     def headline(self) -> str:
         return words.agreement_text(self.agreement)
+
+    def glossary(self) -> dict[str, str]:
+        return words.glossary(self.rows, _meanings(*self.estimators))
 
     def tables(self) -> list[Table]:
         return [tables.agreement_table(self.agreement), tables.comparison_table(self.rows)]
@@ -125,9 +127,9 @@ class EmergenceCurve(Result):
             return {**data, "calibration": Calibration.upgrade(data["calibration"], 1)}
         return data
 
-    def write(self, folder: Path, *, page: bool = True) -> None:
-        """Write the files of the curve, and the table of the comparison, into ``folder``."""
-        super().write(folder, page=page)
+    def write_record(self, folder: Path) -> None:
+        """Write what is read back, and the table of the comparison."""
+        super().write_record(folder)
         if self.comparison is not None:
             write_parquet(folder / "comparison.parquet", self.comparison.to_frame())
 
@@ -158,7 +160,12 @@ class EmergenceCurve(Result):
         return words.how(self.estimator, self.noise, self.unit)
 
     def glossary(self) -> dict[str, str]:
-        return words.glossary(self.rows, self._meanings())
+        glossary = words.glossary(self.rows, _meanings(self.estimator))
+        more: dict[str, str] = {}
+        for part in (self.comparison, self.calibration):
+            more |= {} if part is None else part.glossary()
+        # The flags of the curve's own values first, counted among them.
+        return {**glossary, **more, **glossary}
 
     def tables(self) -> list[Table]:
         below = words.estimator_text(self.estimator, self.noise)
@@ -184,7 +191,9 @@ class EmergenceCurve(Result):
     def charts(self) -> list[Chart]:
         below = words.estimator_text(self.estimator, self.noise)
         labels = charts.Labels(f"{self.model} · {self.task}", below, self.unit)
-        shown = [charts.emergence_chart(self.rows, self.behaviour, labels, self._meanings())]
+        shown = [
+            charts.emergence_chart(self.rows, self.behaviour, labels, _meanings(self.estimator))
+        ]
         if self.rows:
             shown += [
                 charts.heatmap_chart(self.rows, labels),
@@ -198,8 +207,9 @@ class EmergenceCurve(Result):
             shown += [dataclasses.replace(c, png=True) for c in self.calibration.charts()]
         return shown
 
-    def _meanings(self) -> Mapping[str, str]:
-        # Imported here, as it imports torch, which loading a curve does not need.
-        from ed_interp.probes.emergence.estimators.registry import flag_meanings
 
-        return {**flag_meanings(self.estimator), **FLAGS}
+def _meanings(*estimators: str) -> dict[str, str]:
+    # Imported here, as it imports torch, which loading a curve does not need.
+    from ed_interp.probes.emergence.estimators.registry import flag_meanings
+
+    return {**flag_meanings(*estimators), **FLAGS}

@@ -114,6 +114,7 @@ def emergence(
         population=population,
         normalisation=hooked.norm if options.normalisation == "auto" else options.normalisation,
         estimator=estimator.for_population(**size),
+        # The curve's own estimator is in the comparison already.
         others=[other.for_population(**size) for other in others if other.name != estimator.name],
         progress=progress,
     )
@@ -218,6 +219,7 @@ class _Run:
             self.population,
             position=self.options.single_position,
             normalisation=self.normalisation,
+            # How well fresh weights answer is chance, which is known; scoring needs the head.
             answers=self.options.behaviour and subject is self.hooked,
             path=self.options.path,
             batch_size=self.options.batch_size,
@@ -229,6 +231,7 @@ class _Run:
         self, states: Read, estimator: Estimator, folder: Path | None, what: str = "estimating"
     ) -> Terms:
         """Terms per shot count."""
+        # One folder for all: a training finds its state again by its rows and options.
         resumable = estimator.resuming(folder and folder / "training")
         return estimate(
             states, resumable, seed=self.options.seed, progress=self.progress, what=what
@@ -248,6 +251,7 @@ class _Run:
             assert noise is not None  # what makes it a variant
             terms = self.estimate(trained, variant, folder, f"noise {noise:.3g}")
             rows += profile_rows(terms, beta, noise)
+        # By block and shot count like all rows, not by the order of the estimates.
         return tuple(sorted(rows, key=dataclasses.astuple))
 
     def settings(self, trained: Read) -> dict[str, Any]:

@@ -218,6 +218,7 @@ def _shot_terms(
         macro_limit=entropy_bits(sequences.first),
         micro_limit=entropy / float(tokens.sum()),
         sequences=len(sequences.counts),
+        # Bitwise, since a constant input is an embedding, which is looked up and not computed.
         constant=tuple(bool((site == site[:1]).all()) for site in sequences.states[:-1]),
         flags=blocks.flags,
     )

@@ -63,6 +63,7 @@ class EstimatorOptions(Options):
     def __post_init__(self) -> None:
         if isinstance(self.set, Mapping):  # as is natural in Python: set={"neighbours": 5}
             texts = tuple(f"{name}={_text(value)}" for name, value in self.set.items())
+            # The dataclass is frozen for its users; its own making is the exception.
             object.__setattr__(self, "set", texts)
         super().__post_init__()
         if self.noise is not None and self.beta is not None:

@@ -27,6 +27,7 @@ from ed_interp.prompts.tokens import TokenPopulation
 from ed_interp.streams.finite import check_finite
 
 Slot = tuple[str, int, int]
+# Sequences of one token: a pass over this many costs as much as a few dozen prompts.
 _BATCH = 4096
 
 

@@ -67,11 +67,11 @@ def _cell(value: Any, form: str) -> str:
 def grid_table(rows: Sequence[EmergenceRow], caption: str, sample: str) -> Table:
     """E per block (down) and shot count (across), then the controls.
 
-    Flags are letters behind the numbers, explained below; one that holds everywhere is only
-    named, since a letter in every cell would say nothing.
+    Flags are letters behind the numbers, explained below.
     """
     layers, shots = sorted({row.layer for row in rows}), sorted({row.shots for row in rows})
     cells = {(row.layer, row.shots): row for row in rows}
+    # A letter in every cell would say nothing, so a flag that holds everywhere is only named.
     everywhere = set.intersection(*(set(row.flags) for row in rows)) if rows else set()
     marked = [name for name in occurring(rows) if name not in everywhere]
     letters = dict(zip(marked, _LETTERS, strict=False))

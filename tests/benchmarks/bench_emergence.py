@@ -3,8 +3,8 @@
 What is timed as "the estimate" is all that turns states into a curve: ``measure.estimate`` (macro
 chain of every shot count, and the micro terms of the single tokens) and the bootstrap intervals of
 every shot count. What is timed as "the forward passes" is ``measure.read``: packed prompts and
-single tokens, without scoring answers (which would make the passes dearer and the ratio smaller). The
-untrained twin doubles both and is left out.
+single tokens, without scoring answers (which would make the passes dearer and the ratio smaller).
+The untrained twin doubles both and is left out.
 
 Prompts are those of ``subjects.relation`` (a relation between words, 200 pairs) and, as the worst
 case for the micro term, ``subjects.scattered``, where every token of every prompt is its own.

@@ -21,6 +21,7 @@ class Depths(Seeded):
     shots: tuple[int, ...] | None = option(None, help="Shot counts.", panel=MEASURE, min=0)
     rates: tuple[float, ...] = option((0.001, 0.01), help="Rates.", panel=MEASURE, above=0)
     site: tuple[str, ...] = option((), help="Sites.", panel=MEASURE)
+    blocks: tuple[int, ...] = option((), help="Blocks.", panel=MEASURE, min=0)
     prompt: tuple[str, ...] = option((), help="Prompts.", panel=MEASURE, whole=True)
     level: float = option(0.95, help="Level.", panel=MEASURE, above=0, below=1)
     kind: Literal["macro", "micro"] = option("macro", help="Term.", panel=MEASURE)

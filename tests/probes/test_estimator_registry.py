@@ -200,7 +200,8 @@ def test_an_inherited_chain_is_its_pairs() -> None:
 def test_the_inherited_chain_agrees_with_the_native_one() -> None:
     states = torch.randn(2, 3, 20, 4, generator=torch.Generator().manual_seed(0))
     smoothed = Smoothed(noise=0.7, samples=400)
-    by_pairs = Estimator.run(smoothed, Batch.of_states(states, None), seed=0, max_bytes=10**9)
+    batch = Batch([list(chain) for chain in states], (2,), None)
+    by_pairs = Estimator.run(smoothed, batch, seed=0, max_bytes=10**9)
     native = smoothed.chain(states)
     # The first blocks see the same noise; later ones see other draws of it.
     assert torch.allclose(by_pairs.bits[:, 0], native.bits[:, 0], atol=1e-5)

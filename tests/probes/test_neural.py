@@ -115,7 +115,7 @@ def test_a_killed_run_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.Mon
         if done > 15:
             raise KilledError
 
-    monkeypatch.setattr("ed_interp.probes.emergence.estimators.neural.saving._SECONDS", 0.0)
+    monkeypatch.setattr("ed_interp.probes.emergence.estimators.neural.training._SECONDS", 0.0)
     with pytest.raises(KilledError):
         resuming(name, options).reporting(kill).pair(x, y)
     (file,) = tmp_path.iterdir()

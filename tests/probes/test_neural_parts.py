@@ -1,4 +1,4 @@
-"""The parts of the trained estimators: bounds, gradients, sampling, margins, reference, atoms."""
+"""The parts of the trained estimators: bounds, gradients, sampling, margins, reference, pairs."""
 
 import math
 
@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.probes.emergence.estimators.neural import atoms, bounds, reference, sampling
+from ed_interp.probes.emergence.estimators.neural import pairs, reference, sampling, scoring
 from ed_interp.probes.emergence.estimators.neural.critics import (
     Separable,
     halving,
     mlp,
     mlp_gradients,
 )
-from ed_interp.probes.emergence.estimators.neural.marginals import normal_scores, white
+from ed_interp.probes.emergence.estimators.neural.reference import normal_scores, white
 from ed_interp.probes.emergence.estimators.rows import check_finite
 
 
@@ -41,14 +41,14 @@ def objective(scores: Tensor, bound: str) -> Tensor:
 def test_slopes_are_the_derivatives_of_the_definitions(bound: str) -> None:
     scores = normal(3, 7, 7).double().requires_grad_()
     (expected,) = torch.autograd.grad(objective(scores, bound).sum(), scores)
-    assert torch.allclose(bounds.slope(scores.detach(), bound), expected, atol=1e-12)
+    assert torch.allclose(scoring.slope(scores.detach(), bound), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("bound", ["infonce", "dv", "nwj"])
 def test_values_of_equal_weights_are_the_objectives(bound: str) -> None:
     scores = normal(2, 9, 9).double()
     weights = torch.full((2, 9), 1 / 9).double()
-    terms = bounds.value_terms(scores, weights, bound, level=torch.zeros(2).double(), clip=0.0)
+    terms = scoring.value_terms(scores, weights, bound, level=torch.zeros(2).double(), clip=0.0)
     assert torch.allclose((terms * weights).sum(1), objective(scores, bound), atol=1e-12)
 
 
@@ -60,10 +60,10 @@ def test_terms_are_the_influence_of_the_rows(bound: str) -> None:
 
     def value(weights: Tensor) -> float:
         options = {"level": torch.full((1,), 0.3).double(), "clip": 1.0}
-        return float((bounds.value_terms(scores, weights, bound, **options) * weights).sum())
+        return float((scoring.value_terms(scores, weights, bound, **options) * weights).sum())
 
     options = {"level": torch.full((1,), 0.3).double(), "clip": 1.0}
-    terms = bounds.value_terms(scores, weights, bound, **options)[0]
+    terms = scoring.value_terms(scores, weights, bound, **options)[0]
     moved = weights.clone()
     moved[0, 3] += 1e-5
     moved[0, 11] -= 1e-5
@@ -78,8 +78,8 @@ def test_rows_of_weight_zero_have_no_effect() -> None:
     weights = torch.cat([torch.full((1, 9), 1 / 9), torch.zeros(1, 3)], 1).double()
     for bound in ("infonce", "dv", "nwj", "smile"):
         options = {"level": torch.zeros(1).double(), "clip": 2.0}
-        padded = bounds.value_terms(scores, weights, bound, **options)
-        alone = bounds.value_terms(scores[:, :9, :9], weights[:, :9], bound, **options)
+        padded = scoring.value_terms(scores, weights, bound, **options)
+        alone = scoring.value_terms(scores[:, :9, :9], weights[:, :9], bound, **options)
         assert torch.allclose(padded[:, :9], alone, atol=1e-12)
 
 
@@ -97,9 +97,9 @@ def test_written_out_gradients_equal_automatic_ones() -> None:
 
 
 def test_critics_start_at_the_reference_and_alike_for_alike_streams() -> None:
-    critic = Separable()
-    weights = critic.start(4, 4, [0, 1, 0], seed=0, neutral=True)
-    first, second = critic.sides(weights, normal(3, 8, 4), normal(3, 8, 4, seed=1))
+    weights = Separable().start(4, 4, [0, 1, 0], seed=0, neutral=True)
+    first = mlp(weights, "x", normal(3, 8, 4))[-1]
+    second = mlp(weights, "y", normal(3, 8, 4, seed=1))[-1]
     # Bit for bit no correction: phi may be anything, psi, u and v are 0.
     assert bool((first[..., :-1] != 0).any())
     assert not bool(first[..., -1].any())
@@ -229,23 +229,23 @@ def test_the_reference_is_the_log_ratio_of_the_densities() -> None:
 def test_what_counts_as_discrete() -> None:
     x, few = normal(400, 3), normal(40, 3)
     labels = torch.arange(400) % 40
-    assert atoms.is_discrete(few[labels], few[labels], None)
-    assert not atoms.is_discrete(x, x, None)
-    assert not atoms.is_discrete(few[labels], x, None)  # y tells more than x: a real question
-    assert atoms.is_discrete(few, few, torch.full((40,), 10.0))
-    assert not atoms.is_discrete(few, few, torch.ones(40))
-    assert atoms.is_discrete(x[:29], x[:29], None)
-    assert atoms.counts_of(torch.tensor([0.5, 0.5])) is None
-    assert atoms.counts_of(torch.tensor([2.0, 3.0])).tolist() == [2.0, 3.0]
+    assert pairs.is_discrete(few[labels], few[labels], None)
+    assert not pairs.is_discrete(x, x, None)
+    assert not pairs.is_discrete(few[labels], x, None)  # y tells more than x: a real question
+    assert pairs.is_discrete(few, few, torch.full((40,), 10.0))
+    assert not pairs.is_discrete(few, few, torch.ones(40))
+    assert pairs.is_discrete(x[:29], x[:29], None)
+    assert pairs.counts_of(torch.tensor([0.5, 0.5])) is None
+    assert pairs.counts_of(torch.tensor([2.0, 3.0])).tolist() == [2.0, 3.0]
 
 
 def test_discrete_information_is_that_of_the_labels() -> None:
     x = torch.tensor([0.0, 0.0, 1.0, 1.0])[:, None]
     y = torch.tensor([0.0, 1.0, 2.0, 2.0])[:, None]
     weights = torch.tensor([0.25, 0.25, 0.25, 0.25]).double()
-    assert float(atoms.discrete_terms(x, y, weights) @ weights) == pytest.approx(1.0)
+    assert float(pairs.discrete_terms(x, y, weights) @ weights) == pytest.approx(1.0)
     uneven = torch.tensor([0.5, 0.25, 0.125, 0.125]).double()
     same = torch.arange(4.0)[:, None]
-    assert float(atoms.discrete_terms(same, -same, uneven) @ uneven) == pytest.approx(1.75)
+    assert float(pairs.discrete_terms(same, -same, uneven) @ uneven) == pytest.approx(1.75)
     with pytest.raises(InvalidInputError, match="NaN"):
         check_finite(torch.tensor([[torch.nan]]), 0)

@@ -44,7 +44,7 @@ def test_saved_and_loaded_is_the_same(direction, saved, build_model):
 
 
 def test_a_file_is_not_overwritten_by_accident_and_leaves_no_drafts(direction, saved):
-    with pytest.raises(RunFolderError, match="exists; pass overwrite=True"):
+    with pytest.raises(RunFolderError, match="exists; pass another path"):
         direction.save(saved)
     (2 * direction).save(saved, overwrite=True)
     assert torch.equal(Direction.load(saved)[ONE], 2 * direction[ONE])

@@ -44,15 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
                 shown = " ".join(f"{kind} {loss:.2f}" for kind, loss in losses.items())
                 progress.update(task, completed=step, losses=shown)
 
-            failures = make(
-                options.name,
-                options.out,
-                seed=options.seed,
-                device=options.device,
-                steps=steps,
-                overwrite=options.overwrite,
-                on_step=on_step,
-            )
+            given = {name: getattr(options, name) for name in ("seed", "device", "overwrite")}
+            failures = make(options.name, options.out, steps=steps, on_step=on_step, **given)
     except EdInterpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

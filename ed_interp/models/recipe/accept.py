@@ -84,14 +84,13 @@ def shot_accuracy(
     queries: str = "held out",
 ) -> dict[str, dict[int, float]]:
     """Accuracy by relation and shot count (see :func:`questions_for`)."""
-    table: dict[str, dict[int, float]] = {}
-    for name in relations():
-        table[name] = {}
-        for k in shots:
-            questions = questions_for(name, seed=seed, shots=k, prompts=prompts, queries=queries)
-            right = answered(model, tokenizer, questions)
-            table[name][k] = sum(right) / len(right)
-    return table
+
+    def accuracy(name: str, k: int) -> float:
+        questions = questions_for(name, seed=seed, shots=k, prompts=prompts, queries=queries)
+        right = answered(model, tokenizer, questions)
+        return sum(right) / len(right)
+
+    return {name: {k: accuracy(name, k) for k in shots} for name in relations()}
 
 
 def mean_curve(accuracy: dict[str, dict[int, float]]) -> dict[int, float]:
@@ -102,10 +101,8 @@ def mean_curve(accuracy: dict[str, dict[int, float]]) -> dict[int, float]:
 
 def mean_chance(*, seed: int) -> float:
     """Chance on held-out queries at 0 shots, the mean over relations."""
-    per_relation = [
-        sum(chance(source) for source, _ in pairs) / len(pairs) for pairs in held_out(seed).values()
-    ]
-    return sum(per_relation) / len(per_relation)
+    groups = [[chance(source) for source, _ in pairs] for pairs in held_out(seed).values()]
+    return sum(sum(group) / len(group) for group in groups) / len(groups)
 
 
 @torch.inference_mode()
@@ -122,11 +119,8 @@ def text_entropies(
     for text in Corpus(seed=seed, stream="held-out text").held_out_text(documents=documents):
         ids = tokenizer(text)["input_ids"]
         logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
-        total += float(
-            torch.nn.functional.cross_entropy(
-                logits[0, :-1].float().cpu(), torch.tensor(ids[1:]), reduction="sum"
-            )
-        )
+        scores, targets = logits[0, :-1].float().cpu(), torch.tensor(ids[1:])
+        total += float(torch.nn.functional.cross_entropy(scores, targets, reduction="sum"))
         count += len(ids) - 1
         frequency.update(ids[1:])
     unigram = -sum(n / count * math.log(n / count) for n in frequency.values())

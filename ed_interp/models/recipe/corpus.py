@@ -54,16 +54,14 @@ class Corpus:
         self._walked = random.Random(f"walk {seed}").sample(self.words, len(self.words))
 
     def icl(self, *, pairs: int) -> Document:
-        """A prompt of ``pairs`` demonstrations of one relation, drawn uniformly.
-
-        Beyond the number of trained pairs they start over in a new order.
-        """
+        """A prompt of ``pairs`` demonstrations of one relation, drawn uniformly."""
         name = self.rng.choice(self._names)
         known, relation = self.trained[name], relations()[name]
         # Phrases take twice the tokens of a word.
         if relation.group == "phrase":
             pairs = max(1, pairs // 2)
         order: list[tuple[str, str]] = []
+        # Beyond the number of trained pairs they start over in a new order.
         while len(order) < pairs:
             order += self.rng.sample(known, len(known))
         segments: list[Segment] = []
@@ -94,10 +92,7 @@ class Corpus:
         return ((unit, False), (unit * (copies - 1), True))
 
     def walk(self, *, vocabulary: int, distinct: int, length: int) -> Document:
-        """A walk around a ring of ``distinct`` words, of the first ``vocabulary`` ones.
-
-        It follows the ring for a while, jumps to a random word of it and goes on.
-        """
+        """A walk along a ring of ``distinct`` of the first ``vocabulary`` words, with jumps."""
         # The loss is on words whose predecessor occurred before, wherever that was: unlike in a
         # repeat, the answer is at no fixed distance.
         ring = self.rng.sample(self._walked[:vocabulary], distinct)

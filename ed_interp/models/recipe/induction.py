@@ -46,9 +46,5 @@ def induction_scores(
             f"model's, got a difference of {worst:.1e}; use another version of TransformerLens"
         )
     texts = repeated_sequences(seed=seed, count=count)
-    scores: list[list[float]] = (
-        torch.stack([detect_head(bridge, text, "induction_head") for text in texts])
-        .mean(0)
-        .tolist()
-    )
-    return scores
+    heads = torch.stack([detect_head(bridge, text, "induction_head") for text in texts])
+    return list(heads.mean(0).tolist())

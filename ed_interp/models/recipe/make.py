@@ -81,9 +81,8 @@ def make(
         raise unknown("bundled model", name, NAMES)
     if steps < 1:
         raise InvalidInputError(f"steps must be 1 or greater, got {steps}")
-    saved = checkpoint_steps(steps)
+    saved, settings = checkpoint_steps(steps), {"name": name, "seed": seed, "steps": steps}
     curve: list[dict[str, Any]] = []
-    settings = {"name": name, "seed": seed, "steps": steps}
     with RunFolder.open(out, settings, overwrite=overwrite, resumable=False) as run:
         tokenizer = train_tokenizer(name, seed=seed)
         # Saved before use: a tokenizer keeps the padding and truncation of its last call.
@@ -118,8 +117,8 @@ def make(
             "curve": curve,
             "held_out": {k: [list(pair) for pair in v] for k, v in held_out(seed).items()},
         }
-        text = strict_json(record, "recipe.json", indent=1)
-        write_text(run.folder / "recipe.json", text + "\n")
+        text = strict_json(record, "recipe.json", indent=1) + "\n"
+        write_text(run.folder / "recipe.json", text)
         write_text(run.folder / "README.md", model_card(record))
         # safetensors writes for the owner only.
         for file in run.folder.rglob("*.safetensors"):

@@ -33,16 +33,14 @@ class Relation:
 @cache
 def relations() -> dict[str, Relation]:
     """Every relation of ``relations.json``, by name such as ``country-capital``."""
-    return {
-        name: Relation(
-            entry["description"],
-            entry["group"],
-            entry["label"],
-            tuple(entry["sentences"]),
-            tuple((source, target) for source, target in entry["pairs"]),
+    made = {}
+    for name, entry in read_data("relations.json").items():
+        pairs = tuple((source, target) for source, target in entry["pairs"])
+        sentences = tuple(entry["sentences"])
+        made[name] = Relation(
+            entry["description"], entry["group"], entry["label"], sentences, pairs
         )
-        for name, entry in read_data("relations.json").items()
-    }
+    return made
 
 
 @cache

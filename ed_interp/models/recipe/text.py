@@ -5,6 +5,7 @@ what to do with a prompt from the training prompts. Some sentences (one fact in 
 kept out of training, to measure how well unseen text is modelled.
 """
 
+import itertools
 import random
 from functools import cache
 
@@ -54,11 +55,8 @@ def sentences(seed: int, *, kept: bool) -> dict[str, tuple[str, ...]]:
     for name, entry in relations().items():
         # The labelled ones twice, so that they are drawn twice as often.
         templates = COMMON + LABELLED * 2 + entry.sentences
-        every = (
-            template.format(i=source, o=target, label=entry.label)
-            for source, target in entry.pairs
-            for template in templates
-        )
+        cells = itertools.product(entry.pairs, templates)
+        every = (text.format(i=pair[0], o=pair[1], label=entry.label) for pair, text in cells)
         chosen[name] = tuple(text for text in every if _is_held_out(seed, text) != kept)
     return chosen
 
@@ -75,11 +73,7 @@ def _invented_name(rng: random.Random) -> str:
 
 def story(rng: random.Random) -> str:
     """A small story that repeats its names, thing and place, so that copying helps."""
-    return rng.choice(_STORIES).format(
-        day=rng.choice(_DAYS),
-        name=_invented_name(rng),
-        friend=_invented_name(rng),
-        colour=rng.choice(_COLOURS),
-        thing=rng.choice(_THINGS),
-        place=rng.choice(_PLACES),
-    )
+    text, day = rng.choice(_STORIES), rng.choice(_DAYS)
+    name, friend = _invented_name(rng), _invented_name(rng)
+    colour, thing, place = (rng.choice(words) for words in (_COLOURS, _THINGS, _PLACES))
+    return text.format(day=day, name=name, friend=friend, colour=colour, thing=thing, place=place)

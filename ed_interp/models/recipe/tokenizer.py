@@ -38,12 +38,10 @@ def train_tokenizer(name: str, *, seed: int) -> PreTrainedTokenizerFast:
         )
     else:
         core.post_processor = processors.ByteLevel(trim_offsets=False)
+    roles = ("bos", "eos", "pad", "unk")
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
-        bos_token="<bos>" if gemma else special[0],
-        eos_token="<eos>" if gemma else special[0],
-        pad_token="<pad>" if gemma else special[0],
-        unk_token="<unk>" if gemma else special[0],
+        **{f"{role}_token": f"<{role}>" if gemma else special[0] for role in roles},
         clean_up_tokenization_spaces=False,
         model_max_length=CONTEXT,
     )

@@ -54,46 +54,28 @@ WALK_DOUBLING = 0.04
 def build_model(name: str, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> PreTrainedModel:
     """A freshly initialised model: 4 blocks of width 128, 4 heads, context of 256 tokens."""
     torch.manual_seed(seed)
-    special: dict[str, Any] = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    roles = ("bos_token_id", "eos_token_id", "pad_token_id")
+    special: dict[str, Any] = {role: getattr(tokenizer, role) for role in roles}
     if name == "icl-gpt2":
-        return GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=len(tokenizer),
-                n_positions=CONTEXT,
-                n_embd=128,
-                n_layer=4,
-                n_head=4,
-                n_inner=512,
-                resid_pdrop=0.0,
-                embd_pdrop=0.0,
-                attn_pdrop=0.0,
-                **special,
-            )
-        )
-    return Gemma2ForCausalLM(
-        Gemma2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=256,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=32,
-            query_pre_attn_scalar=32,
-            sliding_window=64,
-            max_position_embeddings=CONTEXT,
-            tie_word_embeddings=True,
-            # The model multiplies embeddings by sqrt(width), which gives them unit power.
-            initializer_range=128**-0.5,
-            # Gemma 2 caps its attention scores, which fused kernels do not.
-            attn_implementation="eager",
-            **special,
-        )
+        special |= {"n_embd": 128, "n_layer": 4, "n_head": 4, "n_inner": 512}
+        special |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+        gpt2 = GPT2Config(vocab_size=len(tokenizer), n_positions=CONTEXT, **special)
+        return GPT2LMHeadModel(gpt2)
+    special |= {"num_hidden_layers": 4, "hidden_size": 128, "intermediate_size": 256}
+    special |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}
+    gemma2 = Gemma2Config(
+        vocab_size=len(tokenizer),
+        query_pre_attn_scalar=32,
+        sliding_window=64,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        # The model multiplies embeddings by sqrt(width), which gives them unit power.
+        initializer_range=128**-0.5,
+        # Gemma 2 caps its attention scores, which fused kernels do not.
+        attn_implementation="eager",
+        **special,
     )
+    return Gemma2ForCausalLM(gemma2)
 
 
 def growth(step: int, steps: int, *, start: float) -> float:
@@ -137,13 +119,11 @@ def draw_walks(corpus: Corpus, *, step: int, steps: int) -> list[Document]:
     Empty once all words take part: then plain repeats go on.
     """
     doublings = (step / steps - WALK_STAY) / WALK_DOUBLING
-    vocabulary = round(WALK_WORDS * 2 ** max(0.0, doublings))
-    if vocabulary >= 2 * len(corpus.words):
+    words = round(WALK_WORDS * 2 ** max(0.0, doublings))
+    if words >= 2 * len(corpus.words):
         return []
-    return [
-        corpus.walk(vocabulary=vocabulary, distinct=corpus.rng.randint(3, 14), length=64)
-        for _ in range(16)
-    ]
+    draw = corpus.rng.randint
+    return [corpus.walk(vocabulary=words, distinct=draw(3, 14), length=64) for _ in range(16)]
 
 
 def collate(
@@ -161,9 +141,8 @@ def masked_loss(
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy in nats over the tokens under ``mask``."""
     # Padding is on the right, where no token under the mask attends to it, hence the ones.
-    hidden = model.base_model(
-        input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False
-    ).last_hidden_state
+    ones = torch.ones_like(ids)
+    hidden = model.base_model(input_ids=ids, attention_mask=ones, use_cache=False)[0]
     # The head runs under the mask only: most inputs of ICL prompts carry no loss.
     head: Any = model.get_output_embeddings()
     logits = head(hidden[:, :-1][mask[:, 1:]]).float()
@@ -226,8 +205,7 @@ def train(
                 continue
             # Plain text is cut, as two stories in a row would make every row longer.
             short = kind == "plain" and step % LONG_EVERY != 3
-            longest = PLAIN_TOKENS if short else CONTEXT
-            ids, mask = collate(encoder, documents, longest=longest)
+            ids, mask = collate(encoder, documents, longest=PLAIN_TOKENS if short else CONTEXT)
             loss = masked_loss(model, ids.to(model.device), mask.to(model.device))
             weight = REPEAT_WEIGHT if kind == "repeat" else 1.0
             (weight * loss).backward()  # type: ignore[no-untyped-call]

@@ -128,8 +128,7 @@ class Call:
         if self.mask is not None:
             # The mask covers cached tokens too; the new ones are its last columns. A token's
             # position is the number of real tokens before it.
-            counted = self.mask.long().cumsum(1)[:, -self.width :] - 1
-            return counted - self.virtual
+            return self.mask.long().cumsum(1)[:, -self.width :] - 1 - self.virtual
         start = self.past - self.virtual
         return torch.arange(start, start + self.width, device=self.device).expand(self.rows, -1)
 
@@ -187,9 +186,8 @@ class View:
 
     def generated(self) -> Bool[Tensor, "rows width"]:
         """True at tokens behind the prompt."""
-        if self._known is None:
-            return torch.zeros_like(self.positions, dtype=torch.bool)
-        return self.positions >= self._known[:, None]
+        age = self.age()
+        return torch.zeros_like(self.positions, dtype=torch.bool) if age is None else age > 0
 
     def age(self) -> Int[Tensor, "rows width"] | None:
         """Number of generated tokens up to each token; None if all belong to the prompt."""

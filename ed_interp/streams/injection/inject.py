@@ -51,13 +51,8 @@ def inject(
         CaptureError: this architecture has no such place, or the hooks did not fire.
     """
     hooked = load(model)
-    injection = Injection(
-        hooked,
-        tuple(interventions),
-        prompt_length=_lengths(prompt_length),
-        strict=strict,
-        owner=None if all_threads else threading.get_ident(),
-    )
+    owner = None if all_threads else threading.get_ident()
+    injection = Injection(hooked, interventions, _lengths(prompt_length), strict, owner)
     with Registry.of(hooked, injection):
         yield injection
     injection.verify()
@@ -83,10 +78,9 @@ class Injection:
         self.plan: dict[Site, list[int]] = {}
         for index, intervention in enumerate(self.interventions):
             if not isinstance(intervention, Intervention):
-                raise InvalidInputError(
-                    f"inject() must be given interventions such as Add(...), got a "
-                    f"{type(intervention).__name__}"
-                )
+                kind = type(intervention).__name__
+                wanted = "inject() must be given interventions such as Add(...)"
+                raise InvalidInputError(f"{wanted}, got a {kind}")
             intervention.check(self.hooked)
             for site in intervention.sites(self.hooked):
                 self.plan.setdefault(site, []).append(index)
@@ -99,7 +93,7 @@ class Injection:
         self._required = max((leaf.furthest for leaf in leaves), default=-1)
 
     def begin(self, call: Call) -> bool:
-        """See :meth:`~ed_interp.streams.injection.protocol.Writer.begin`."""
+        """See :meth:`~ed_interp.streams.injection.registry.Writer.begin`."""
         if self.owner is not None and threading.get_ident() != self.owner:
             self.elsewhere += 1
             return False
@@ -151,9 +145,8 @@ class Injection:
             valid = view.call.valid
             chosen = None if where.everything else where.select(view)
             both = valid if chosen is None else chosen if valid is None else chosen & valid
-            view.selections[id(where)] = (
-                None if both is None else both.expand(view.call.rows, view.call.width)
-            )
+            shape = (view.call.rows, view.call.width)
+            view.selections[id(where)] = None if both is None else both.expand(shape)
         selected: Tensor | None = view.selections[id(where)]
         before = self._touched[index]
         if before is not True:
@@ -211,10 +204,8 @@ def _lengths(prompt_length: int | Tensor | None) -> Tensor | None:
         return None
     lengths = torch.as_tensor(prompt_length).reshape(-1)
     if lengths.is_floating_point() or bool((lengths < 0).any()):
-        raise InvalidInputError(
-            f"prompt_length must be a number of tokens, one for all or one per row, got "
-            f"{prompt_length}"
-        )
+        wanted = "prompt_length must be a number of tokens, one for all or one per row"
+        raise InvalidInputError(f"{wanted}, got {prompt_length}")
     return lengths.long()
 
 

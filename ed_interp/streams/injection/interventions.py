@@ -158,8 +158,7 @@ class _Along(Intervention):
         vector = self.vector(site).to(states.device, dtype)
         if vector.ndim == 1:
             return vector, selected
-        what = f"the vector of {type(self).__name__}"
-        table = view.by_row(vector, what).to(states.device)
+        table = view.by_row(vector, f"the vector of {type(self).__name__}").to(states.device)
         if vector.ndim == 2:
             return table[:, None], selected
         # Each token takes the entry of its own position in its row: under a cache or padding that

@@ -19,6 +19,7 @@ from ed_interp.models.runners import LensRunner, TransformersRunner
 from ed_interp.models.sites import Site
 
 Write = Callable[[Site, Tensor], Tensor]
+Point = tuple[nn.Module, Side]
 
 # The expected input of each norm, by its id: shared, as several contexts may write one middle.
 _EXPECTED = threading.local()
@@ -45,29 +46,23 @@ def stay_last(handles: list[RemovableHandle]) -> None:
             hooks.move_to_end(handle.id)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Point:
-    """One side of a module."""
+def _hook(point: Point, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
+    """Pass the states that go through one side of a module through ``change``."""
 
-    module: nn.Module
-    side: Side
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (change(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
 
-    def hook(self, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
-        """Pass the states that go through here through ``change``."""
+    def after(_: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (change(output[0]), *output[1:])
+        return change(output)
 
-        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if args:
-                return (change(args[0]), *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
-
-        def after(_: nn.Module, args: Any, output: Any) -> Any:
-            if isinstance(output, tuple):
-                return (change(output[0]), *output[1:])
-            return change(output)
-
-        if self.side == "input":
-            return self.module.register_forward_pre_hook(before, with_kwargs=True)
-        return self.module.register_forward_hook(after)
+    module, side = point
+    if side == "input":
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+    return module.register_forward_hook(after)
 
 
 def place_of(hooked: HookedModel, site: Site) -> Place:
@@ -81,38 +76,31 @@ def place_of(hooked: HookedModel, site: Site) -> Place:
     # A HookedTransformer has a hook point in the stream itself; a bridge, the next norm's input.
     own = is_transformer_lens(hooked.model) and not hasattr(hooked.model, "original_model")
     if site.kind == "resid_mid" and not own:
-        return Place(site, _Middle(hooked, site).install, last=True)
+        return Place(site, _middle(hooked, site), last=True)
     point = _point(hooked, site)
-    return Place(site, lambda write: [point.hook(functools.partial(write, site))])
+    return Place(site, lambda write: [_hook(point, functools.partial(write, site))])
 
 
-def _point(hooked: HookedModel, site: Site) -> _Point:
+def _point(hooked: HookedModel, site: Site) -> Point:
     if isinstance(hooked.runner, TransformersRunner):
-        return _Point(*module_of(hooked.runner.base, hooked.runner.blocks, site))
+        return module_of(hooked.runner.base, hooked.runner.blocks, site)
     assert isinstance(hooked.runner, LensRunner)
-    return _Point(hooked.runner.point(site), "output")
+    return hooked.runner.point(site), "output"
 
 
-class _Middle:
+def _middle(hooked: HookedModel, site: Site) -> Callable[[Write], list[RemovableHandle]]:
     """``resid_mid``, the stream between attention and MLP, written through attention's output."""
-
     # It is read at the input of the second norm, but the residual path around the MLP does not pass
     # through that norm: a change made there would be lost from the stream. So it is made in the
     # output of attention, which is added to the stream just before, and the first time the norm's
     # input is compared with the expected sum.
+    block = f"blocks.{site.layer}.hook_"
+    start = _point(hooked, Site.parse(block + "resid_pre"))
+    end, norm = _point(hooked, Site.parse(block + "attn_out")), _point(hooked, site)
+    key = str(id(norm[0]))
 
-    def __init__(self, hooked: HookedModel, site: Site) -> None:
-        self.site = site
-        block = f"blocks.{site.layer}.hook_"
-        self.start = _point(hooked, Site.parse(block + "resid_pre"))
-        self.attention = _point(hooked, Site.parse(block + "attn_out"))
-        self.norm = _point(hooked, site)
-        self.family = hooked.family
-
-    def install(self, write: Write) -> list[RemovableHandle]:
-        """See :attr:`Place.install`."""
+    def install(write: Write) -> list[RemovableHandle]:
         held = threading.local()
-        key = str(id(self.norm.module))
 
         def keep(states: Tensor) -> Tensor:
             held.start = states
@@ -120,7 +108,7 @@ class _Middle:
 
         def middle(attention: Tensor) -> Tensor:
             before: Tensor = held.__dict__.pop("start").view_as(attention) + attention
-            after = write(self.site, before)
+            after = write(site, before)
             if after is before:
                 return attention
             # The hook of an inner context runs after this one, sees our change and overwrites this.
@@ -131,16 +119,18 @@ class _Middle:
             expected = _EXPECTED.__dict__.pop(key, None)
             if expected is not None and not getattr(held, "compared", False):
                 held.compared = True
-                self._compare(states.detach().view_as(expected), expected.detach())
+                check(states.detach().view_as(expected), expected.detach())
             return states
 
-        return [self.start.hook(keep), self.attention.hook(middle), self.norm.hook(compare)]
+        return [_hook(start, keep), _hook(end, middle), _hook(norm, compare)]
 
-    def _compare(self, states: Tensor, expected: Tensor) -> None:
+    def check(states: Tensor, expected: Tensor) -> None:
         scale = expected.float().pow(2).mean().sqrt().clamp(min=1e-12)
         off = float((states - expected).abs().max().float() / scale)
         if off > _TOLERANCE.get(expected.dtype, 1e-3):
             raise CaptureError(
-                f"{self.site.name} cannot be written on {self.family}, whose middle is not the "
-                "sum of the block's input and attn_out; use hook_resid_pre or hook_resid_post"
+                f"{site.name} cannot be written on {hooked.family}, whose middle is not the sum "
+                "of the block's input and attn_out; use hook_resid_pre or hook_resid_post"
             )
+
+    return install

@@ -10,8 +10,8 @@ import copy
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,28 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import TransformersRunner, virtual_tokens
 from ed_interp.models.sites import Site
 from ed_interp.streams.injection.calls import Call, Generation
-from ed_interp.streams.injection.places import stay_last
-from ed_interp.streams.injection.protocol import Writer
+from ed_interp.streams.injection.places import Place, stay_last
 
 _LOCK = threading.Lock()
 _REGISTRIES: dict[int, Registry] = {}
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """Something that writes to a model's stream as long as it is registered, as injections do."""
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """Where it writes."""
+
+    def begin(self, call: Call) -> bool:
+        """A forward pass begins in this thread; True if this writer takes part in it."""
+
+    def write(self, site: Site, states: Tensor, call: Call | None) -> Tensor:
+        """The states of ``site`` as they go on; ``call`` is None outside of a forward pass."""
+
+    def finish(self, call: Call) -> None:
+        """A forward pass ended without an exception."""
 
 
 class _Running(threading.local):
@@ -68,7 +85,7 @@ class Registry:
                     _REGISTRIES[key] = registry
                 # A new list, as for `last` below: another thread may be going through the old one.
                 registry.injections = [*registry.injections, injection]
-            write = functools.partial(_write, injection, registry)
+            write = functools.partial(registry._write, injection)
             for place in injection.places:
                 installed = place.install(write)
                 handles += installed
@@ -88,10 +105,8 @@ class Registry:
                         del _REGISTRIES[key]
                         registry._undo.close()
 
-    @property
-    def call(self) -> Call | None:
-        """The forward pass that this thread is in."""
-        return self._running.call
+    def _write(self, injection: Writer, site: Site, states: Tensor) -> Tensor:
+        return injection.write(site, states, self._running.call)
 
     @property
     def _generation(self) -> Generation | None:
@@ -111,7 +126,7 @@ class Registry:
             if hasattr(self.base, "generate"):
                 self._replace(stack, "generate", self._generate)
             if hasattr(self.base, "generate_stream"):
-                self._replace(stack, "generate_stream", _refuse_stream)
+                self._replace(stack, "generate_stream", lambda _: _refuse_stream)
             self._undo = stack.pop_all()
 
     def _replace(self, stack: contextlib.ExitStack, name: str, make: Callable[[Any], Any]) -> None:
@@ -120,13 +135,10 @@ class Registry:
         before = own.get(name)
         own[name] = make(getattr(self.base, name))
 
-        def restore() -> None:
-            if before is None:
-                own.pop(name, None)
-            else:
-                own[name] = before
-
-        stack.callback(restore)
+        if before is None:
+            stack.callback(own.pop, name, None)
+        else:
+            stack.callback(own.__setitem__, name, before)
 
     def _begin(self, call: Call) -> None:
         self._running.call = call
@@ -136,7 +148,7 @@ class Registry:
             _refuse_checkpointing(self.base)
 
     def _end(self, *, complete: bool) -> None:
-        call, self._running.call = self.call, None
+        call, self._running.call = self._running.call, None
         if complete and call is not None:
             for injection in self.injections:
                 injection.finish(call)
@@ -199,24 +211,19 @@ def _owner(model: nn.Module, blocks: nn.Module) -> nn.Module:
     return model
 
 
-def _write(injection: Writer, registry: Registry, site: Site, states: Tensor) -> Tensor:
-    return injection.write(site, states, registry.call)
-
-
 def _generation(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generation:
     guidance = kwargs.get("guidance_scale")
     guidance = guidance or getattr(kwargs.get("generation_config"), "guidance_scale", None)
     if guidance not in (None, 1, 1.0):
-        raise InvalidInputError(
-            "guidance_scale must be left out inside inject(...), got "
-            f"{guidance}: it adds prompts of its own, whose positions are unknown"
-        )
+        why = "it adds prompts of its own, whose positions are unknown"
+        wanted = "guidance_scale must be left out inside inject(...)"
+        raise InvalidInputError(f"{wanted}, got {guidance}: {why}")
     given = args[0] if args else None
     for name in ("inputs", "input_ids", "input", "inputs_embeds"):
         given = kwargs.get(name) if given is None else given
-    mask = kwargs.get("attention_mask")
     if not isinstance(given, Tensor) or given.ndim < 2:
         return Generation(None, None, None)
+    mask = kwargs.get("attention_mask")
     return Generation(given.shape[0], given.shape[1], mask if isinstance(mask, Tensor) else None)
 
 
@@ -232,14 +239,10 @@ def _without_compile(kwargs: dict[str, Any]) -> dict[str, Any]:
     return kwargs
 
 
-def _refuse_stream(_: Any) -> Any:
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise InvalidInputError(
-            "generate_stream cannot be used inside inject(...), as its prompt is unknown; use "
-            "generate"
-        )
-
-    return refuse
+def _refuse_stream(*args: Any, **kwargs: Any) -> Any:
+    raise InvalidInputError(
+        "generate_stream cannot be used inside inject(...), as its prompt is unknown; use generate"
+    )
 
 
 def _refuse_checkpointing(base: nn.Module) -> None:

@@ -10,7 +10,6 @@ each forward pass, shared by all sites.
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -31,15 +30,15 @@ class Selector:
     def __and__(self, other: Selector) -> Selector:
         if not isinstance(other, Selector):
             return NotImplemented
-        return _Combined(operator.and_, (self, other))
+        return _Combined(torch.logical_and, (self, other))
 
     def __or__(self, other: Selector) -> Selector:
         if not isinstance(other, Selector):
             return NotImplemented
-        return _Combined(operator.or_, (self, other))
+        return _Combined(torch.logical_or, (self, other))
 
     def __invert__(self) -> Selector:
-        return _Combined(operator.invert, (self,))
+        return _Combined(torch.logical_not, (self,))
 
     @property
     def everything(self) -> bool:

@@ -37,14 +37,9 @@ def clamp_effects(
     top: int,
     progress: Progress = None,
 ) -> Columns:
-    """Clamp every latent with a ``largest`` activation to it, at the last token of each context.
+    """Clamp every latent to its ``largest`` activation, at the last token of each context.
 
-    Args:
-        reader: The dictionary and the model.
-        largest: ``latent``: activation to clamp to; 0 for latents to leave out.
-        contexts: Windows of at least 2 tokens.
-        top: Tokens to list.
-        progress: True for a bar on stderr, or a callable.
+    Latents of 0 are left out; contexts have 2 tokens or more; ``top`` tokens are listed.
     """
     if not contexts:
         raise InvalidInputError("clamping needs a context of 2 tokens or more; pass more text")

@@ -16,12 +16,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from ed_interp.probes.dictionaries.description.contexts import (
-    BEFORE,
-    BIN_EDGES,
-    NO_TOKEN,
-    Columns,
-)
+from ed_interp.probes.dictionaries.description.contexts import BEFORE, BIN_EDGES, NO_TOKEN, Columns
 from ed_interp.report import flattened, page
 
 _NONE = 0xFFFFFFFF

@@ -20,12 +20,7 @@ import torch
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError, ModelLoadError
-from ed_interp.probes.dictionaries.formats.parts import (
-    Parts,
-    Weights,
-    read_json,
-    read_safetensors,
-)
+from ed_interp.probes.dictionaries.formats.parts import Parts, Weights, read_json, read_safetensors
 
 WEIGHTS = "ae.safetensors"
 PICKLE = "ae.pt"
@@ -51,11 +46,7 @@ _ARCHITECTURES = {
 
 
 def from_dictionary_learning_folder(folder: Path) -> Parts:
-    """A folder whose weights are safetensors.
-
-    Raises:
-        ModelLoadError: the folder holds only a pickle, or a file is damaged.
-    """
+    """A folder whose weights are safetensors; ModelLoadError for pickles and damaged files."""
     if not (folder / WEIGHTS).is_file():
         raise ModelLoadError(
             f"{folder / PICKLE} is a pickle, which is not read (it can run code); load it "

@@ -55,11 +55,7 @@ class Parts:
 
 
 def build(parts: Parts, *, where: str, device: str, dtype: str | None = None) -> SAE[Any]:
-    """A SAELens object in its form for inference, in the precision of ``W_enc`` unless given.
-
-    Raises:
-        ModelLoadError: tensors that are missing or do not fit each other; says ``where``.
-    """
+    """A SAELens object in its form for inference; ModelLoadError if its tensors do not fit."""
     from ed_interp.probes.dictionaries.backend import SAEMetadata, registry
 
     weights = parts.weights

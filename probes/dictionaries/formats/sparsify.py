@@ -25,11 +25,7 @@ _REFUSED = {
 
 
 def from_sparsify(folder: Path) -> Parts:
-    """A sparsify folder as SAELens's top-k.
-
-    Raises:
-        ModelLoadError: it is damaged, or of a kind that cannot be represented.
-    """
+    """A sparsify folder as SAELens's top-k; ModelLoadError says why it cannot be one."""
     config = read_json(folder / "cfg.json")
     for field, what in _REFUSED.items():
         if config.get(field):

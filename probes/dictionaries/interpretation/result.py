@@ -94,8 +94,8 @@ class Interpretations(ReaderResult):
             text=frozenset({3}),
             terminal=False,
         )
-        few = {"name": "best", "rows": every.rows[:_BEST], "page": False, "terminal": True}
-        return [dataclasses.replace(every, caption="Highest detection", **few), every]
+        few: dict[str, Any] = {"rows": every.rows[:_BEST], "page": False, "terminal": True}
+        return [dataclasses.replace(every, name="best", caption="Highest detection", **few), every]
 
     def charts(self) -> list[Chart]:
         panels = []

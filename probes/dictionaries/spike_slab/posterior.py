@@ -42,9 +42,7 @@ def bernoulli_kl(
 
 
 def relaxed_spike(
-    gamma: Float[Tensor, "*batch latent"],
-    eta: Float[Tensor, "*batch latent"],
-    sharpness: float,
+    gamma: Float[Tensor, "*batch latent"], eta: Float[Tensor, "*batch latent"], sharpness: float
 ) -> Float[Tensor, "*batch latent"]:
     """``sigmoid(c (eta + gamma - 1))`` for eta uniform in [0, 1].
 

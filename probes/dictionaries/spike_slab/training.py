@@ -17,12 +17,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from sae_lens.saes.sae import (
-    TrainCoefficientConfig,
-    TrainingSAE,
-    TrainStepInput,
-    TrainStepOutput,
-)
+from sae_lens.saes.sae import TrainCoefficientConfig, TrainingSAE, TrainStepInput, TrainStepOutput
 from sae_lens.saes.topk_sae import calculate_topk_aux_acts
 from torch import Tensor, nn
 
@@ -69,12 +64,8 @@ class SpikeSlabTrainingSAE(SpikeSlabHeads, TrainingSAE[SpikeSlabTrainingSAEConfi
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """One step's losses; ``feature_acts`` are the deterministic ones."""
         latents, slab = self.posterior_and_slab(step_input.sae_in)
-        sharpness = annealed(
-            step_input.n_training_steps,
-            self.cfg.anneal_steps,
-            start=self.cfg.sharpness_start,
-            end=self.cfg.sharpness_end,
-        )
+        step, ends = step_input.n_training_steps, (self.cfg.sharpness_start, self.cfg.sharpness_end)
+        sharpness = annealed(step, self.cfg.anneal_steps, start=ends[0], end=ends[1])
         spike = relaxed_spike(latents.gamma, torch.rand_like(latents.gamma), sharpness)
         noise = torch.randn_like(latents.mu)
         sae_out = self.decode((latents.mu + latents.log_sigma.exp() * noise) * spike)

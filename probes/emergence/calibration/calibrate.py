@@ -95,6 +95,7 @@ def _calibration(
         for task, truth in known:
             cells = []
             for seed in range(options.seeds):
+                # A file for each estimate: with a trained critic one takes minutes.
                 file = None if folder is None else folder / f"{task.name}-{seed}.json"
                 cells.append(_cell(estimator, task, options.n, seed, file))
                 advance(1)
@@ -150,6 +151,7 @@ def _row(
     task: KnownInformation, cells: Sequence[Mapping[str, Any]], truth: tuple[float, float]
 ) -> CalibrationRow:
     values = [cell["bits"] for cell in cells]
+    # A median, as one sample on which a training diverged should not decide.
     estimate = statistics.median(values)
     return CalibrationRow(
         population=task.name,

@@ -45,6 +45,7 @@ def calibration_chart(rows: Sequence[CalibrationRow], *, title: str, below: str)
                 low=[row.low for row in own],
                 high=[row.high for row in own],
                 interval="bars",
+                # Families have no order, but the scale of depth is legible in both themes.
                 colour=index / max(1, len(families) - 1),
                 symbol=_SYMBOLS[index % len(_SYMBOLS)],
                 size=9,

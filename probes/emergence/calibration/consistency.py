@@ -64,6 +64,7 @@ def consistency(
             return estimate
 
         order = torch.randperm(n, generator=torch.Generator().manual_seed(_SEED_OF_PERMUTATION))
+        # The same rows as they are: what most checks below compare with.
         full = value(x, y)
         rows.append(_equal("independence", "independent x and y share nothing", value(*apart), 0.0))
         rows.append(_equal("permutation", "rows of y in random order", value(x, y[order]), 0.0))
@@ -73,6 +74,7 @@ def consistency(
         rows.append(_equal("additivity", "independent blocks add up", whole, parts))
         kept = value(x, y[:, : max(1, d // 2)])
         rows.append(_at_most("data processing", "half of y's columns hold no more", kept, full))
+        # A function of y holds no more of x than y itself (data processing), whatever it is.
         rounded = value(x, torch.round(y * 2) / 2)
         rows.append(_at_most("coarse graining", "y rounded to halves holds no more", rounded, full))
         less = value(x[: n // 2], y[: n // 2])

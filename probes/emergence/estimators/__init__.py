@@ -7,12 +7,13 @@ from ed_interp.probes.emergence.estimators.base import (
     Terms,
     flags_of,
 )
-from ed_interp.probes.emergence.estimators.estimate import Estimate, mutual_information
 from ed_interp.probes.emergence.estimators.noise import DEFAULT_BETA, noise_scale, normalise
 from ed_interp.probes.emergence.estimators.registry import (
+    Estimate,
     available_estimators,
     flag_meanings,
     get_estimator,
+    mutual_information,
     parse_settings,
     register,
 )

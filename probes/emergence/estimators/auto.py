@@ -40,11 +40,7 @@ from ed_interp.probes.emergence.estimators.gaussian import Gaussian, log_mean_ra
 from ed_interp.probes.emergence.estimators.ksg import KSG, TREE_COLUMNS
 from ed_interp.probes.emergence.estimators.latent import Latent
 from ed_interp.probes.emergence.estimators.registry import register
-from ed_interp.probes.emergence.estimators.rows import (
-    counted_rows,
-    equal_rows,
-    population_weights,
-)
+from ed_interp.probes.emergence.estimators.rows import counted_rows, equal_rows, population_weights
 from ed_interp.probes.emergence.estimators.tables import Margins
 
 _REPEATED = 0.05
@@ -88,8 +84,8 @@ class Auto(Estimator):
             terms["ksg"] = KSG().pair(x, y, weights=weights, seed=seed, max_bytes=max_bytes)
         values = {name: float(one.bits[0]) for name, one in terms.items()}
         best = terms[max(values, key=lambda name: values[name])]
-        settings = self.recorded(tried=values, chosen=dict(best.settings))
-        return dataclasses.replace(best, settings=settings)
+        chosen = dict(best.settings)
+        return dataclasses.replace(best, settings=self.recorded(tried=values, chosen=chosen))
 
 
 def _bounded(x: Tensor, y: Tensor, weights: Tensor | None, seed: int, margins: Margins) -> Terms:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -108,21 +109,11 @@ class Batch:
     """The batch axes that callers see."""
     given: Tensor | None
     """Weights as callers gave them."""
-    weights: Float[Tensor, "*#batch row"]
-    """The same, summing to 1."""
 
-    @classmethod
-    def of(cls, chains: list[list[Tensor]], shape: tuple[int, ...], given: Tensor | None) -> Batch:
-        """The batch with its weights made to sum to 1, or refused."""
-        weights = population_weights(given, shape, len(chains[0][0]))
-        return cls(chains, shape, given, weights)
-
-    @classmethod
-    def of_states(cls, states: Tensor, given: Tensor | None) -> Batch:
-        """The batch of ``*batch site row d`` states."""
-        check_chain(states)
-        flat = states.reshape(-1, *states.shape[-3:])
-        return cls.of([list(chain) for chain in flat], tuple(states.shape[:-3]), given)
+    @functools.cached_property
+    def weights(self) -> Float[Tensor, "*#batch row"]:
+        """The same, summing to 1."""
+        return population_weights(self.given, self.shape, len(self.chains[0][0]))
 
     @property
     def blocks(self) -> int:
@@ -135,8 +126,7 @@ class Batch:
 
     def flat(self, weights: Float[Tensor, "*#batch row"]) -> Float[Tensor, "element row"]:
         """One line of weights for every element."""
-        rows = weights.shape[-1]
-        return weights.expand(*self.shape, rows).reshape(-1, rows)
+        return weights.expand(*self.shape, -1).reshape(-1, weights.shape[-1])
 
     def mask(self) -> Bool[Tensor, "element block"]:
         """A flag that holds nowhere yet."""
@@ -215,7 +205,10 @@ class Estimator(Options, abc.ABC):
         Raises:
             InvalidInputError: as :meth:`pair`, or fewer than two sites or rows.
         """
-        return self.run(Batch.of_states(states, weights), seed=seed, max_bytes=max_bytes)
+        check_chain(states)
+        chains = [list(chain) for chain in states.reshape(-1, *states.shape[-3:])]
+        batch = Batch(chains, tuple(states.shape[:-3]), weights)
+        return self.run(batch, seed=seed, max_bytes=max_bytes)
 
     def run(self, batch: Batch, *, seed: int, max_bytes: int) -> Terms:
         """Terms of every chain: here, of one pair after the other."""
@@ -235,12 +228,7 @@ class Estimator(Options, abc.ABC):
         return batch.result(terms, limits, pairs[0].settings, flags)
 
     def for_population(self: E, *, d: int, n: int) -> E:
-        """The same estimator, settings that depend on the size of a population made definite.
-
-        Args:
-            d: Width of the states.
-            n: Number of rows of the whole population.
-        """
+        """The same, settings that depend on width and number of rows of a population definite."""
         return self
 
     def variants(self: E) -> tuple[tuple[float, E], ...]:
@@ -286,7 +274,7 @@ class ChainEstimator(Estimator):
     ) -> Terms:
         """Information between ``x`` and ``y``: the chain of these two sites."""
         check_pair(x, y)
-        return self.run(Batch.of([[x, y]], (), weights), seed=seed, max_bytes=max_bytes)
+        return self.run(Batch([[x, y]], (), weights), seed=seed, max_bytes=max_bytes)
 
 
 def check_pair(x: Tensor, y: Tensor) -> None:
@@ -297,13 +285,12 @@ def check_pair(x: Tensor, y: Tensor) -> None:
                 f"{name} must have the shape 'row d', got {tuple(table.shape)}; "
                 f"a single column is {name}[:, None]"
             )
+        check_chain(table.expand(2, *table.shape), name)
     if len(x) != len(y):
         raise InvalidInputError(
             f"x and y must have the same rows, got {len(x)} and {len(y)}; row i of both must be "
             "the same prompt"
         )
-    for name, table in (("x", x), ("y", y)):
-        check_chain(table.expand(2, *table.shape), name)
 
 
 def check_chain(states: Tensor, name: str = "states") -> None:

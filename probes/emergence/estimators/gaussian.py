@@ -35,7 +35,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from torch import Tensor
 
 from ed_interp.options import option
@@ -44,6 +44,8 @@ from ed_interp.probes.emergence.estimators.rows import counted_rows
 from ed_interp.probes.emergence.estimators.tables import (
     DensityEstimator,
     Margins,
+    Shares,
+    Table,
     whitened,
 )
 
@@ -102,11 +104,10 @@ def _fit(x: Tensor, y: Tensor, weights: Tensor, correction: str) -> tuple[Tensor
     u, v, squared = _canonical(x, y, weights)
     if bool((squared >= _CEILING).any()):
         flags.append("ill-conditioned")
+    true = squared
     if how == "spectral":
         kept = shrunk_correlations(squared.tolist(), x.shape[1], y.shape[1], dof)
-        true = torch.tensor(kept, dtype=torch.float64, device=squared.device)
-    else:
-        true = squared
+        true = squared.new_tensor(kept)
     nats = float(-0.5 * torch.log1p(-true).sum())
     if how == "analytic":
         nats -= chance_nats(x.shape[1], y.shape[1], dof)
@@ -119,7 +120,7 @@ def _fit(x: Tensor, y: Tensor, weights: Tensor, correction: str) -> tuple[Tensor
     return terms / math.log(2), flags
 
 
-def degrees_of_freedom(weights: Float[Tensor, "row"]) -> float:
+def degrees_of_freedom(weights: Shares) -> float:
     """Effective number of rows less 1 for their mean; ``weights`` sum to 1."""
     return float(1 / weights.square().sum()) - 1
 
@@ -137,11 +138,7 @@ def _canonical(x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, T
 
 @torch.no_grad()
 def log_mean_ratio(
-    x: Float[Tensor, "row d_x"],
-    y: Float[Tensor, "row d_y"],
-    weights: Float[Tensor, "row"],
-    chosen: Shaped[Tensor, "pick"],
-    margins: Margins = "raw",
+    x: Table, y: Table, weights: Shares, chosen: Shaped[Tensor, "pick"], margins: Margins = "raw"
 ) -> float:
     """``log E[p(x, y) / (p(x) p(y))]`` in nats over rows paired at random, p the fitted Gaussian.
 
@@ -167,8 +164,7 @@ def log_mean_ratio(
     same = place[:, None] == place
     # A row drawn twice is no random pair: its own term would dominate the mean.
     ratio[same] = -torch.inf
-    pairs = max(1, int((~same).sum()))
-    return float(torch.logsumexp(ratio.flatten(), 0)) - math.log(pairs)
+    return float(torch.logsumexp(ratio.flatten(), 0)) - math.log(max(1, int((~same).sum())))
 
 
 def chance_nats(d_x: int, d_y: int, dof: float) -> float:

@@ -7,10 +7,8 @@ module ``smoothed`` for the formula and the cost.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
@@ -47,10 +45,11 @@ class NoiseTables:
         # The two sites of a block need independent noise; every other site can share.
         key = (site % 2, width)
         if key not in self._drawn:
-            streams = [(site % 2, pair) for pair in range(self.pairs)]
             drawn = [
-                noise_rows(self._rows, width, seed=self._seed, stream=one, device=self._device)
-                for one in streams
+                noise_rows(
+                    self._rows, width, seed=self._seed, stream=(site % 2, pair), device=self._device
+                )
+                for pair in range(self.pairs)
             ]
             self._drawn[key] = torch.stack(drawn).to(self._dtype)
         return self._drawn[key][:, start:stop]
@@ -80,7 +79,7 @@ class Population:
         self._home = torch.full((rows,), -1, device=device)
         self._home[counted] = (first.cumsum(0) - 1)[joint]
         self.sites = [
-            _Site.of(x if every else x[first], first_index(own[first]), scale, dtype)
+            _Site(x if every else x[first], first_index(own[first]), scale, dtype)
             for x, own, scale in zip(centred, ids, scales, strict=True)
         ]
 
@@ -91,10 +90,8 @@ class Population:
 
 def _centre(x: Tensor, site: int) -> Tensor:
     """A centred copy of the rows, at least in float32."""
-    x = x.detach()
-    x = x.float() if x.element_size() < 4 else x
+    x = x.detach().float() if x.element_size() < 4 else x.detach()
     mean = x.mean(0)
-    centred = x - mean
     # One bad value makes the mean bad, so good tables need no look at every value.
     if not bool(torch.isfinite(mean).all()):
         check_finite(x, site)
@@ -102,33 +99,23 @@ def _centre(x: Tensor, site: int) -> Tensor:
             f"the rows at site {site} must have a finite sum, got an overflow of {x.dtype}; "
             "convert them with .double()"
         )
-    return centred
+    return x - mean
 
 
-@dataclass(frozen=True)
 class _Site:
-    """The points of one site in units of its noise."""
+    """The points of one site in units of its noise.
 
-    z: Float[Tensor, "point d"]
-    half: Float[Tensor, "point"]
-    """|z|^2 / 2."""
-    distinct: Int64[Tensor, "column"] | None
-    """Representatives of equal points, ``None`` where all differ."""
-    column: Int64[Tensor, "point"]
-    """The column of each point among the representatives."""
-    noiseless: bool
+    ``x`` is centred and may be overwritten; ``ids`` as from ``equal_rows``.
+    """
 
-    @classmethod
-    def of(cls, x: Tensor, ids: Tensor, scale: float, dtype: torch.dtype) -> _Site:
-        """``x`` is centred and may be overwritten; ``ids`` as from ``equal_rows``."""
-        z = (x.div_(scale) if scale > 0 else x).to(dtype)
-        half = torch.linalg.vector_norm(z, dim=-1).square() / 2
+    def __init__(self, x: Tensor, ids: Tensor, scale: float, dtype: torch.dtype) -> None:
+        self.z: Float[Tensor, "point d"] = (x.div_(scale) if scale > 0 else x).to(dtype)
+        self.half = torch.linalg.vector_norm(self.z, dim=-1).square() / 2
         # Squared distances reach 4 |z|^2 and must not overflow; noise that small is none at all.
-        largest = torch.finfo(dtype).max / 8
-        noiseless = scale == 0 or not float(half.max()) < largest
-        chosen, column = torch.unique(ids, return_inverse=True)
-        distinct = None if len(chosen) == len(ids) else chosen
-        return cls(z, half, distinct, column, noiseless)
+        self.noiseless = scale == 0 or not float(self.half.max()) < torch.finfo(dtype).max / 8
+        chosen, self.column = torch.unique(ids, return_inverse=True)
+        """Representatives of equal points, and the column of each point among them."""
+        self.distinct = None if len(chosen) == len(ids) else chosen
 
 
 def chain_terms(
@@ -162,15 +149,9 @@ def chain_terms(
 
 
 def _kernels(
-    site: _Site,
-    index: int,
-    tables: NoiseTables,
-    start: int,
-    stop: int,
-    *,
-    out: Float[Tensor, "sign pair chunk point"],
+    site: _Site, index: int, tables: NoiseTables, start: int, stop: int, *, out: Tensor
 ) -> None:
-    """exp(B) of the points ``start`` to ``stop`` against all, for every noise sample."""
+    """exp(B) of the points ``start`` to ``stop`` against all, ``sign pair chunk point``."""
     mine = torch.arange(start, stop, device=out.device)
     if site.noiseless:
         out.copy_(site.column[mine, None] == site.column)

@@ -146,9 +146,8 @@ def _by_distances(
     for start in range(0, rows, size):
         here = slice(start, min(rows, start + size))
         parts.append(_chunk(_distances(x, here, norm), _distances(y, here, norm), here, weight, k))
-    k_near, n_x, n_y, tied = (
-        torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)
-    )
+    columns = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
+    k_near, n_x, n_y, tied = columns
     terms = digamma(k_near) + digamma(rows) - digamma(n_x) - digamma(n_y)
     return np.asarray(terms), bool(tied.any())
 
@@ -158,7 +157,7 @@ def _chunk(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mass of the neighbourhood and of its shadows in x and y, and whether its radius is 0."""
     own = torch.arange(here.start, here.stop, device=weight.device)
-    rows = torch.arange(len(own), device=weight.device)
+    rows = own - here.start
     joint = torch.maximum(near_x, near_y)
     joint[rows, own] = torch.inf
     radius, index = joint.topk(k, dim=1, largest=False, sorted=True)
@@ -172,8 +171,7 @@ def _chunk(
     place = enough.to(torch.int8).argmax(1)
     eps, mass = radius[rows, place], reached[rows, place]
     tied = (eps == 0) | (excess >= k)
-    bound = torch.where(tied, torch.zeros_like(eps), eps)[:, None]
-    base = 1 + excess
+    bound, base = torch.where(tied, torch.zeros_like(eps), eps)[:, None], 1 + excess
     shadow = []
     for near in (near_x, near_y):
         near[rows, own] = torch.inf

@@ -26,7 +26,6 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.options import option
@@ -39,7 +38,7 @@ from ed_interp.probes.emergence.estimators.gaussian import (
 from ed_interp.probes.emergence.estimators.ksg import KSG
 from ed_interp.probes.emergence.estimators.registry import register
 from ed_interp.probes.emergence.estimators.rows import equal_in_all, equal_rows
-from ed_interp.probes.emergence.estimators.tables import DensityEstimator, whitened
+from ed_interp.probes.emergence.estimators.tables import DensityEstimator, Shares, Table, whitened
 
 # Added to the variances, so that directions without any do not become large codes.
 _RIDGE = 1e-3
@@ -106,21 +105,15 @@ class Latent(DensityEstimator):
             return table
         bands = torch.tensor(_BANDS)[torch.arange(self.features) % len(_BANDS)]
         # Two rows of variance 1 in each of d columns are typically sqrt(2 d) apart.
-        drawn = torch.randn(width, self.features, generator=generator) / (
-            bands * math.sqrt(2 * width)
-        )
+        drawn = torch.randn(width, self.features, generator=generator)
+        drawn /= bands * math.sqrt(2 * width)
         phase = 2 * math.pi * torch.rand(self.features, generator=generator)
         waves = torch.cos(table @ drawn.to(table) * 2 + phase.to(table))
         length = table.square().sum(1, keepdim=True).log1p()
         return whitened(torch.cat([table, length, waves], 1), share)
 
     def _scored(
-        self,
-        views: list[Tensor],
-        share: Tensor,
-        train: Tensor,
-        test: Tensor,
-        max_bytes: int,
+        self, views: list[Tensor], share: Tensor, train: Tensor, test: Tensor, max_bytes: int
     ) -> Terms | None:
         """KSG between the codes of the test rows; None if no code passes."""
         weight = share[train] / share[train].sum()
@@ -130,22 +123,19 @@ class Latent(DensityEstimator):
             return None
         whites = []
         for side in sides:
+            # Maps from the training rows, applied to all.
             mean = weight @ side[train]
             centred = side[train] - mean
-            gram = (centred * weight[:, None]).T @ centred
-            values, vectors = torch.linalg.eigh(gram)
-            root = vectors / (values.clamp(min=0) + _RIDGE).sqrt()
-            # Maps from the training rows, applied to all.
-            whites.append((side - mean) @ root)
+            values, vectors = torch.linalg.eigh((centred * weight[:, None]).T @ centred)
+            whites.append((side - mean) @ (vectors / (values.clamp(min=0) + _RIDGE).sqrt()))
         left, right = whites
         u, _, v = torch.linalg.svd((left[train] * weight[:, None]).T @ right[train])
         count = min(self.codes, u.shape[1], v.shape[0])
         codes = left[test] @ u[:, :count], right[test] @ v.T[:, :count]
         held = share[test] / share[test].sum()
-        held_dof = max(2.0, degrees_of_freedom(held))
         scores = [whitened_columns(code, held) for code in codes]
         correlations = (held[:, None] * scores[0] * scores[1]).sum(0)
-        kept = correlations.square() > largest_by_chance(1, 1, held_dof)
+        kept = correlations.square() > largest_by_chance(1, 1, max(2.0, degrees_of_freedom(held)))
         if not bool(kept.any()):
             return None
         return KSG(neighbours=self.neighbours).pair(
@@ -153,9 +143,7 @@ class Latent(DensityEstimator):
         )
 
 
-def whitened_columns(
-    table: Float[Tensor, "row d"], weights: Float[Tensor, "row"]
-) -> Float[Tensor, "row d"]:
+def whitened_columns(table: Table, weights: Shares) -> Table:
     """Every column with weighted mean 0 and variance 1; a constant column becomes zeros."""
     centred = table - weights @ table
     spread = (weights @ centred.square()).sqrt()

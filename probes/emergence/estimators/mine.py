@@ -41,17 +41,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.options import option
-from ed_interp.probes.emergence.estimators.neural.bounds import donsker_varadhan
-from ed_interp.probes.emergence.estimators.neural.critics import Concat, Weights, halving
+from ed_interp.probes.emergence.estimators.neural.critics import Concat, Rows, Weights, halving
 from ed_interp.probes.emergence.estimators.neural.pairs import Pair, stack
 from ed_interp.probes.emergence.estimators.neural.sampling import SHIFT, permuted
-from ed_interp.probes.emergence.estimators.neural.saving import Saved
-from ed_interp.probes.emergence.estimators.neural.scoring import gathered
+from ed_interp.probes.emergence.estimators.neural.scoring import donsker_varadhan, gathered
 from ed_interp.probes.emergence.estimators.neural.trained import Outcome, TrainedEstimator
-from ed_interp.probes.emergence.estimators.neural.training import Adam
+from ed_interp.probes.emergence.estimators.neural.training import Adam, Saved
 from ed_interp.probes.emergence.estimators.registry import register
 
 WARM_UP, LAST_LR, POWER = 5, 1e-8, 3
+
+Shares = Float[Tensor, "pair row"]
 
 
 @register("mine")
@@ -94,15 +94,14 @@ class Mine(TrainedEstimator):
     def fit(
         self, pairs: Sequence[Pair], *, seed: int, max_bytes: int, advance: Callable[[int], None]
     ) -> list[Outcome]:
-        settings = self.recorded(seed=seed, pairs=len(pairs))
-        best = maximise(pairs, self, seed, Saved(self.folder, stack(pairs), settings), advance)
+        best = maximise(pairs, self, seed, advance)
         return [
             Outcome(
                 terms=best.terms[index, : len(pair.weights)].double(),
                 nats=float(best.value[index]),
                 cap=math.log(len(pair.weights)),
                 diverged=int(best.diverged[index]),
-                best_step=int(best.step[index]),
+                details={"best_step": int(best.step[index])},
             )
             for index, pair in enumerate(pairs)
         ]
@@ -123,13 +122,8 @@ def learning_rate(step: int, *, steps: int, highest: float) -> float:
 
 
 def paper_value(
-    critic: Concat,
-    weights: Weights,
-    x: Float[Tensor, "pair row d_x"],
-    y: Float[Tensor, "pair row d_y"],
-    other: Float[Tensor, "pair row d_y"],
-    share: Float[Tensor, "pair row"],
-) -> tuple[Float[Tensor, "pair"], Float[Tensor, "pair row"], Float[Tensor, "pair row"]]:
+    critic: Concat, weights: Weights, x: Rows, y: Rows, other: Rows, share: Shares
+) -> tuple[Float[Tensor, "pair"], Shares, Shares]:
     """The Donsker-Varadhan value in nats, f of the pairs, and f of x with the ``other`` y.
 
     ``other`` is y in another order; ``share`` are weights of the rows, which sum to 1.
@@ -172,10 +166,11 @@ class Maximum:
 
 
 def maximise(
-    pairs: Sequence[Pair], options: Mine, seed: int, saved: Saved, advance: Callable[[int], None]
+    pairs: Sequence[Pair], options: Mine, seed: int, advance: Callable[[int], None]
 ) -> Maximum:
     """Train the pairs together and keep the maximum of the training value of each."""
-    x, y, wide = stack(pairs)
+    x, y, wide = data = stack(pairs)
+    saved = Saved(options.folder, data, options.recorded(seed=seed, pairs=len(pairs)))
     share = wide.float()
     critic = Concat(options.hidden)
     now = critic.start(x.shape[2], y.shape[2], [0] * len(pairs), seed=seed, neutral=False)

@@ -1,4 +1,4 @@
-"""Estimators by name.
+"""Estimators by name, and the information of two tables by any of them (for notebooks).
 
 A built-in estimator is a module of this package, named after it (``-`` becomes ``_``), and is
 imported when its name is first used. Others are found through the entry-point group
@@ -15,13 +15,26 @@ import importlib.util
 import inspect
 import pkgutil
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ed_interp.errors import InvalidInputError, unknown
 from ed_interp.options import hints_of
-from ed_interp.probes.emergence.estimators.base import GENERAL_FLAGS, Estimator
+from ed_interp.probes.emergence.estimators.base import (
+    DEFAULT_MAX_BYTES,
+    GENERAL_FLAGS,
+    Estimator,
+    check_pair,
+    flags_of,
+)
+from ed_interp.probes.emergence.estimators.rows import population_weights
+from ed_interp.progress import Progress
 
 GROUP = "ed_interp.estimators"
 _PACKAGE = __name__.rpartition(".")[0]
@@ -126,6 +139,80 @@ def estimator_class(name: str) -> type[Estimator]:
     raise unknown("estimator", name, available_estimators())
 
 
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """The mutual information of one pair of representations."""
+
+    bits: float
+    ci_low: float
+    """Lower end of the bootstrap interval over rows, in bits."""
+    ci_high: float
+    limit: float
+    """Entropy of the population in bits."""
+    flags: tuple[str, ...]
+    """Those of ``flags_of``, then the estimator's own; ``flag_meanings`` explains them."""
+    terms: Float[Tensor, "row"]
+    """Pointwise information of each row, in bits."""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def mutual_information(
+    x: Any,
+    y: Any,
+    *,
+    weights: Any = None,
+    estimator: str = "smoothed",
+    seed: int = 0,
+    level: float = 0.95,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    folder: str | Path | None = None,
+    progress: Progress = None,
+    **settings: Any,
+) -> Estimate:
+    """Information between two representations of the same rows, in bits, with an interval.
+
+    Args:
+        x: Tensor or array ``row d_x``, floating point.
+        y: Tensor or array ``row d_y``.
+        weights: Frequencies of the rows; uniform by default.
+        estimator: A name from ``available_estimators()``.
+        seed: Random seed of the estimator and of the bootstrap.
+        level: Confidence level of the interval.
+        max_bytes: Working memory of the estimator.
+        folder: Keep the state of a training there and resume from it.
+        progress: True for a bar on stderr, or a callable ``(done, total, what)``.
+        settings: The estimator's own options, such as ``noise``, ``beta`` or ``neighbours``. The
+            noise of ``smoothed`` is per coordinate, and its default assumes coordinates of unit
+            scale: pass states through ``normalise`` first, or give the noise.
+
+    Raises:
+        InvalidInputError: tables that do not fit each other, NaN or infinite values, bad weights,
+            integers, a single row, an option the estimator does not have.
+        UnknownNameError: no estimator has the name.
+    """
+    first, second = _tensor(x, "x"), _tensor(y, "y")
+    check_pair(first, second)
+    second = second.to(first.device)
+    shares = None
+    if weights is not None:
+        shares = population_weights(torch.as_tensor(weights), (), len(first))
+    chosen = get_estimator(estimator, **settings).reporting(progress).resuming(folder)
+    result = chosen.pair(first, second, weights=shares, seed=seed, max_bytes=max_bytes)
+    bits, interval = float(result.bits[0]), result.intervals(level=level, seed=seed)
+    counted = (result.weights > 0).to(first.device)
+    low, high, limit = float(interval.low[0]), float(interval.high[0]), float(result.limit)
+    flags = flags_of(
+        bits=bits,
+        ci_low=low,
+        limit=limit,
+        rows=int(counted.sum()),
+        constant=any(bool((t[counted] == t[counted][0]).all()) for t in (first, second)),
+        half_precision=any(t.element_size() < 4 for t in (first, second)),
+        own=result.flags_at(0),
+    )
+    return Estimate(bits, low, high, limit, flags, result.terms[0], result.settings)
+
+
 def _module(name: str) -> str:
     return f"{_PACKAGE}.{name.replace('-', '_')}"
 
@@ -165,3 +252,10 @@ def _parsed(text: str, hint: Any) -> Any:
             return kind(text)
     # A name out of several, or what is not a number: the class refuses it by the option's name.
     return text
+
+
+def _tensor(values: Any, name: str) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInputError(f"{name} must be a table of numbers: {error}") from error

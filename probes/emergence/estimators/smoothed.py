@@ -101,7 +101,7 @@ class Smoothed(ChainEstimator):
         """The noise of the rule made definite, the same for every site, shot count and process."""
         if self.noise is not None:
             return self
-        noise = noise_scale(d, n, DEFAULT_BETA if self.beta is None else self.beta)
+        noise = noise_scale(d, n, self.beta or DEFAULT_BETA)
         return dataclasses.replace(self, noise=noise, beta=None)
 
     def variants(self) -> tuple[tuple[float, Smoothed], ...]:
@@ -141,8 +141,7 @@ class Smoothed(ChainEstimator):
 
     def _scales(self, widths: list[int], rows: int) -> list[float]:
         if self.noise is None:
-            beta = DEFAULT_BETA if self.beta is None else self.beta
-            return [noise_scale(width, max(2, rows), beta) for width in widths]
+            return [noise_scale(d, max(2, rows), self.beta or DEFAULT_BETA) for d in widths]
         if not isinstance(self.noise, tuple):
             return [self.noise] * len(widths)
         if len(self.noise) != len(widths):

@@ -19,6 +19,8 @@ from ed_interp.probes.emergence.estimators.base import Batch, ChainEstimator, Te
 from ed_interp.probes.emergence.estimators.rows import counted_rows, population_entropy
 
 Margins = Literal["raw", "rank"]
+Table = Float[Tensor, "row _"]
+Shares = Float[Tensor, "row"]
 
 # Directions of less than this share of the largest variance are rounding errors: float32 states
 # leave 1e-14, for instance along the ones after a layer norm.
@@ -62,9 +64,7 @@ class DensityEstimator(ChainEstimator):
         return batch.result(terms, limits, settings, flags)
 
 
-def whitened(
-    x: Float[Tensor, "row d"], weights: Float[Tensor, "row"], margins: Margins = "raw"
-) -> Float[Tensor, "row component"]:
+def whitened(x: Table, weights: Shares, margins: Margins = "raw") -> Table:
     """Principal components of the columns brought to one scale, the largest first.
 
     Each has weighted mean 0 and variance 1; ``weights`` sum to 1, float64, on the device of ``x``.
@@ -76,19 +76,15 @@ def whitened(
     root = weights.sqrt()[:, None]
     weighted = table * root
     # The smaller of the two Gram matrices has all eigenvalues that are not 0.
-    if width <= rows:
-        values, vectors = torch.linalg.eigh(weighted.T @ weighted)
-        kept = _kept(values)
-        scores: Tensor = table @ (vectors[:, kept] / values[kept].sqrt())
-    else:
-        values, vectors = torch.linalg.eigh(weighted @ weighted.T)
-        scores = vectors[:, _kept(values)] / root
+    narrow = width <= rows
+    values, vectors = torch.linalg.eigh(weighted.T @ weighted if narrow else weighted @ weighted.T)
+    kept = values > _RANK * values[-1].clamp(min=torch.finfo(values.dtype).tiny)
+    axes = vectors[:, kept]
+    scores: Tensor = table @ (axes / values[kept].sqrt()) if narrow else axes / root
     return scores.flip(1)  # eigh sorts upwards
 
 
-def scaled(
-    x: Float[Tensor, "row d"], weights: Float[Tensor, "row"], margins: Margins = "raw"
-) -> Float[Tensor, "row column"]:
+def scaled(x: Table, weights: Shares, margins: Margins = "raw") -> Table:
     """Columns that vary, in float64, each with weighted mean 0 and standard deviation 1.
 
     Margins ``rank`` replaces every column by the normal quantiles of its ranks first.
@@ -104,11 +100,7 @@ def scaled(
     return table[:, varies] / spread[varies]
 
 
-def _kept(values: Tensor) -> Tensor:
-    return values > _RANK * values[-1].clamp(min=torch.finfo(values.dtype).tiny)
-
-
-def normal_ranks(x: Float[Tensor, "row d"], weights: Float[Tensor, "row"]) -> Tensor:
+def normal_ranks(x: Table, weights: Shares) -> Table:
     """Normal quantiles of weighted mid-ranks, column by column; equal values stay equal."""
     # A value's rank is the weight below it and half the weight of its equals, so that a row of
     # weight 2 has the rank of two equal rows.

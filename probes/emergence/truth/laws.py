@@ -59,11 +59,8 @@ def information(law: Law, *, rows: int = INTEGRATION_ROWS, seed: int = 0) -> tup
 def integrate(law: Law, *, rows: int = INTEGRATION_ROWS, seed: int = 0) -> tuple[float, float]:
     """Mean pointwise information over ``rows`` fresh rows, and its standard error."""
     rng = np.random.default_rng([seed, 71])
-    values = []
-    for start in range(0, rows, _CHUNK):
-        x, y = law.draw(min(_CHUNK, rows - start), rng)
-        values.append(law.pointwise(x, y))
-    bits = np.concatenate(values)
+    sizes = (min(_CHUNK, rows - start) for start in range(0, rows, _CHUNK))
+    bits = np.concatenate([law.pointwise(*law.draw(size, rng)) for size in sizes])
     return float(bits.mean()), float(bits.std(ddof=1) / math.sqrt(len(bits)))
 
 
@@ -85,19 +82,15 @@ class Mixture(Law):
     def draw(self, rows: int, rng: np.random.Generator) -> tuple[Array, Array]:
         which = rng.choice(len(self.shares), size=rows, p=self.shares)
         joint = rng.standard_normal((rows, self.means.shape[1]))
-        for component, (mean, covariance) in enumerate(
-            zip(self.means, self.covariances, strict=True)
-        ):
-            mine = which == component
-            joint[mine] = joint[mine] @ np.linalg.cholesky(covariance).T + mean
+        for component, mean in enumerate(self.means):
+            mine, root = which == component, np.linalg.cholesky(self.covariances[component])
+            joint[mine] = joint[mine] @ root.T + mean
         return joint[:, : self.d_x], joint[:, self.d_x :]
 
     def pointwise(self, x: Array, y: Array) -> Array:
-        first, second = slice(0, self.d_x), slice(self.d_x, None)
         both = self._log_density(np.concatenate([x, y], 1), slice(None))
-        return np.asarray(
-            (both - self._log_density(x, first) - self._log_density(y, second)) / _LOG2
-        )
+        of_x = self._log_density(x, slice(0, self.d_x))
+        return np.asarray((both - of_x - self._log_density(y, slice(self.d_x, None))) / _LOG2)
 
     def exact_bits(self) -> float | None:
         """Closed form of a single Gaussian: from the determinants of the three covariances."""
@@ -160,11 +153,8 @@ class Canonical(Law):
         if math.isinf(self.dof):
             return np.asarray((nats + 0.5 * (squared[0] + squared[1] - joint)) / _LOG2)
         nu = self.dof
-        for sign, width, distance in (
-            (1, self.d_x + self.d_y, joint),
-            (-1, self.d_x, squared[0]),
-            (-1, self.d_y, squared[1]),
-        ):
+        widths, distances = (self.d_x + self.d_y, *self.widths), (joint, *squared)
+        for sign, width, distance in zip((1, -1, -1), widths, distances, strict=True):
             normal = gammaln((nu + width) / 2) - gammaln(nu / 2)
             nats = nats + sign * (normal - (nu + width) / 2 * np.log1p(distance / nu))
         return np.asarray(nats / _LOG2)
@@ -242,10 +232,8 @@ class Clusters(Law):
         cells = rng.choice(self.table.size, size=rows, p=self.table.ravel())
         a, b = np.divmod(cells, self.table.shape[1])
         x, y = self.centres_x[a], self.centres_y[b]
-        return (
-            x + self.radius_x * rng.standard_normal(x.shape),
-            y + self.radius_y * rng.standard_normal(y.shape),
-        )
+        x = x + self.radius_x * rng.standard_normal(x.shape)
+        return x, y + self.radius_y * rng.standard_normal(y.shape)
 
     def pointwise(self, x: Array, y: Array) -> Array:
         # Given their centres the two clouds are independent.
@@ -256,10 +244,8 @@ class Clusters(Law):
         # Scaled by the nearest centre, the exponentials neither overflow nor all vanish.
         top_x, top_y = log_x.max(1, keepdims=True), log_y.max(1, keepdims=True)
         joint = ((np.exp(log_x - top_x) @ self.table) * np.exp(log_y - top_y)).sum(1)
-        nats = np.log(joint) + top_x[:, 0] + top_y[:, 0]
-        return np.asarray(
-            (nats - logsumexp(log_x + log_a, axis=1) - logsumexp(log_y + log_b, axis=1)) / _LOG2
-        )
+        nats = np.log(joint) + top_x[:, 0] + top_y[:, 0] - logsumexp(log_x + log_a, axis=1)
+        return np.asarray((nats - logsumexp(log_y + log_b, axis=1)) / _LOG2)
 
     def exact_bits(self) -> float | None:
         """Information of the table where clouds do not touch (12 radii apart), else None."""
@@ -277,8 +263,7 @@ def table_bits(table: Array) -> float:
 
 def gaussian(covariance: NDArray[Any], d_x: int) -> Mixture:
     """The centred Gaussian with that covariance."""
-    covariance = np.asarray(covariance, dtype=np.float64)
-    return Mixture((1.0,), np.zeros((1, len(covariance))), covariance[None], d_x)
+    return mixture([[0.0] * len(covariance)], [covariance], d_x)
 
 
 def mixture(
@@ -288,8 +273,7 @@ def mixture(
     shares: Sequence[float] | None = None,
 ) -> Mixture:
     """A mixture of Gaussians; equal shares unless given."""
-    count = len(means)
-    given = tuple(shares) if shares is not None else (1 / count,) * count
+    given = tuple(shares) if shares is not None else (1 / len(means),) * len(means)
     stacked = np.stack([np.asarray(one, dtype=np.float64) for one in covariances])
     return Mixture(given, np.array(means, dtype=np.float64), stacked, d_x)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,7 @@ Map = Callable[[Array], Array]
 
 def compose(*maps: Map) -> Map:
     """The maps one after another, the first one first."""
-
-    def run(x: Array) -> Array:
-        for one in maps:
-            x = one(x)
-        return x
-
-    return run
+    return lambda x: reduce(lambda rows, one: one(rows), maps, x)
 
 
 def identity(x: Array) -> Array:
@@ -36,19 +30,15 @@ def identity(x: Array) -> Array:
     return x
 
 
-def asinh(x: Array) -> Array:
-    """Shortens long tails, coordinate by coordinate."""
-    return np.asarray(np.arcsinh(x))
+asinh: Map = np.arcsinh
+"""Shortens long tails, coordinate by coordinate."""
+normal_cdf: Map = ndtr
+"""Uniform margins from standard normal ones."""
 
 
 def half_cube(x: Array) -> Array:
     """``x sqrt(|x|)``: lengthens tails."""
     return np.asarray(x * np.sqrt(np.abs(x)))
-
-
-def normal_cdf(x: Array) -> Array:
-    """Uniform margins from standard normal ones."""
-    return np.asarray(ndtr(x))
 
 
 def wiggly_x(x: Array) -> Array:
@@ -67,15 +57,10 @@ def wiggly_y(x: Array) -> Array:
 
 def bimodal(x: Array) -> Array:
     """Two bumps at +-1 from a standard normal coordinate, by the quantiles of their mixture."""
-    grid, levels = _bimodal_table()
-    return np.asarray(np.interp(ndtr(x), levels, grid))
-
-
-@lru_cache(maxsize=1)
-def _bimodal_table() -> tuple[Array, Array]:
     # Linear between the points of a table that rises everywhere: itself an invertible map.
     grid = np.linspace(-4.5, 4.5, 20_001)
-    return grid, 0.5 * ndtr((grid + 1) / 0.4) + 0.5 * ndtr((grid - 1) / 0.4)
+    levels = 0.5 * ndtr((grid + 1) / 0.4) + 0.5 * ndtr((grid - 1) / 0.4)
+    return np.asarray(np.interp(ndtr(x), levels, grid))
 
 
 def swiss_roll(x: Array) -> Array:
@@ -105,11 +90,7 @@ def waves(x: Array) -> Array:
 
 def affine(scales: Array, *, seed: int) -> Map:
     """Coordinates stretched by ``scales``, then turned by a random rotation."""
-
-    def run(x: Array) -> Array:
-        return np.asarray((x * scales) @ rotation(len(scales), seed))
-
-    return run
+    return lambda x: np.asarray((x * scales) @ rotation(len(scales), seed))
 
 
 @lru_cache(maxsize=8)

@@ -19,26 +19,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import brentq
 
+import ed_interp.probes.emergence.truth.laws as laws
 import ed_interp.probes.emergence.truth.maps as maps
 from ed_interp.errors import InvalidInputError, unknown
 from ed_interp.probes.emergence.truth.known import Bits, KnownInformation
-from ed_interp.probes.emergence.truth.laws import (
-    Array,
-    Canonical,
-    Clusters,
-    Mixture,
-    information,
-    integrate,
-    least_distance,
-    mixture,
-    student_extra_bits,
-    table_bits,
-)
 
 DEFAULT_BITS = (0.0, 1.0, 2.0, 4.0, 8.0)
 
@@ -98,11 +87,9 @@ class _Frame:
         self.pairs = min(most, d_x, d_y)
         self.pad = (d_x - self.pairs, d_y - self.pairs)
         self.scales = [_scales(width, self.pairs) for width in (d_x, d_y)]
-        self.map_x, self.map_y = (
-            maps.affine(scales, seed=seed) for seed, scales in enumerate(self.scales, 1)
-        )
+        self.map_x, self.map_y = (maps.affine(self.scales[i], seed=i + 1) for i in (0, 1))
 
-    def kept(self, s_x: float, s_y: float) -> Array:
+    def kept(self, s_x: float, s_y: float) -> laws.Array:
         """The factor by which noise lowers each correlation: signal over signal and noise."""
         factor = np.ones(self.pairs)
         for scales, s in zip(self.scales, (s_x, s_y), strict=True):
@@ -127,14 +114,14 @@ def _gaussian(d_x: int, d_y: int, bits: float) -> KnownInformation:
 def _student(d_x: int, d_y: int, bits: float) -> KnownInformation:
     # The fewer degrees of freedom, the more information in the shared scale: half of all bits.
     def excess(log_dof: float) -> float:
-        return student_extra_bits(math.exp(log_dof), d_x, d_y) - bits / 2
+        return laws.student_extra_bits(math.exp(log_dof), d_x, d_y) - bits / 2
 
     low, high = math.log(3.0), math.log(1e6)
     dof = math.exp(brentq(excess, low, high)) if excess(low) > 0 else math.exp(low)
     frame = _Frame(d_x, d_y)
-    rest = bits - student_extra_bits(dof, d_x, d_y)
+    rest = bits - laws.student_extra_bits(dof, d_x, d_y)
     # All columns belong to the law, as the shared scale is in all of them: nothing is padded.
-    law = Canonical(_pairs_law(frame.pairs, rest).correlations, d_x, d_y, dof)
+    law = laws.Canonical(_pairs_law(frame.pairs, rest).correlations, d_x, d_y, dof)
     return KnownInformation(
         f"student-{bits:g}", "student", law, map_x=frame.map_x, map_y=frame.map_y
     )
@@ -142,14 +129,9 @@ def _student(d_x: int, d_y: int, bits: float) -> KnownInformation:
 
 def _nonlinear(d_x: int, d_y: int, bits: float) -> KnownInformation:
     frame = _Frame(d_x, d_y)
-    return KnownInformation(
-        f"nonlinear-{bits:g}",
-        "nonlinear",
-        _pairs_law(frame.pairs, bits),
-        frame.pad,
-        maps.compose(frame.map_x, maps.wiggly_x),
-        maps.compose(frame.map_y, maps.half_cube),
-    )
+    law, map_x = _pairs_law(frame.pairs, bits), maps.compose(frame.map_x, maps.wiggly_x)
+    map_y = maps.compose(frame.map_y, maps.half_cube)
+    return KnownInformation(f"nonlinear-{bits:g}", "nonlinear", law, frame.pad, map_x, map_y)
 
 
 def _mixture(d_x: int, d_y: int, bits: float) -> KnownInformation:
@@ -157,7 +139,7 @@ def _mixture(d_x: int, d_y: int, bits: float) -> KnownInformation:
     rho = _mixture_correlation(frame.pairs, bits)
 
     def noisy(s_x: float, s_y: float) -> Bits:
-        return information(_hidden(rho * frame.kept(s_x, s_y)))
+        return laws.information(_hidden(rho * frame.kept(s_x, s_y)))
 
     law = _hidden(np.full(frame.pairs, rho))
     return KnownInformation(
@@ -169,11 +151,11 @@ def _clusters(d_x: int, d_y: int, bits: float) -> KnownInformation:
     # Twice as many clouds as the bits need, so that their table is not yet one-to-one.
     count = 2 ** (math.ceil(bits) + 1)
 
-    def table(share: float) -> Array:
+    def table(share: float) -> laws.Array:
         even = np.full((count, count), (1 - share) / count**2)
         return np.asarray(even + share * np.eye(count) / count)
 
-    share = brentq(lambda one: table_bits(table(one)) - bits, 0.0, 1.0)
+    share = brentq(lambda one: laws.table_bits(table(one)) - bits, 0.0, 1.0)
     return _clouds(f"clusters-{bits:g}", "clusters", table(share), d_x, d_y, radius=1 / 24)
 
 
@@ -184,30 +166,28 @@ def _deterministic(d_x: int, d_y: int, bits: float) -> KnownInformation:
 
 
 def _clouds(
-    name: str, family: str, table: Array, d_x: int, d_y: int, *, radius: float
+    name: str, family: str, table: laws.Array, d_x: int, d_y: int, *, radius: float
 ) -> KnownInformation:
-    centres = [_centres(len(table), width, seed) for seed, width in ((1, d_x), (2, d_y))]
+    x, y = (_centres(len(table), width, seed) for seed, width in enumerate((d_x, d_y), 1))
     # In many columns the centres are so far apart that the clouds would outweigh them.
-    radii = [min(_WIDEST_CLOUD, radius * least_distance(points)) for points in centres]
-    law = Clusters(table, centres[0], centres[1], radii[0], radii[1])
+    radii = [min(_WIDEST_CLOUD, radius * laws.least_distance(points)) for points in (x, y)]
+    law = laws.Clusters(table, x, y, *radii)
 
     def noisy(s_x: float, s_y: float) -> Bits:
-        seen = Clusters(
-            table, centres[0], centres[1], math.hypot(radii[0], s_x), math.hypot(radii[1], s_y)
-        )
-        return information(seen, rows=_NOISY_ROWS)
+        wider = (math.hypot(radius, s) for radius, s in zip(radii, (s_x, s_y), strict=True))
+        return laws.information(laws.Clusters(table, x, y, *wider), rows=_NOISY_ROWS)
 
     return KnownInformation(name, family, law, noisy=noisy)
 
 
-def _pairs_law(pairs: int, bits: float) -> Canonical:
+def _pairs_law(pairs: int, bits: float) -> laws.Canonical:
     """Equal correlations of ``bits`` together."""
     # Each pair has -1/2 log2(1 - rho^2) bits.
     rho = math.sqrt(1 - 2 ** (-2 * max(0.0, bits) / pairs))
-    return Canonical((rho,) * pairs, pairs, pairs)
+    return laws.Canonical((rho,) * pairs, pairs, pairs)
 
 
-def _scales(width: int, pairs: int) -> Array:
+def _scales(width: int, pairs: int) -> laws.Array:
     """Standard deviations, those of the informative directions first; of mean square 1."""
     spectrum = 1 / np.sqrt(np.arange(1, width + 1))
     spectrum *= width / spectrum.sum()
@@ -218,14 +198,14 @@ def _scales(width: int, pairs: int) -> Array:
     return np.asarray(np.sqrt(spectrum[np.concatenate([informative, rest])]))
 
 
-def _hidden(rho: Array) -> Mixture:
+def _hidden(rho: laws.Array) -> laws.Mixture:
     """Correlated pairs, in all rows but a share of inliers without any."""
     pairs = len(rho)
     signal = np.eye(2 * pairs)
     place = np.arange(pairs)
     signal[place, pairs + place] = signal[pairs + place, place] = rho
-    zero = [0.0] * (2 * pairs)
-    return mixture([zero, zero], [signal, np.eye(2 * pairs)], pairs, [1 - _INLIERS, _INLIERS])
+    shares = [1 - _INLIERS, _INLIERS]
+    return laws.mixture([[0.0] * (2 * pairs)] * 2, [signal, np.eye(2 * pairs)], pairs, shares)
 
 
 @functools.lru_cache(maxsize=64)
@@ -235,13 +215,13 @@ def _mixture_correlation(pairs: int, bits: float) -> float:
     # In the logarithm of 1 - rho^2, in which the value is nearly linear up to 12 bits.
     def excess(log_gap: float) -> float:
         law = _hidden(np.full(pairs, math.sqrt(-math.expm1(-log_gap))))
-        return integrate(law, rows=10_000)[0] - bits
+        return laws.integrate(law, rows=10_000)[0] - bits
 
     return math.sqrt(-math.expm1(-brentq(excess, 1e-6, 27.0, xtol=1e-3)))
 
 
 @functools.lru_cache(maxsize=32)
-def _centres(count: int, width: int, seed: int) -> Array:
+def _centres(count: int, width: int, seed: int) -> laws.Array:
     """Well separated points of unit scale: a lattice in few columns, random in many."""
     if width < 16:
         side = math.ceil(count ** (1 / width) - 1e-9)
@@ -255,14 +235,8 @@ def _centres(count: int, width: int, seed: int) -> Array:
     return np.asarray(points / math.sqrt(float((points**2).mean())))
 
 
-_MAKERS: dict[str, Callable[[int, int, float], KnownInformation]] = {
-    "gaussian": _gaussian,
-    "student": _student,
-    "nonlinear": _nonlinear,
-    "mixture": _mixture,
-    "clusters": _clusters,
-    "deterministic": _deterministic,
-}
-
+_IN_ORDER = (_gaussian, _student, _nonlinear, _mixture, _clusters, _deterministic)
+# A family is named after its function.
+_MAKERS = {maker.__name__.removeprefix("_"): maker for maker in _IN_ORDER}
 FAMILIES = tuple(_MAKERS)
 """The families of populations, in their order."""

@@ -5,10 +5,9 @@ axis, ``member``, and every operation is one batched matrix product for all memb
 one pair of one fold. No member sees another: batches, initial weights and folds come from the seed,
 the fold and the step alone, so a member's result is that of training it by itself.
 
-- ``atoms``: populations that are discrete, whose information is exact without training
-- ``marginals``: each side by itself, made normal and white, without looking at the pairing
-- ``reference``: the fitted Gaussian that a critic starts from
-- ``bounds``: lower bounds of mutual information as objectives and as row terms
+- ``pairs``: rows merged, and populations that are discrete, which are exact without training
+- ``reference``: each side made normal and white, and the fitted Gaussian a critic starts from
+- ``scoring``: scores and lower bounds of mutual information, as objectives and as row terms
 - ``critics``: the learned functions, with stacked weights
 - ``sampling``: folds and minibatches of weighted rows
 - ``training``: the loop: early stopping of every member, divergence, saving and resuming

@@ -11,6 +11,7 @@ layer starts at zero, so it starts at the reference exactly.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -23,17 +24,18 @@ from ed_interp.probes.emergence.estimators.neural.sampling import START, uniform
 
 Weights = dict[str, Tensor]
 """Name -> ``member ...``."""
+Rows = Float[Tensor, "member row _"]
 
 SLOPE = 0.01
 """Slope of the LeakyReLU below 0, as in the emergence paper."""
 
 
+@dataclasses.dataclass(frozen=True)
 class Separable:
     """u(x) + v(y) + phi(x) . psi(y), each side one MLP."""
 
-    def __init__(self, hidden: Sequence[int] = (64, 64), embedding: int = 16) -> None:
-        self.hidden = tuple(hidden)
-        self.embedding = embedding
+    hidden: tuple[int, ...] = (64, 64)
+    embedding: int = 16
 
     def start(
         self, d_x: int, d_y: int, streams: Sequence[int], *, seed: int, neutral: bool
@@ -51,21 +53,12 @@ class Separable:
                 last.zero_()
         return weights
 
-    def sides(
-        self,
-        weights: Weights,
-        x: Float[Tensor, "member row d_x"],
-        y: Float[Tensor, "member row d_y"],
-    ) -> tuple[Tensor, Tensor]:
-        """(phi with u last, psi with v last)."""
-        return mlp(weights, "x", x)[-1], mlp(weights, "y", y)[-1]
 
-
+@dataclasses.dataclass(frozen=True)
 class Concat:
-    """An MLP on the concatenation of x and y."""
+    """An MLP on the concatenation of x and y; the widths of :func:`halving` unless given."""
 
-    def __init__(self, hidden: Sequence[int] | None = None) -> None:
-        self.hidden = None if hidden is None else tuple(hidden)
+    hidden: tuple[int, ...] | None = None
 
     def start(
         self, d_x: int, d_y: int, streams: Sequence[int], *, seed: int, neutral: bool
@@ -78,12 +71,7 @@ class Concat:
             weights[f"xy.{len(sizes) - 2}.weight"].zero_()
         return weights
 
-    def scores(
-        self,
-        weights: Weights,
-        x: Float[Tensor, "member row d_x"],
-        y: Float[Tensor, "member row d_y"],
-    ) -> Float[Tensor, "member row"]:
+    def scores(self, weights: Weights, x: Rows, y: Rows) -> Float[Tensor, "member row"]:
         """The learned c of every row."""
         return mlp(weights, "xy", torch.cat([x, y], dim=-1))[-1][..., 0]
 
@@ -125,9 +113,7 @@ def xavier(sizes: Sequence[int], streams: Sequence[int], *, seed: int, prefix: s
     return weights
 
 
-def mlp(
-    weights: Weights, prefix: str, x: Float[Tensor, "member row d"]
-) -> list[Float[Tensor, "member row _"]]:
+def mlp(weights: Weights, prefix: str, x: Rows) -> list[Rows]:
     """Linear layers with LeakyReLU between them: the input, every layer's output as it goes on."""
     layers = sum(1 for name in weights if name.startswith(f"{prefix}.")) // 2
     outputs = [x]
@@ -139,12 +125,7 @@ def mlp(
     return outputs
 
 
-def mlp_gradients(
-    weights: Weights,
-    prefix: str,
-    outputs: list[Float[Tensor, "member row _"]],
-    slope: Float[Tensor, "member row out"],
-) -> Weights:
+def mlp_gradients(weights: Weights, prefix: str, outputs: list[Rows], slope: Rows) -> Weights:
     """Derivatives in the weights, from the outputs of ``mlp`` and the derivative in the last."""
     # Written out, since in small batched products the bookkeeping of automatic differentiation
     # costs more than the arithmetic.

@@ -21,7 +21,7 @@ Cost: ``folds`` trainings per pair, all together (see ``training``), and one val
 of held-out rows per fold. Memory: ``max_bytes`` says how many pairs train together.
 
 What differs from the papers of these bounds: held-out value instead of the training value, early
-stopping, the reference, normal marginals and leading components (``marginals``), and all separate
+stopping, the reference, normal marginals and leading components (``reference``), and all separate
 pairs of a batch instead of one permutation where the critic allows it.
 """
 
@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
@@ -39,18 +40,17 @@ from torch import Tensor
 
 from ed_interp.options import option
 from ed_interp.probes.emergence.estimators.neural import sampling, scoring
-from ed_interp.probes.emergence.estimators.neural.bounds import Bound
 from ed_interp.probes.emergence.estimators.neural.critics import Critic, Separable, Weights
-from ed_interp.probes.emergence.estimators.neural.marginals import Marginals, white
 from ed_interp.probes.emergence.estimators.neural.pairs import Pair, stack
 from ed_interp.probes.emergence.estimators.neural.reference import (
+    Marginals,
     fit_reference,
     gaussian_nats,
     no_reference,
+    white,
 )
-from ed_interp.probes.emergence.estimators.neural.saving import Saved
 from ed_interp.probes.emergence.estimators.neural.trained import Outcome, TrainedEstimator
-from ed_interp.probes.emergence.estimators.neural.training import Schedule, Training
+from ed_interp.probes.emergence.estimators.neural.training import Saved, Schedule, Training
 
 _LEAST_BATCH = 4
 _MANY_ROWS = 2000
@@ -60,7 +60,7 @@ _MANY_ROWS = 2000
 class HeldOut(TrainedEstimator, Schedule, abc.ABC):
     """What the estimators of held-out value share; see the module."""
 
-    bound: ClassVar[Bound]
+    bound: ClassVar[scoring.Bound]
     """Which bound is trained and reported."""
 
     folds: int = option(3, help="Parts of the rows that are held out in turn.", min=2)
@@ -127,17 +127,17 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
             held_out = float(own @ share)
             if gaussian and self.debias:
                 own = own + unbiased[index] - joint[index, :count].cpu() @ share
-            outcomes.append(
-                Outcome(
-                    terms=own,
-                    nats=float(own @ share),
-                    held_out=held_out,
-                    reference=float(unbiased[index]),
-                    cap=math.log(count / self.folds),
-                    best_step=int(steps[index].max()),
-                    diverged=int(diverged[index].sum()),
-                )
-            )
+            lost, cap = int(diverged[index].sum()), math.log(count / self.folds)
+            # The value of the critic before the mean of its reference was replaced; the unbiased
+            # value of the reference, 0 without one; the latest step of all folds, 0 is the start.
+            details = {
+                "held_out_bits": held_out / math.log(2),
+                "reference_bits": float(unbiased[index]) / math.log(2),
+                "best_step": int(steps[index].max()),
+                "diverged_folds": lost,
+            }
+            nats = float(own @ share)
+            outcomes.append(Outcome(terms=own, nats=nats, cap=cap, diverged=lost, details=details))
         return outcomes
 
     @torch.no_grad()
@@ -149,18 +149,16 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
         members, places = held.weights.shape
         # The value is reported, not only compared: more separate pairs than early stopping takes.
         shifts = scoring.some_shifts(4 * scoring.SHIFTS, seed)
+        value = functools.partial(
+            scoring.held_out_terms, critic, bound=self.bound, clip=self.clip(), shifts=shifts
+        )
         at_once = max(1, max_bytes // (places**2 * 8 * 6))
         terms = []
         for first in range(0, members, at_once):
             which = torch.arange(first, min(members, first + at_once))
             own = {name: one[which] for name, one in weights.items()}
             level = scoring.partition(critic, own, stop_by.members(which))
-            part = held.members(which)
-            terms.append(
-                scoring.held_out_terms(
-                    critic, own, part, self.bound, clip=self.clip(), level=level, shifts=shifts
-                )
-            )
+            terms.append(value(weights=own, part=held.members(which), level=level))
         return torch.cat(terms)
 
     def kind_of(self, pair: Pair) -> tuple[int, bool]:
@@ -170,38 +168,25 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
     def _batch(self, pair: Pair) -> int:
         """Rows of a minibatch: a power of 2, so that pairs of like length can train together."""
         train = len(pair.weights) * (1 - 1 / self.folds) * (1 - 1 / sampling.VALIDATION_EVERY)
-        fitting: int = 2 ** int(math.log2(max(1.0, train / 4)))
-        return min(self.batch, max(_LEAST_BATCH, fitting))
+        return min(self.batch, max(_LEAST_BATCH, 1 << int(math.log2(max(1.0, train / 4)))))
 
     def member_bytes(self, pair: Pair) -> int:
         """Rows of both sides in float64 and float32, five copies of the weights, one batch."""
         columns = pair.x.shape[1] + pair.y.shape[1]
-        rows = len(pair.weights) * columns * 12
-        hidden = max(columns, 64)
-        return self.folds * (rows + columns * hidden * 20 + 12 * self.batch**2)
-
-    def details(self, one: Outcome) -> dict[str, float | int]:
-        return {
-            "held_out_bits": one.held_out / math.log(2),
-            "reference_bits": one.reference / math.log(2),
-            "best_step": one.best_step,
-            "diverged_folds": one.diverged,
-        }
+        rows, critic = len(pair.weights) * columns * 12, columns * max(columns, 64) * 20
+        return self.folds * (rows + critic + 12 * self.batch**2)
 
 
 def _folds(weights: Tensor, folds: int, seed: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Rows and weights of (training, stopping, held-out) rows, ``member place``.
-
-    Members are pairs by folds: the folds of a pair are neighbours.
-    """
+    """Rows and weights of (training, stopping, held-out) rows, ``member place``."""
+    # Members are pairs by folds: the folds of a pair are neighbours.
     longest = weights.shape[1]
     counts = (weights > 0).sum(1).cpu()
     order = sampling.shuffled(counts, longest, seed, sampling.SHUFFLE).to(weights.device)
     order, weights = (table.repeat_interleave(folds, 0) for table in (order, weights))
     rows, shares = [], []
-    for kind in zip(
-        *(sampling.fold_places(longest, folds, fold) for fold in range(folds)), strict=True
-    ):
+    cut = (sampling.fold_places(longest, folds, fold) for fold in range(folds))
+    for kind in zip(*cut, strict=True):
         # Folds differ by a row in size: the shorter get a place -1, which weighs nothing.
         places = torch.nn.utils.rnn.pad_sequence(list(kind), batch_first=True, padding_value=-1)
         places = places.to(weights.device).repeat(len(weights) // folds, 1)
@@ -214,8 +199,7 @@ def _scatter(
     values: Tensor, rows: Tensor, shares: Tensor, weights: Tensor
 ) -> Float[Tensor, "pair point"]:
     """Held-out values of the folds of each pair, put back at their rows."""
-    pairs = len(weights)
-    spread = torch.zeros(pairs, weights.shape[1], dtype=torch.float64, device=weights.device)
+    spread = torch.zeros_like(weights, dtype=torch.float64)
     # Padding places point at row 0 of the order and must add nothing to it, not even NaN.
     values = torch.where(shares > 0, values.double(), 0.0)
-    return spread.scatter_add_(1, rows.reshape(pairs, -1), values.reshape(pairs, -1))
+    return spread.scatter_add_(1, rows.view(len(weights), -1), values.view(len(weights), -1))

@@ -1,4 +1,4 @@
-r"""The Gaussian reference: the log density ratio of fitted Gaussians, from which a critic starts.
+r"""What a critic starts from: sides made normal and white, and the ratio of fitted Gaussians.
 
 In white canonical coordinates (u_i, v_i), whose correlations are s_i, the ratio of the fitted
 Gaussians is a sum over pairs of coordinates (Gelfand and Yaglom 1957):
@@ -14,29 +14,98 @@ A held-out value of the fitted ratio still falls short of the information by wha
 about d_x d_y / 2n nats: half a nat of two at 64 dimensions and 5,000 rows. That part is known: the
 information of the Gaussian with the population's covariance is estimated without bias by
 :func:`gaussian_nats`, and replaces the held-out mean of g (see ``heldout``).
+
+Mutual information does not change under one-to-one maps of either side, so both are brought to the
+form in which a Gaussian reference fits best and a critic trains best: every coordinate replaced by
+the normal score of its rank (which makes monotone maps and heavy tails harmless), then turned to
+the principal components and divided by their standard deviations. Only the leading components are
+kept: that can lose information, never add any (data processing).
+
+The maps are found from all rows of a side, held out or not, but never look at which x goes with
+which y: what is held out is the pairing. Cost of white sides: a sort of every column and one
+eigendecomposition of min(row, d) squared.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+Marginals = Literal["normal", "raw"]
+
+ROWS_PER_COMPONENT = 8
+# Share of the largest variance below which a component is rounding error.
+_LEAST = 1e-10
 # Largest correlation, so that a copy has finite information.
 _HIGHEST = 1 - 1e-9
 # Largest correlation of the fitted ratio, whose products must not lose their digits in float32.
 _STEEPEST = 1 - 1e-4
+
+Table = Float[Tensor, "row d"]
+White = Float[Tensor, "member row component"]
+Shares = Float[Tensor, "member row"]
+
+
+def white(
+    x: Table, weights: Float[Tensor, "row"], *, components: int, marginals: Marginals
+) -> Float[Tensor, "row component"]:
+    """White coordinates, float64, padded with zeros to ``components`` columns.
+
+    Args:
+        x: Finite rows.
+        weights: Above 0, summing to 1, on the device of ``x``.
+        components: Width of the result. At most as many are used as there are directions with
+            variance, and one for every ``ROWS_PER_COMPONENT`` rows (by the effective number of
+            rows, 1 / sum w^2).
+        marginals: ``normal`` for normal scores, ``raw`` for the values as they are.
+    """
+    table = x.detach().double()
+    if marginals == "normal":
+        table = normal_scores(table, weights)
+    table = table - weights @ table
+    scaled = table * weights.sqrt()[:, None]
+    rows, width = scaled.shape
+    # The smaller of the two Gram matrices has all eigenvalues that are not 0.
+    narrow, tiny = width <= rows, torch.finfo(torch.float64).tiny
+    variance, axes = torch.linalg.eigh(scaled.mT @ scaled if narrow else scaled @ scaled.mT)
+    if not narrow:
+        axes = scaled.mT @ (axes / variance.clamp(min=tiny).sqrt())
+    effective = 1 / float(weights.square().sum())
+    used = min(components, max(1, int(effective / ROWS_PER_COMPONENT + 1e-6)))
+    variance, axes = variance.flip(0)[:used], axes.flip(1)[:, :used]  # the largest first
+    kept = variance > _LEAST * variance[0].clamp(min=tiny)
+    scores = table @ axes[:, kept] / variance[kept].sqrt()
+    # The sign of an eigenvector is the library's choice; fixed here by the largest entry.
+    largest = axes[:, kept].abs().argmax(0)
+    scores = scores * axes[largest, torch.nonzero(kept)[:, 0]].sign()
+    return torch.nn.functional.pad(scores, (0, components - scores.shape[1]))
+
+
+def normal_scores(x: Table, weights: Float[Tensor, "row"]) -> Table:
+    """Every column replaced by the normal quantile of its weighted mid-rank; ties share one."""
+    columns = x.mT.contiguous()
+    ordered, order = columns.sort(1)
+    # below[i]: the weight of the i smallest values. A value's rank lies halfway between the weight
+    # below the run of its equals and that up to its end.
+    below = torch.nn.functional.pad(weights[order].cumsum(1), (1, 0))
+    left = torch.searchsorted(ordered, columns, right=False)
+    right = torch.searchsorted(ordered, columns, right=True)
+    share = (below.gather(1, left) + below.gather(1, right)) / (2 * below[:, -1:])
+    scores: Tensor = torch.special.ndtri(share)
+    return scores.mT
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
     """The ratio g as ``left . y + of_x + of_y``, for the rows of every member."""
 
-    x: Float[Tensor, "member row component"]
+    x: White
     """Canonical coordinates of the x side."""
-    y: Float[Tensor, "member row component"]
+    y: White
     left: Float[Tensor, "member component"]
     """Factors s / (1 - s^2) of the products u v."""
     of_x: Float[Tensor, "member row"]
@@ -48,20 +117,13 @@ class Reference:
         return (self.x * self.left[:, None] * self.y).sum(-1) + self.of_x + self.of_y
 
 
-def no_reference(
-    x: Float[Tensor, "member row component"], y: Float[Tensor, "member row component"]
-) -> Reference:
+def no_reference(x: White, y: White) -> Reference:
     """G = 0, in the coordinates as they are."""
     nothing = x.new_zeros(x.shape[:2])
     return Reference(x, y, x.new_zeros(len(x), x.shape[2]), nothing, nothing)
 
 
-def fit_reference(
-    x: Float[Tensor, "member row component"],
-    y: Float[Tensor, "member row component"],
-    train: Float[Tensor, "member row"],
-    stop: Float[Tensor, "member row"],
-) -> Reference:
+def fit_reference(x: White, y: White, train: Shares, stop: Shares) -> Reference:
     """Fit g for every member.
 
     Args:
@@ -83,20 +145,11 @@ def fit_reference(
     rest = 1 - shrunk**2
     quadratic = (-(shrunk**2) / (2 * rest))[:, None]
     constant = -0.5 * rest.log().sum(1, keepdim=True)
-    return Reference(
-        x=u,
-        y=v,
-        left=shrunk / rest,
-        of_x=(quadratic * u * u).sum(-1) + constant,
-        of_y=(quadratic * v * v).sum(-1),
-    )
+    of_x, of_y = (quadratic * u * u).sum(-1) + constant, (quadratic * v * v).sum(-1)
+    return Reference(u, v, shrunk / rest, of_x, of_y)
 
 
-def gaussian_nats(
-    x: Float[Tensor, "pair row component"],
-    y: Float[Tensor, "pair row component"],
-    weights: Float[Tensor, "pair row"],
-) -> Float[Tensor, "pair"]:
+def gaussian_nats(x: White, y: White, weights: Shares) -> Float[Tensor, "member"]:
     """Information of the Gaussian with these covariances in nats, without the sample's bias."""
     # The expected log determinant of a Wishart matrix of n - 1 degrees of freedom and width d is
     # that of its mean plus sum_i psi((n - i) / 2) for i = 1 to d and constants that cancel here, so
@@ -111,7 +164,7 @@ def gaussian_nats(
     return plug_in - (first + second - both) / 2
 
 
-def _digammas(rows: Float[Tensor, "pair"], widths: Tensor) -> Float[Tensor, "pair"]:
+def _digammas(rows: Float[Tensor, "member"], widths: Tensor) -> Float[Tensor, "member"]:
     steps = torch.arange(1, int(widths.max()) + 1, device=rows.device)
     values = torch.digamma(((rows[:, None] - steps) / 2).clamp(min=0.5))
     return (values * (steps <= widths[:, None])).sum(1)

@@ -36,8 +36,7 @@ def shuffled(
     kinds, kind = torch.unique(counts, return_inverse=True)
     orders = []
     for count in kinds.tolist():
-        rest = torch.arange(count, length)
-        orders.append(torch.cat([torch.argsort(keys[:count], stable=True), rest]))
+        orders.append(torch.cat([keys[:count].argsort(stable=True), torch.arange(count, length)]))
     return torch.stack(orders)[kind]
 
 

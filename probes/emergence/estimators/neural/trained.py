@@ -18,12 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ed_interp.options import option
-from ed_interp.probes.emergence.estimators.base import (
-    SATURATED_SHARE,
-    Batch,
-    ChainEstimator,
-    Terms,
-)
+from ed_interp.probes.emergence.estimators.base import SATURATED_SHARE, Batch, ChainEstimator, Terms
 from ed_interp.probes.emergence.estimators.neural.pairs import Key, Pair, grouped, prepare
 from ed_interp.progress import Progress, track
 
@@ -42,12 +37,8 @@ class Outcome:
     """ln of the number of rows valued together, which no value can be sure to exceed."""
     diverged: int
     """Trainings that diverged."""
-    best_step: int
-    """The step whose state was used, the latest of all folds; 0 is the start."""
-    held_out: float = 0.0
-    """The held-out value of the critic in nats, without replacing the mean of its reference."""
-    reference: float = 0.0
-    """The unbiased value of the Gaussian reference in nats; 0 without one."""
+    details: dict[str, float | int]
+    """What is recorded of the training."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,10 +92,6 @@ class TrainedEstimator(ChainEstimator):
         """Only pairs of one kind can train together."""
         return None
 
-    def details(self, one: Outcome) -> dict[str, float | int]:
-        """What is recorded of every training."""
-        return {"best_step": one.best_step}
-
     def raised(self, one: Outcome) -> dict[str, bool]:
         """Flags of one training."""
         return {"diverged": one.diverged > 0, "at-log-n": one.nats >= SATURATED_SHARE * one.cap}
@@ -128,7 +115,7 @@ class TrainedEstimator(ChainEstimator):
         for key, one in outcomes.items():
             for name, holds in self.raised(one).items():
                 flags[name][key] = holds
-            for name, value in self.details(one).items():
+            for name, value in one.details.items():
                 table = details.setdefault(name, [[None] * batch.blocks for _ in batch.chains])
                 table[key[0]][key[1]] = value
         bits = prepared.rows({key: one.terms / math.log(2) for key, one in outcomes.items()})

@@ -16,18 +16,27 @@ the batch, and the rows of all members in float32.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.options import Options, option
 from ed_interp.probes.emergence.estimators.neural import scoring
-from ed_interp.probes.emergence.estimators.neural.bounds import Bound
 from ed_interp.probes.emergence.estimators.neural.critics import Critic, Weights
 from ed_interp.probes.emergence.estimators.neural.sampling import BATCH, draw
-from ed_interp.probes.emergence.estimators.neural.saving import Saved
+from ed_interp.records import tensors
+from ed_interp.records.files import explained
 
+_KIND = "critics"
+# Between two savings of one training.
+_SECONDS = 30.0
 _COLLAPSE = 5.0
 # Steps over which the learning rate rises, as Adam's first estimates of the moments are rough.
 _WARM_UP = 20
@@ -91,15 +100,62 @@ class Adam:
 
     def keep(self, which: Tensor) -> None:
         """Drop the other members, of the weights too."""
+        state = self.state()
+        # All have a first axis of members but the number of steps, which is one for all.
+        state |= {name: one[which.to(one.device)] for name, one in state.items() if name != "taken"}
+        self.restore({name: one[which.to(one.device)] for name, one in self.weights.items()}, state)
 
-        def kept(tables: Weights) -> Weights:
-            # All have a first axis of members but the number of steps, which is one for all.
-            return {
-                name: one if name == "taken" else one[which.to(one.device)]
-                for name, one in tables.items()
-            }
 
-        self.restore(kept(self.weights), kept(self.state()))
+class Saved:
+    """Where one training keeps its state: a checked file of tensors; nowhere for ``folder=None``.
+
+    The file is named by a hash of the data and of every setting, so a folder can serve any number
+    of trainings, and a changed setting never continues an old state. A state that is already there
+    is continued; random numbers come from counters, so the result is that of an uninterrupted run.
+    """
+
+    def __init__(
+        self, folder: str | Path | None, data: Sequence[Tensor], settings: Mapping[str, Any]
+    ) -> None:
+        self._file: Path | None = None
+        self._last = time.monotonic()
+        if folder is None:
+            return
+        path = Path(folder).expanduser()
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explained(error, path) from error
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+        for tensor in data:
+            digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        self._file = path / f"critics-{digest.hexdigest()[:24]}.safetensors"
+
+    def due(self) -> bool:
+        """Whether it is time to save again."""
+        return self._file is not None and time.monotonic() - self._last > _SECONDS
+
+    def put(self, state: Mapping[str, Tensor]) -> None:
+        """Save, if there is a folder."""
+        if self._file is not None:
+            tensors.write(self._file, state, kind=_KIND)
+            self._last = time.monotonic()
+
+    def get(self) -> dict[str, Tensor] | None:
+        """The state that an earlier run left; None if it left none.
+
+        Raises:
+            RunFolderError: the file is damaged.
+        """
+        if self._file is None or not self._file.exists():
+            return None
+        try:
+            return tensors.read(self._file, kind=_KIND)[0]
+        except InvalidInputError as error:
+            # The advice of the reader is for files that people exchange.
+            problem = str(error).partition(";")[0]
+            raise RunFolderError(f"{problem}; remove it and run again") from error
 
 
 class Training:
@@ -112,18 +168,18 @@ class Training:
     def __init__(
         self,
         critic: Critic,
-        bound: Bound,
+        bound: scoring.Bound,
         start: Weights,
         parts: Sequence[scoring.Part],
         schedule: Schedule,
         seed: int,
     ) -> None:
         self.critic, self.schedule, self.seed = critic, schedule, seed
-        self.bound: Bound = bound
+        self.bound: scoring.Bound = bound
         self.parts, self.stop = parts, parts[1]
         now, self.best = ({name: one.clone() for name, one in start.items()} for _ in range(2))
         """The best state of every member."""
-        self.adam = Adam(now, decay=schedule.weight_decay)
+        self.adam = Adam(now, decay=schedule.weight_decay)  # the weights of the active members
         members = len(next(iter(start.values())))
         self.active, self.number = torch.arange(members), 0
         self.best_value = torch.full((members,), -torch.inf, dtype=torch.float64)
@@ -159,35 +215,32 @@ class Training:
         self.number = steps
         saved.put(self.state())
 
-    @property
-    def now(self) -> Weights:
-        """The weights of the active members."""
-        return self.adam.weights
-
     def step(self, data: scoring.Part) -> None:
         """One step of every active member."""
         stream = (self.seed, BATCH, self.number)
         batch = data.rows(draw(data.weights, self.schedule.batch, *stream))
         shifts = scoring.some_shifts(scoring.SHIFTS, *stream)
-        gradients = scoring.training_gradients(self.critic, self.now, batch, self.bound, shifts)
+        gradients = scoring.training_gradients(
+            self.critic, self.adam.weights, batch, self.bound, shifts
+        )
         self.number += 1
         self.adam.step(gradients, self.schedule.lr * min(1.0, self.number / _WARM_UP))
 
     @torch.no_grad()
     def value_now(self) -> None:
         """Value the active members, keep the better ones, let the finished ones go."""
-        value = scoring.stop_value(self.critic, self.now, self.stop, self.bound, self.stop_shifts)
-        value = value.cpu().double()
+        now, shifts = self.adam.weights, self.stop_shifts
+        value = scoring.stop_value(self.critic, now, self.stop, self.bound, shifts).cpu().double()
         if self.number == 0:
             self.first_value[self.active] = value
         sound = torch.isfinite(value)
-        for one in self.now.values():
+        for one in now.values():
             sound &= torch.isfinite(one).flatten(1).all(1).cpu()
         lost = ~sound | (value < self.first_value[self.active] - _COLLAPSE)
         better = ~lost & (value > self.best_value[self.active])
         # Masks are over the active members, the tables of the best over all.
         chosen = self.active[better]
-        for name, one in self.now.items():
+        for name, one in now.items():
             self.best[name][chosen.to(one.device)] = one[better.to(one.device)]
         self.best_value[chosen] = value[better]
         self.best_step[chosen] = self.number
@@ -202,7 +255,7 @@ class Training:
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on."""
         state = {name: getattr(self, name) for name in _KEPT}
-        for label, table in (("now", self.now), ("best", self.best)):
+        for label, table in (("now", self.adam.weights), ("best", self.best)):
             state |= {f"{label}/{name}": one for name, one in table.items()}
         return state | {"number": torch.tensor(self.number)} | self.adam.state()
 
@@ -213,7 +266,7 @@ class Training:
             setattr(self, name, known[name])
         self.stop = self.parts[1].members(self.active)
         now, self.best = (
-            {name: known[f"{label}/{name}"].to(one) for name, one in self.now.items()}
+            {name: known[f"{label}/{name}"].to(one) for name, one in self.best.items()}
             for label in ("now", "best")
         )
         self.adam.restore(now, known)

@@ -1,4 +1,4 @@
-r"""Causal emergence and O-information of Gaussian systems.
+r"""Causal emergence and O-information of Gaussian systems, and along the residual stream.
 
 Rosas, Mediano, Jensen, Seth, Barrett, Carhart-Harris and Bor, "Reconciling emergences" (PLoS
 Computational Biology 2020): a macroscopic feature V of parts X^1 ... X^n is causally emergent if
@@ -21,17 +21,29 @@ and their maximum of noisy terms is a little high. Rows that are not Gaussian: o
 dependence is seen.
 
 Cost: ``n (2 d)^2`` operations for the covariance, then ``d^3``.
+
+Along the stream, from captured activations: a block is the step, parts are directions of the stream
+before and after the block. By default they are the leading principal components of all sites
+together, so that every block is measured in the same parts, and V is the first of them.
+
+>>> activations = ed_interp.capture(model, population)  # doctest: +SKIP
+>>> causal_profile(activations, shots=8).to_frame()  # doctest: +SKIP
+
+Cost: a covariance of ``site * prompt`` rows and ``d_model`` columns, then microseconds a block.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from ed_interp.charts.spec import Chart, Line, Panel, Rule
 from ed_interp.errors import InvalidInputError
 from ed_interp.probes.emergence.estimators.base import check_pair
 from ed_interp.probes.emergence.estimators.gaussian import (
@@ -39,9 +51,15 @@ from ed_interp.probes.emergence.estimators.gaussian import (
     degrees_of_freedom,
     log_determinant_bias,
 )
+from ed_interp.probes.emergence.estimators.noise import normalise
 from ed_interp.probes.emergence.estimators.rows import check_finite, population_weights
 from ed_interp.probes.emergence.estimators.tables import scaled
+from ed_interp.results import Result
+from ed_interp.tables import Table
 
+DEFAULT_PARTS = 16
+
+_MEASURES = ("psi", "delta", "gamma", "macro", "parts", "o_information")
 _LOG2 = math.log(2)
 # Squared correlations nearer to 1 are 1 but for rounding.
 _CEILING = 1 - 1e-10
@@ -129,14 +147,12 @@ def causal_emergence(
     to_macro = _each_bits(x, w, share, dof)
     from_macro = _each_bits(y, v, share, dof)
     pairs = _pair_bits(x, y, share, dof)
-    # A part that never varies neither has nor gets any information.
-    none = torch.zeros(1).to(share)
-    downward = from_macro - pairs.sum(0) if len(from_macro) else none
-    top = from_macro if len(from_macro) else none
+    downward = from_macro - pairs.sum(0)
     return CausalEmergence(
         psi=macro_bits - float(to_macro.sum()),
-        delta=float(downward.max()),
-        gamma=float(top.max()),
+        # A part that never varies neither has nor gets any information.
+        delta=float(downward.max()) if len(downward) else 0.0,
+        gamma=float(from_macro.max()) if len(from_macro) else 0.0,
         macro=macro_bits,
         parts=float(to_macro.sum()),
         n_parts=width,
@@ -159,9 +175,8 @@ def o_information(
     """
     _check(parts)
     share = population_weights(weights, (), len(parts)).to(parts.device)
-    table = scaled(parts, share)
+    table, dof = scaled(parts, share), degrees_of_freedom(share)
     width = table.shape[1]
-    dof = degrees_of_freedom(share)
     if width < 3:
         raise InvalidInputError(
             f"parts must have at least 3 columns that vary, got {width} of {parts.shape[1]}"
@@ -227,3 +242,126 @@ def _each_bits(x: Tensor, w: Tensor, share: Tensor, dof: float) -> Tensor:
 def _pair_bits(x: Tensor, y: Tensor, share: Tensor, dof: float) -> Tensor:
     """``column of x, column of y``: information of the two."""
     return (_nats(((x * share[:, None]).T @ y).square()) - chance_nats(1, 1, dof)) / _LOG2
+
+
+@runtime_checkable
+class Captured(Protocol):
+    """Captured activations, as far as they are needed here."""
+
+    def at(self, shots: int) -> Float[Tensor, "prompt site d_model"]:
+        """States at the last token, per prompt and site."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CausalRow:
+    """Measures of one block, in bits; fields as in ``CausalEmergence`` and ``OInformation``."""
+
+    layer: int
+    psi: float
+    delta: float
+    gamma: float
+    macro: float
+    parts: float
+    o_information: float
+    """Of the parts after the block."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CausalProfile(Result):
+    """Causal emergence and O-information per block. Made by :func:`causal_profile`."""
+
+    KIND = "causal-emergence"
+
+    rows: tuple[CausalRow, ...]
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def title(self) -> str:
+        return "Causal emergence per block"
+
+    def headline(self) -> str:
+        emergent = [str(row.layer) for row in self.rows if row.psi > 0]
+        blocks = f"blocks {', '.join(emergent)}" if emergent else "none of the blocks"
+        return f"Psi is above 0, which is sufficient for causal emergence, in {blocks}."
+
+    def how(self) -> str:
+        return (
+            "The step is one block, the parts are directions of the residual stream before and "
+            "after it, rows are prompts. Psi = I(V; V') - sum of I(part; V') for a macroscopic "
+            "feature V; Delta and Gamma are the largest information of V and of the parts about "
+            "one part after the block. Only linear dependence is seen, and redundant parts lower "
+            "Psi: below 0 it decides nothing."
+        )
+
+    def tables(self) -> list[Table]:
+        values = [[f"{getattr(row, name):.3f}" for name in _MEASURES] for row in self.rows]
+        cells = [(str(row.layer), *own) for row, own in zip(self.rows, values, strict=True)]
+        heads = ("block", *(name.replace("_", "-") for name in _MEASURES))
+        return [Table(name="blocks", caption="Bits per block", heads=heads, rows=cells)]
+
+    def charts(self) -> list[Chart]:
+        x = [row.layer for row in self.rows]
+        lines = [
+            Line(name=name.replace("_", "-"), x=x, y=[getattr(row, name) for row in self.rows])
+            for name in ("psi", "delta", "gamma", "o_information")
+        ]
+        # Along the scale of depth, so that the four differ without a colour table of their own.
+        marks = [dataclasses.replace(line, colour=i / 3) for i, line in enumerate(lines)]
+        panel = Panel(x="block", y="bits", marks=[*marks, Rule(at=0)])
+        return [Chart(name="causal", title=self.title(), panels=[panel])] if x else []
+
+
+def causal_profile(
+    activations: Captured,
+    *,
+    shots: int,
+    parts: int | Float[Tensor, "d_model part"] = DEFAULT_PARTS,
+    macro: int | Float[Tensor, "part feature"] = 1,
+    normalisation: str = "layernorm",
+) -> CausalProfile:
+    """Psi, Delta, Gamma and O-information of every block at one shot count.
+
+    Args:
+        activations: From :func:`ed_interp.capture`.
+        shots: Number of demonstrations.
+        parts: How many principal components of all sites to take as parts, or directions of the
+            stream as columns.
+        macro: V: how many leading principal directions of the parts before the block, or a
+            projection of the parts, the same for every block.
+        normalisation: How states are normalised first: ``layernorm``, ``rms`` or ``none``.
+
+    Raises:
+        InvalidInputError: parts that do not fit the width or the number of prompts, or states
+            that are all the same before some block.
+    """
+    states = normalise(activations.at(shots), normalisation).double()
+    prompts, _, width = states.shape
+    if isinstance(parts, int):
+        most = min(width, prompts - 2)
+        if not 3 <= parts <= most:
+            raise InvalidInputError(
+                f"parts must be between 3 and {most} for {prompts} prompts of width {width}, got "
+                f"{parts}"
+            )
+        pooled = (states - states.mean(0)).reshape(-1, width)
+        directions = torch.linalg.eigh(pooled.T @ pooled)[1][:, -parts:].flip(1)
+    else:
+        directions = parts.to(states)
+        if directions.ndim != 2 or directions.shape[0] != width:
+            raise InvalidInputError(
+                f"parts must have the shape ({width}, columns), got {tuple(directions.shape)}"
+            )
+    sites = (states @ directions).movedim(1, 0)
+    rows = []
+    for layer, (before, after) in enumerate(itertools.pairwise(sites)):
+        measured = causal_emergence(before, after, macro=macro)
+        values = {name: getattr(measured, name) for name in _MEASURES[:-1]}
+        rows.append(CausalRow(layer, o_information=o_information(after).bits, **values))
+    settings = {
+        "shots": shots,
+        "parts": int(directions.shape[1]),
+        "macro": macro if isinstance(macro, int) else int(macro.shape[1]),
+        "prompts": int(prompts),
+        "normalisation": normalisation,
+    }
+    return CausalProfile(tuple(rows), settings)
