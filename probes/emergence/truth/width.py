@@ -168,16 +168,14 @@ def _deterministic(d_x: int, d_y: int, bits: float) -> KnownInformation:
 def _clouds(
     name: str, family: str, table: laws.Array, d_x: int, d_y: int, *, radius: float
 ) -> KnownInformation:
-    centres = [_centres(len(table), width, seed) for seed, width in enumerate((d_x, d_y), 1)]
+    x, y = (_centres(len(table), width, seed) for seed, width in enumerate((d_x, d_y), 1))
     # In many columns the centres are so far apart that the clouds would outweigh them.
-    radii = [min(_WIDEST_CLOUD, radius * laws.least_distance(points)) for points in centres]
-    law = laws.Clusters(table, centres[0], centres[1], *radii)
+    radii = [min(_WIDEST_CLOUD, radius * laws.least_distance(points)) for points in (x, y)]
+    law = laws.Clusters(table, x, y, *radii)
 
     def noisy(s_x: float, s_y: float) -> Bits:
         wider = (math.hypot(radius, s) for radius, s in zip(radii, (s_x, s_y), strict=True))
-        return laws.information(
-            laws.Clusters(table, centres[0], centres[1], *wider), rows=_NOISY_ROWS
-        )
+        return laws.information(laws.Clusters(table, x, y, *wider), rows=_NOISY_ROWS)
 
     return KnownInformation(name, family, law, noisy=noisy)
 
