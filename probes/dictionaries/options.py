@@ -44,7 +44,7 @@ class SourceOptions(Options):
         panel=TEXT,
         shown="generated text, no file needed",
     )
-    task: str | None = option(None, help="Prompts of a built-in task.", panel=TEXT)
+    task: str | None = option(None, help="Built-in task (see `ed-interp tasks`).", panel=TEXT)
     dataset: str | None = option(None, help="Text from a Hugging Face data set.", panel=TEXT)
     column: str | None = option(None, help="Column (with --dataset).", panel=TEXT, shown="text")
     split: str | None = option(None, help="Split (with --dataset).", panel=TEXT, shown="train")
