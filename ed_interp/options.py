@@ -187,8 +187,9 @@ def _number(name: str, value: Any, kind: type, bounds: Mapping[str, int | float]
         raise OptionError(name, f"must be {_KINDS[kind]}, got {got!r}")
     tests = [(n, *rule) for n, rule in _BOUNDS.items() if n in bounds]
     if not all(test(value, bounds[n]) for n, test, _ in tests):
-        # The largest seed that generators take is true, and no help to whoever typed -1.
-        wanted = [text.format(f"{bounds[n]:g}") for n, _, text in tests if bounds[n] < 2**31]
+        # The largest seed that generators take is of no help to whoever typed -1.
+        said = [(n, text) for n, ok, text in tests if bounds[n] < 2**31 or not ok(value, bounds[n])]
+        wanted = [text.format(f"{bounds[n]:g}") for n, text in said]
         raise OptionError(name, f"must be {' and '.join(wanted)}, got {got!r}")
     return value
 
