@@ -130,7 +130,8 @@ class _Drawing:
             lines = [[_hover(text) for text in line] for line in mark.hover]
             cells.update(hovertext=lines, hoverinfo="text")
         # The bar stands beside its own panel, not beside the whole figure.
-        bottom, top = self.made.get_subplot(**at).yaxis.domain
+        beside: Any = self.made.get_subplot(**at)
+        bottom, top = beside.yaxis.domain
         bar = {"title": {"text": mark.unit}, "thickness": 14, "outlinewidth": 0}
         bar |= {"y": (bottom + top) / 2, "len": top - bottom}
         self.made.add_trace(cells.update(showscale=bool(mark.unit), colorbar=bar), **at)
@@ -227,7 +228,8 @@ class _Drawing:
             small = html.escape(shortened(chart.below, 110))
             title += f"<br><span style='font-size:0.75em'>{small}</span>"
         place = {"x": 0, "xref": "paper", "yref": "container", "y": 0.98, "yanchor": "top"}
-        names = [trace for trace in self.made.data if trace.showlegend is not False and trace.name]
+        traces: Any = self.made.data
+        names = [trace for trace in traces if trace.showlegend is not False and trace.name]
         above = len(names) > 1
         # Above the titles of the panels, if they have any.
         lift = 26 / height if any(panel.title for panel in chart.panels) else 0.0

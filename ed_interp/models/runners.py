@@ -185,12 +185,12 @@ class TransformersRunner:
             stack.enter_context(evaluation_mode(self.model))
             self._hook_sites(stack, collector, stop=stop)
             fired = [False]
-            if logit_reads is not None:
-                wanted = logit_reads + self.virtual_tokens
+            wanted = None if logit_reads is None else logit_reads + self.virtual_tokens
+            if wanted is not None:
                 self._hook_head(stack, lambda hidden: gather(hidden, wanted), fired)
             with contextlib.suppress(_StopForward):
                 output = self.model(**self._arguments(inputs, device))
-                if logit_reads is not None:
+                if wanted is not None:
                     logits = output.logits if fired[0] else gather(output.logits, wanted)
         return Reading(collector.stack(device), logits)
 

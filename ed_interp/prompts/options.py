@@ -106,4 +106,5 @@ class PromptOptions(Options):
             os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
             columns |= {"split": self.split or "train", "config": self.config}
             return from_dataset(self.dataset, template=template, **columns)
-        return builtin_task(self.task or self.default_task, template=template)
+        name = self.default_task if self.task is None else self.task
+        return builtin_task(name, template=template)

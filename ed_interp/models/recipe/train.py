@@ -63,6 +63,8 @@ def build_model(name: str, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> 
         return GPT2LMHeadModel(gpt2)
     special |= {"num_hidden_layers": 4, "hidden_size": 128, "intermediate_size": 256}
     special |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}
+    # Gemma 2 caps its attention scores, which fused kernels do not.
+    special["attn_implementation"] = "eager"
     gemma2 = Gemma2Config(
         vocab_size=len(tokenizer),
         query_pre_attn_scalar=32,
@@ -71,8 +73,6 @@ def build_model(name: str, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> 
         tie_word_embeddings=True,
         # The model multiplies embeddings by sqrt(width), which gives them unit power.
         initializer_range=128**-0.5,
-        # Gemma 2 caps its attention scores, which fused kernels do not.
-        attn_implementation="eager",
         **special,
     )
     return Gemma2ForCausalLM(gemma2)

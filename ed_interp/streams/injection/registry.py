@@ -35,15 +35,19 @@ class Writer(Protocol):
     @property
     def places(self) -> Sequence[Place]:
         """Where it writes."""
+        ...
 
     def begin(self, call: Call) -> bool:
         """A forward pass begins in this thread; True if this writer takes part in it."""
+        ...
 
     def write(self, site: Site, states: Tensor, call: Call | None) -> Tensor:
         """The states of ``site`` as they go on; ``call`` is None outside of a forward pass."""
+        ...
 
     def finish(self, call: Call) -> None:
         """A forward pass ended without an exception."""
+        ...
 
 
 class _Running(threading.local):

@@ -143,6 +143,7 @@ def write_study(folder: Path) -> Path:
     from ed_interp.eval.study.arms import ARMS
     from ed_interp.eval.study.options import StudyOptions
     from ed_interp.eval.study.result import Study
+    from ed_interp.eval.study.rows import StudiedArm
     from ed_interp.eval.study.summary import summarise
 
     controls = ("lora", "random")
@@ -154,10 +155,10 @@ def write_study(folder: Path) -> Path:
         "name": "country-capital", "about": "answer country-capital at once", "shots": [0, 2],
         "examples": 32, "trained": 32, "asked": 14, "held_out": 0.3,
     }  # fmt: skip
-    arms = tuple(
-        {**dataclasses.asdict(ARMS[name]), "parameters": 17936, "sweep": [0.003]}
+    arms = [
+        StudiedArm(**vars(ARMS[name]), parameters=17936, sweep=(0.003,))
         for name in ("bias-injection", "frozen", *controls)
-    )
+    ]
     settings = {
         "options": options.to_dict(),
         "command": "ed-interp compare --task country-capital --out RUN",
