@@ -81,7 +81,12 @@ class DictionaryOptions(ModelOptions):
 
     dictionary: str = option(help="Folder of a dictionary, or a release of SAELens.", argument=True)
     sae_id: str | None = option(None, help="Dictionary of a release.", panel=MODEL, flag="--id")
-    model: str = option("", help="Bundled model, hub id or folder.", panel=MODEL, shown="its own")
+    model: str = option(
+        "",
+        help="Bundled model (see `ed-interp models`), hub id, local folder or adapter folder.",
+        panel=MODEL,
+        shown="the dictionary's own",
+    )
     site: str | None = option(None, help="Hook point.", panel=MODEL, shown="its own")
 
 
