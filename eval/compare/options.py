@@ -42,7 +42,7 @@ class CompareOptions(Inference, Batched):
         None, help="Model to compare with the control, of the same tokenizer.", panel=MODEL
     )
     tokenizer: str | None = option(
-        None, help="Tokenizer to use instead of the models'.", panel=MODEL
+        None, help="Tokenizer to use instead of the model's.", panel=MODEL
     )
     device: str | None = option(
         None, help="Device: cpu, cuda, cuda:1 or mps.", panel=RUNNING, shown="the best available"
