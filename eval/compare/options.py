@@ -48,7 +48,7 @@ class CompareOptions(Inference, Batched):
         None, help="Device: cpu, cuda, cuda:1 or mps.", panel=RUNNING, shown="the best available"
     )
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = option(
-        "float32", help="Precision of the models; auto keeps that of their files.", panel=RUNNING
+        "float32", help="Precision of the model; auto keeps that of its files.", panel=RUNNING
     )
     # `on`, `watch` and `texts` may be live objects, which the options record by name or in full.
     on: Any = option(
