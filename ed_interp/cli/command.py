@@ -26,7 +26,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 
@@ -192,6 +192,9 @@ def _parameter(field: dataclasses.Field[Any], hint: Any, flag: str) -> inspect.P
         kept = inspect.Parameter.empty if required else None
         return _keyword(field.name, plain if required else plain | None, about, kept)
     text: dict[str, Any] = {"help": rule["help"], "rich_help_panel": rule["panel"] or None}
+    if get_origin(kind) is Literal:
+        # In the help, where they wrap: beside the flag they would cut the names of flags short.
+        text["help"] += f" Choices: {', '.join(map(str, get_args(kind)))}."
     if kind is bool:
         # One flag switches on; where on is the default, or nothing is, there are two.
         pair = f"{flag}/--no-{flag.removeprefix('--')}" if default is not False else flag
@@ -216,8 +219,8 @@ def _text(value: Any) -> str:
 def _metavar(kind: Any) -> str:
     if get_origin(kind) is tuple:
         return _metavar(get_args(kind)[0]) + ",..."
-    if choices := get_args(kind):
-        return "|".join(map(str, choices))
+    if get_args(kind):
+        return "NAME"
     return {int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(kind, "TEXT")
 
 

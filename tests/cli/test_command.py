@@ -96,7 +96,13 @@ def test_mistakes_name_the_flag(arguments: tuple[str, str], message: str):
 
 def test_help_says_everything():
     _, _, result = run("--help")
-    words = ["Depths of a model", "--shots", "--no-untrained", "Shot counts.", "macro|micro"]
+    words = [
+        "Depths of a model",
+        "--shots",
+        "--no-untrained",
+        "Shot counts.",
+        "Choices: macro, micro.",
+    ]
     words += ["0.001,0.01", "--json", "--quiet", "--out", "--overwrite", "Random seed."]
     for text in words:
         assert text in result.output, text
