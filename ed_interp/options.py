@@ -2,7 +2,7 @@
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class CaptureOptions(ModelOptions, Seeded):
-        prompts: int = option(500, help="Number of prompts.", panel=PROMPTS, min=2)
+        prompts: int = option(500, "Number of prompts.", PROMPTS, min=2)
 
     @takes_options(CaptureOptions)
     def capture(model="icl-gpt2", *, options: CaptureOptions, out=None): ...
@@ -57,9 +57,9 @@ class OptionError(InvalidInputError):
 
 def option(
     default: Any = dataclasses.MISSING,
-    *,
-    help: str,
+    help: str = "",
     panel: str = "",
+    *,
     shown: str = "",
     flag: str = "",
     argument: bool = False,
@@ -120,7 +120,7 @@ class Options:
 class Seeded(Options):
     """Operations with a random part."""
 
-    seed: int = option(0, help="Random seed.", panel=RUNNING, min=0, max=2**63 - 1)
+    seed: int = option(0, "Random seed.", RUNNING, min=0, max=2**63 - 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ class Batched(Options):
     """Operations that run a model over prompts."""
 
     batch_size: int | None = option(
-        None, help="Prompts per forward pass.", panel=RUNNING, min=1, shown="chosen by length"
+        None, "Prompts per forward pass.", RUNNING, min=1, shown="chosen by length"
     )
 
 

@@ -50,13 +50,22 @@ def names(node: ast.AST) -> list[str]:
     return []
 
 
+def help_of(node: ast.AST) -> list[ast.expr]:
+    """The help text in a node, by name or as the second argument of ``option``."""
+    if isinstance(node, ast.keyword) and node.arg == "help":
+        return [node.value]
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "option":
+        return node.args[1:2]
+    return []
+
+
 def problems(text: str) -> list[str]:
     """What the house does not write, with its line."""
     listed = []
     for node in ast.walk(ast.parse(text)):
         listed += [f"{getattr(node, 'lineno', 0)}: {n}" for n in names(node) if n in VAGUE]
-        if isinstance(node, ast.keyword) and node.arg == "help":
-            listed += [t for t in texts(node.value)[:1] if re.match(r"(Of|If not|As)\b", t)]
+        for words in help_of(node):
+            listed += [t for t in texts(words)[:1] if re.match(r"(Of|If not|As)\b", t)]
         if isinstance(node, ast.Raise):
             listed += [t for t in texts(node) if re.search(r"\b(is|are) no\b", t)]
     return listed
@@ -70,6 +79,7 @@ def problems(text: str) -> list[str]:
         "for there in x: pass",
         "import a as told",
         "option(help='Of the data.')",
+        "x: int = option(3, 'Of the data.', MODEL)",
         "raise ValueError(f'{x} is no seed; use 0')",
     ],
 )

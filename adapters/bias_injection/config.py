@@ -46,53 +46,51 @@ class BiasInjectionConfig(PeftConfig):  # type: ignore[misc]
         InvalidInputError: on construction, for a value that cannot be used.
     """
 
-    r: int = option(8, help="Rank of the low-rank part A, B; 0 leaves it out.")
-    lora_alpha: float | int = option(8, help="The low-rank part is scaled by lora_alpha / r.")
-    n_nodes: int = option(4, help="Nodes per targeted layer; 0 leaves them out.")
+    r: int = option(8, "Rank of the low-rank part A, B; 0 leaves it out.")
+    lora_alpha: float | int = option(8, "The low-rank part is scaled by lora_alpha / r.")
+    n_nodes: int = option(4, "Nodes per targeted layer; 0 leaves them out.")
     tau: float | int | list[float] | None = option(
         None,
-        help="Time constant of the nodes in tokens, above 0: at the start of training, or for "
+        "Time constant of the nodes in tokens, above 0: at the start of training, or for "
         "good if learn_tau is false. One number, or one per node; by default spread "
         "geometrically from 4 to 256. A node forgets what it read after a few time "
         "constants.",
     )
-    learn_tau: bool = option(True, help="Whether the time constants are trained.")
-    use_bias: bool = option(True, help="Whether the adapter adds a bias b.")
+    learn_tau: bool = option(True, "Whether the time constants are trained.")
+    use_bias: bool = option(True, "Whether the adapter adds a bias b.")
     feedback: str = option(
         "input",
-        help="What the nodes read: 'input', what the layer read at the tokens before; 'output', "
+        "What the nodes read: 'input', what the layer read at the tokens before; 'output', "
         "what it wrote (nodes then feed each other, the recurrence is dense and may grow); "
         "'none', nothing: nodes hold a learned constant value.",
     )
     neutral: bool = option(
         False,
-        help="Keep the paper's neutral relation under training: the bias is always minus the sum "
+        "Keep the paper's neutral relation under training: the bias is always minus the sum "
         "of the node weights, b = -sum_i V_i, so nodes at value 1 cancel it.",
     )
-    dropout: float = option(0.0, help="Dropout on what A and R read, while training.")
+    dropout: float = option(0.0, "Dropout on what A and R read, while training.")
     target_modules: list[str] | set[str] | str | None = option(
         None,
-        help="Names or a regular expression of the linear layers to adapt, or 'all-linear'; by "
+        "Names or a regular expression of the linear layers to adapt, or 'all-linear'; by "
         "default the ones PEFT's LoRA takes for the architecture.",
     )
     exclude_modules: list[str] | set[str] | str | None = option(
-        None, help="Names or a regular expression of layers to leave alone."
+        None, "Names or a regular expression of layers to leave alone."
     )
     layers_to_transform: list[int] | int | None = option(
-        None, help="Indices of the blocks to adapt; all by default."
+        None, "Indices of the blocks to adapt; all by default."
     )
     layers_pattern: list[str] | str | None = option(
-        None, help="Name of the list of blocks, for layers_to_transform."
+        None, "Name of the list of blocks, for layers_to_transform."
     )
-    modules_to_save: list[str] | None = option(
-        None, help="Further modules to train and save whole."
-    )
+    modules_to_save: list[str] | None = option(None, "Further modules to train and save whole.")
     init_weights: bool = option(
-        True, help="Start neutral. False starts with random weights everywhere, for tests."
+        True, "Start neutral. False starts with random weights everywhere, for tests."
     )
-    format_version: int = option(FORMAT_VERSION, help="Version of the checkpoint format.")
+    format_version: int = option(FORMAT_VERSION, "Version of the checkpoint format.")
     weights_sha256: str | None = option(
-        None, help="Digest of the saved tensors, written by save_pretrained."
+        None, "Digest of the saved tensors, written by save_pretrained."
     )
 
     def __post_init__(self) -> None:

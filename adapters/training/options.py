@@ -30,7 +30,7 @@ class ExampleOptions(Options):
     """A file of examples."""
 
     data: Path | None = option(
-        None, help="File: .jsonl, .json, .csv, .parquet or .txt.", panel=EXAMPLES, shown="required"
+        None, "File: .jsonl, .json, .csv, .parquet or .txt.", EXAMPLES, shown="required"
     )
     input_column: str = _examples("input", help="Column of inputs.")
     output_column: str = _examples("output", help="Column of outputs.")
@@ -171,7 +171,7 @@ def _loading(name: str) -> Any:
 class MergeOptions(FolderOptions):
     """An adapter, and how to load its base model: no `model`, whose default would be another."""
 
-    base: str | None = option(None, help="Base model.", panel=MODEL, shown="the adapter's")
+    base: str | None = option(None, "Base model.", MODEL, shown="the adapter's")
     tokenizer: str | None = _loading("tokenizer")
     revision: str | None = _loading("revision")
     trust_remote_code: bool = _loading("trust_remote_code")

@@ -18,8 +18,8 @@ class CompareVerb(StudyOptions):
 
     fail_on_forgetting: float | None = option(
         None,
-        help="Exit with 1 if the cross-entropy on neutral text rises by more nats per token.",
-        panel=OUTPUT,
+        "Exit with 1 if the cross-entropy on neutral text rises by more nats per token.",
+        OUTPUT,
         shown="never",
         above=0,
     )

@@ -19,13 +19,11 @@ PAPER = Out("Folder to make.", "paper")
 class PaperOptions(Options):
     """What a paper is made from."""
 
-    runs: tuple[Path, ...] = option(
-        (), help="Run folders, or folders of run folders.", argument=True
-    )
+    runs: tuple[Path, ...] = option((), "Run folders, or folders of run folders.", argument=True)
     template: Path | None = option(
         None,
-        help="Edited copy of the template (ed_interp/templates/paper.md).",
-        panel=OUTPUT,
+        "Edited copy of the template (ed_interp/templates/paper.md).",
+        OUTPUT,
         shown="the template of the package",
     )
 

@@ -32,12 +32,10 @@ class PromptOptions(Options):
     default_task: ClassVar[str] = DEFAULT_TASK
 
     task: str | None = _setting(help="Built-in task (see `ed-interp tasks`).", shown=DEFAULT_TASK)
-    data: Path | None = option(
-        None, help="Pairs from a .jsonl, .json, .csv or .parquet file.", panel=PROMPTS
-    )
+    data: Path | None = option(None, "Pairs from a .jsonl, .json, .csv or .parquet file.", PROMPTS)
     dataset: str | None = _setting(help="Pairs from a Hugging Face data set, or a folder with one.")
     text: Path | None = option(
-        None, help="Running text from a .txt file or .json list; a shot is a token.", panel=PROMPTS
+        None, "Running text from a .txt file or .json list; a shot is a token.", PROMPTS
     )
     input_column: str | None = _setting(
         help="Column of inputs (with --data or --dataset).", shown="input"

@@ -18,9 +18,7 @@ class SteerOptions(ModelOptions, SiteOptions, Seeded):
 
     direction: Path = option(help="File that `steer find` wrote.", panel=PROMPTS)
     # Text rather than a choice: in Python it is any selector, recorded by its name here.
-    where: str = option(
-        "all", help="Tokens to steer: all, prompt, last (of it) or generation.", panel=MEASURE
-    )
+    where: str = option("all", "Tokens to steer: all, prompt, last (of it) or generation.", MEASURE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,9 +28,9 @@ class ApplyOptions(SteerOptions):
     prompts: tuple[str, ...] = option(
         help=r"Text to continue; \n is a line break.", flag="--prompt", whole=True, panel=PROMPTS
     )
-    coefficient: float = option(1.0, help="Strength.", panel=MEASURE)
-    max_new_tokens: int = option(20, help="Most tokens to generate.", flag="--tokens", min=1)
-    temperature: float = option(0.0, help="Sampling temperature; 0 is greedy.", min=0)
+    coefficient: float = option(1.0, "Strength.", MEASURE)
+    max_new_tokens: int = option(20, "Most tokens to generate.", flag="--tokens", min=1)
+    temperature: float = option(0.0, "Sampling temperature; 0 is greedy.", min=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,19 +47,17 @@ class SweepOptions(SteerOptions):
         help="Text before every prompt in the prompt-only control.", panel=PROMPTS
     )
     coefficients: tuple[float, ...] = option(
-        COEFFICIENTS, help="Strengths to try; 0 is always measured.", panel=MEASURE
+        COEFFICIENTS, "Strengths to try; 0 is always measured.", MEASURE
     )
-    together: bool = option(
-        False, help="Write at all sites at once, as function vectors need.", panel=MEASURE
-    )
+    together: bool = option(False, "Write at all sites at once, as function vectors need.", MEASURE)
     budget: float = option(
-        1.1, help="Largest ratio of perplexity on --neutral to unsteered.", panel=MEASURE, min=1
+        1.1, "Largest ratio of perplexity on --neutral to unsteered.", MEASURE, min=1
     )
     random_directions: int = option(
-        5, help="Random directions in the control.", flag="--randoms", panel=MEASURE, min=1
+        5, "Random directions in the control.", MEASURE, flag="--randoms", min=1
     )
-    level: float = option(0.95, help="Confidence level.", panel=MEASURE, above=0, below=1)
-    resamples: int = option(1000, help="Number of bootstrap resamples.", panel=MEASURE, min=1)
+    level: float = option(0.95, "Confidence level.", MEASURE, above=0, below=1)
+    resamples: int = option(1000, "Number of bootstrap resamples.", MEASURE, min=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,52 +30,43 @@ class StudyOptions(ModelOptions, PromptOptions, Seeded):
     default_task: ClassVar[str] = "country-capital"
 
     treated: str = option(
-        "bias-injection", help="Folder of an adapter, or the name of an arm to train.", panel=MODEL
+        "bias-injection", "Folder of an adapter, or the name of an arm to train.", MODEL
     )
     controls: tuple[str, ...] = option(
-        ("all",), help=f"Arms to compare with: {', '.join(CONTROLS)}; all, or none.", panel=MODEL
+        ("all",), f"Arms to compare with: {', '.join(CONTROLS)}; all, or none.", MODEL
     )
     task: str | None = option(
-        None, help="Built-in task (see `ed-interp tasks`).", panel=PROMPTS, shown=default_task
+        None, "Built-in task (see `ed-interp tasks`).", PROMPTS, shown=default_task
     )
-    shots: tuple[int, ...] = option(
-        (0, 1, 2, 4), help="Numbers of demonstrations.", panel=PROMPTS, min=0
-    )
-    prompts: int = option(100, help="Number of prompts of the task.", panel=PROMPTS, min=2)
+    shots: tuple[int, ...] = option((0, 1, 2, 4), "Numbers of demonstrations.", PROMPTS, min=0)
+    prompts: int = option(100, "Number of prompts of the task.", PROMPTS, min=2)
     watch_prompts: int = option(
-        24,
-        help="Prompts of every other relation, where side effects are looked for.",
-        panel=PROMPTS,
-        min=2,
+        24, "Prompts of every other relation, where side effects are looked for.", PROMPTS, min=2
     )
-    texts: int = option(40, help="Number of neutral texts, for forgetting.", panel=PROMPTS, min=1)
-    emergence: bool = option(True, help="Also compare E per block.", panel=MEASURE)
-    decode_rounds: int = option(
-        5, help="Rounds of timed decoding; 0 leaves it out.", panel=MEASURE, min=0
-    )
+    texts: int = option(40, "Number of neutral texts, for forgetting.", PROMPTS, min=1)
+    emergence: bool = option(True, "Also compare E per block.", MEASURE)
+    decode_rounds: int = option(5, "Rounds of timed decoding; 0 leaves it out.", MEASURE, min=0)
     allow_non_neutral: bool = option(
-        False,
-        help="Also compare an adapter that changes the model before it is trained.",
-        panel=MEASURE,
+        False, "Also compare an adapter that changes the model before it is trained.", MEASURE
     )
     held_out: float = option(
         0.3,
-        help="Share of the task's inputs that is prompted and not trained on.",
-        panel=TRAIN,
+        "Share of the task's inputs that is prompted and not trained on.",
+        TRAIN,
         above=0,
         below=1,
     )
-    seeds: int = option(5, help="Number of seeds per arm, counted from --seed.", panel=TRAIN, min=1)
+    seeds: int = option(5, "Number of seeds per arm, counted from --seed.", TRAIN, min=1)
     rates: tuple[float, ...] | None = option(
-        None, help="Learning rates of the sweep.", panel=TRAIN, shown="0.001,0.003,0.01", above=0
+        None, "Learning rates of the sweep.", TRAIN, shown="0.001,0.003,0.01", above=0
     )
-    steps: int = option(60, help="Training steps.", panel=TRAIN, min=2)
-    batch_size: int = option(16, help="Examples per training step.", panel=TRAIN, min=2)
+    steps: int = option(60, "Training steps.", TRAIN, min=2)
+    batch_size: int = option(16, "Examples per training step.", TRAIN, min=2)
     keep: Keep = option(
         "all",
-        help="Comparisons and adapters to keep: all, only the comparison of the arm under test "
+        "Comparisons and adapters to keep: all, only the comparison of the arm under test "
         "at its first seed, or only the rows.",
-        panel=OUTPUT,
+        OUTPUT,
     )
 
     def __post_init__(self) -> None:

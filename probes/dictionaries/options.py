@@ -40,15 +40,15 @@ class SourceOptions(Options):
 
     text: Path | None = option(
         None,
-        help="Text from a .txt file (an empty line ends a document) or a .json list of strings.",
-        panel=TEXT,
+        "Text from a .txt file (an empty line ends a document) or a .json list of strings.",
+        TEXT,
         shown="generated text, no file needed",
     )
-    task: str | None = option(None, help="Built-in task (see `ed-interp tasks`).", panel=TEXT)
-    dataset: str | None = option(None, help="Text from a Hugging Face data set.", panel=TEXT)
-    column: str | None = option(None, help="Column (with --dataset).", panel=TEXT, shown="text")
-    split: str | None = option(None, help="Split (with --dataset).", panel=TEXT, shown="train")
-    config: str | None = option(None, help="Configuration (with --dataset).", panel=TEXT)
+    task: str | None = option(None, "Built-in task (see `ed-interp tasks`).", TEXT)
+    dataset: str | None = option(None, "Text from a Hugging Face data set.", TEXT)
+    column: str | None = option(None, "Column (with --dataset).", TEXT, shown="text")
+    split: str | None = option(None, "Split (with --dataset).", TEXT, shown="train")
+    config: str | None = option(None, "Configuration (with --dataset).", TEXT)
 
     def __post_init__(self) -> None:
         if self.text is not None and not isinstance(self.text, (str, Path)):
@@ -70,9 +70,7 @@ class SourceOptions(Options):
 class TextOptions(SourceOptions):
     """Text in windows of tokens."""
 
-    window: int | None = option(
-        None, help="Longest window in tokens.", panel=TEXT, shown="128", min=2
-    )
+    window: int | None = option(None, "Longest window in tokens.", TEXT, shown="128", min=2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,14 +78,14 @@ class DictionaryOptions(ModelOptions):
     """A dictionary, and the model whose stream it reads."""
 
     dictionary: str = option(help="Folder of a dictionary, or a release of SAELens.", argument=True)
-    sae_id: str | None = option(None, help="Dictionary of a release.", panel=MODEL, flag="--id")
+    sae_id: str | None = option(None, "Dictionary of a release.", MODEL, flag="--id")
     model: str = option(
         "",
-        help="Bundled model (see `ed-interp models`), hub id, local folder or adapter folder.",
-        panel=MODEL,
+        "Bundled model (see `ed-interp models`), hub id, local folder or adapter folder.",
+        MODEL,
         shown="the dictionary's own",
     )
-    site: str | None = option(None, help="Hook point.", panel=MODEL, shown="its own")
+    site: str | None = option(None, "Hook point.", MODEL, shown="its own")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,29 +94,29 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
 
     site: str = option(help="Hook point, such as blocks.2.hook_resid_post.", panel=MODEL)
     architecture: str = option(
-        DEFAULT, help=f"Kind of dictionary: {', '.join(ARCHITECTURES)}.", panel=TRAIN, flag="--arch"
+        DEFAULT, f"Kind of dictionary: {', '.join(ARCHITECTURES)}.", TRAIN, flag="--arch"
     )
-    latents: int = option(1024, help="Size of the dictionary.", panel=TRAIN, min=1)
+    latents: int = option(1024, "Size of the dictionary.", TRAIN, min=1)
     k: int | None = option(
         None,
-        help="Active latents per token, if the architecture takes a number.",
-        panel=TRAIN,
+        "Active latents per token, if the architecture takes a number.",
+        TRAIN,
         shown=str(DEFAULT_K),
         min=1,
     )
-    tokens: int = option(1_000_000, help="Tokens to train on.", panel=TRAIN, min=1)
-    batch_size: int = option(512, help="Tokens per step.", panel=TRAIN, min=1)
+    tokens: int = option(1_000_000, "Tokens to train on.", TRAIN, min=1)
+    batch_size: int = option(512, "Tokens per step.", TRAIN, min=1)
     lr: float | None = option(
         None,
-        help="Peak learning rate of Adam.",
-        panel=TRAIN,
+        "Peak learning rate of Adam.",
+        TRAIN,
         shown="2e-3, less by sqrt(1024 / latents) above 1,024 latents",
         above=0,
     )
     sae_lens: tuple[str, ...] = option(
         (),
-        help="NAME=VALUE of SAELens's configuration, such as l1_coefficient=5; repeatable.",
-        panel=TRAIN,
+        "NAME=VALUE of SAELens's configuration, such as l1_coefficient=5; repeatable.",
+        TRAIN,
         flag="--option",
         whole=True,
     )
@@ -182,10 +180,10 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
 class MeasureOptions(DictionaryOptions, TextOptions, Seeded):
     """How a dictionary is measured."""
 
-    tokens: int = option(100_000, help="Tokens to encode.", panel=MEASURE, min=2)
-    ce_tokens: int = option(20_000, help="Tokens to predict.", panel=MEASURE, min=2)
-    tasks: tuple[str, ...] = option(PROBE_TASKS, help="Tasks for sparse probing.", panel=MEASURE)
-    absorption: bool = option(True, help="Measure splitting and absorption.", panel=MEASURE)
+    tokens: int = option(100_000, "Tokens to encode.", MEASURE, min=2)
+    ce_tokens: int = option(20_000, "Tokens to predict.", MEASURE, min=2)
+    tasks: tuple[str, ...] = option(PROBE_TASKS, "Tasks for sparse probing.", MEASURE)
+    absorption: bool = option(True, "Measure splitting and absorption.", MEASURE)
 
     def __post_init__(self) -> None:
         # Live tasks are recorded by name.
@@ -198,15 +196,15 @@ class MeasureOptions(DictionaryOptions, TextOptions, Seeded):
 class DescribeOptions(DictionaryOptions, TextOptions, Seeded):
     """What is shown of every feature."""
 
-    tokens: int = option(200_000, help="Tokens of held-out text to read.", panel=MEASURE, min=1)
-    contexts: int = option(8, help="Strongest contexts per feature.", panel=MEASURE, min=1)
-    top_tokens: int = option(8, help="Promoted tokens to list.", panel=MEASURE, min=1)
-    neighbours: int = option(5, help="Most similar features to list.", panel=MEASURE, min=1)
+    tokens: int = option(200_000, "Tokens of held-out text to read.", MEASURE, min=1)
+    contexts: int = option(8, "Strongest contexts per feature.", MEASURE, min=1)
+    top_tokens: int = option(8, "Promoted tokens to list.", MEASURE, min=1)
+    neighbours: int = option(5, "Most similar features to list.", MEASURE, min=1)
     clamp_contexts: int = option(
-        4, help="Contexts in which each feature is clamped; 0 skips it.", panel=MEASURE, min=0
+        4, "Contexts in which each feature is clamped; 0 skips it.", MEASURE, min=0
     )
     clamp_features: tuple[int, ...] | None = option(
-        None, help="Clamp only these features.", panel=MEASURE, shown="all", min=0
+        None, "Clamp only these features.", MEASURE, shown="all", min=0
     )
 
 
@@ -214,8 +212,8 @@ class DescribeOptions(DictionaryOptions, TextOptions, Seeded):
 class ShowOptions(DescribeOptions):
     """Which features are shown, and where."""
 
-    feature: tuple[int, ...] | None = option(None, help="Feature to print; repeatable.", min=0)
-    html: Path | None = option(None, help="Page to write; it opens offline.", panel=OUTPUT)
+    feature: tuple[int, ...] | None = option(None, "Feature to print; repeatable.", min=0)
+    html: Path | None = option(None, "Page to write; it opens offline.", OUTPUT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -223,18 +221,18 @@ class FeatureEmergenceOptions(DictionaryOptions, PromptOptions, Seeded, Batched)
     """How features are followed over shots and checkpoints."""
 
     shots: tuple[int, ...] | None = option(
-        None, help="Shot counts, such as 0-8 or 0,1,2,4,8.", panel=PROMPTS, shown="0-8", min=0
+        None, "Shot counts, such as 0-8 or 0,1,2,4,8.", PROMPTS, shown="0-8", min=0
     )
-    prompts: int = option(500, help="Number of prompts.", panel=PROMPTS, min=2)
+    prompts: int = option(500, "Number of prompts.", PROMPTS, min=2)
     about: Literal["auto", "answer", "relation"] = option(
         "auto",
-        help="Label to inform about; auto is the relation of a mixed task, else the answer.",
-        panel=MEASURE,
+        "Label to inform about; auto is the relation of a mixed task, else the answer.",
+        MEASURE,
     )
     checkpoints: tuple[str, ...] = option(
-        (), help="Training steps of a bundled model, such as 300,949, or all.", panel=MEASURE
+        (), "Training steps of a bundled model, such as 300,949, or all.", MEASURE
     )
-    permutations: int = option(200, help="Permutations of the labels.", panel=MEASURE, min=20)
+    permutations: int = option(200, "Permutations of the labels.", MEASURE, min=20)
 
     def __post_init__(self) -> None:
         # In Python, steps are numbers and "all" is a string.
@@ -252,12 +250,12 @@ class ExplainOptions(DictionaryOptions, TextOptions, Seeded):
 
     features: tuple[int, ...] | None = option(
         None,
-        help="Number of a feature; repeatable, or ranges.",
-        panel=MEASURE,
+        "Number of a feature; repeatable, or ranges.",
+        MEASURE,
         shown="all",
         flag="--feature",
         min=0,
     )
-    tokens: int = option(100_000, help="Tokens of held-out text to read.", panel=MEASURE, min=2)
-    contexts: int = option(50, help="Active contexts, and as many silent.", panel=MEASURE, min=1)
-    window: int | None = option(None, help="Tokens of a context.", panel=TEXT, shown="32", min=2)
+    tokens: int = option(100_000, "Tokens of held-out text to read.", MEASURE, min=2)
+    contexts: int = option(50, "Active contexts, and as many silent.", MEASURE, min=1)
+    window: int | None = option(None, "Tokens of a context.", TEXT, shown="32", min=2)

@@ -159,10 +159,8 @@ class LogisticProbe(Method):
 
     label = "the logistic probe"
     citation = "Alain and Bengio 2016, arXiv 1610.01644"
-    penalty_c: float = option(
-        1.0, help="Inverse strength of the L2 penalty, scikit-learn's C.", above=0
-    )
-    max_iter: int = option(2000, help="Most iterations of L-BFGS.", min=1)
+    penalty_c: float = option(1.0, "Inverse strength of the L2 penalty, scikit-learn's C.", above=0)
+    max_iter: int = option(2000, "Most iterations of L-BFGS.", min=1)
 
     def at_site(self, states: ContrastStates, place: int) -> Float[Tensor, " d_model"]:
         from sklearn.linear_model import LogisticRegression

@@ -18,7 +18,7 @@ class SiteOptions(Options):
     """Hook points by name."""
 
     sites: tuple[str, ...] | None = option(
-        None, help="Hook points.", flag="--site", panel=MEASURE, shown="all block outputs"
+        None, "Hook points.", MEASURE, flag="--site", shown="all block outputs"
     )
 
     def __post_init__(self) -> None:
@@ -36,10 +36,10 @@ class ContrastOptions(ModelOptions, SiteOptions, Seeded, Batched):
     """Two classes of texts, and where their states are read."""
 
     pairs: Path | None = option(
-        None, help="File with columns positive, negative and optionally read.", panel=PROMPTS
+        None, "File with columns positive, negative and optionally read.", PROMPTS
     )
     read: str | None = option(
-        None, help="Token to read: an index, or a part of the text.", panel=PROMPTS, shown="last"
+        None, "Token to read: an index, or a part of the text.", PROMPTS, shown="last"
     )
 
 
@@ -47,7 +47,7 @@ class ContrastOptions(ModelOptions, SiteOptions, Seeded, Batched):
 class PreflightOptions(ContrastOptions):
     """How to check a contrast before steering along it."""
 
-    halves: int = option(50, help="Random halvings for the stability.", panel=MEASURE, min=1)
+    halves: int = option(50, "Random halvings for the stability.", MEASURE, min=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,18 +56,18 @@ class FindOptions(ContrastOptions):
 
     method: str = option(
         "mean_difference",
-        help="Method: mean_difference, pca, logistic, lda, whitened; function_vector of --task.",
-        panel=MEASURE,
+        "Method: mean_difference, pca, logistic, lda, whitened; function_vector of --task.",
+        MEASURE,
     )
     set: tuple[str, ...] = option(
-        (), help="Setting of the method as NAME=VALUE; repeat for more.", whole=True, panel=MEASURE
+        (), "Setting of the method as NAME=VALUE; repeat for more.", MEASURE, whole=True
     )
-    task: str | None = option(None, help="Built-in task (see `ed-interp tasks`).", panel=PROMPTS)
+    task: str | None = option(None, "Built-in task (see `ed-interp tasks`).", PROMPTS)
     heads: int | None = option(
-        None, help="Heads to sum (with function_vector).", panel=MEASURE, shown="by effect", min=1
+        None, "Heads to sum (with function_vector).", MEASURE, shown="by effect", min=1
     )
     shots: int | None = option(
-        None, help="Shots of its prompts (with function_vector).", panel=PROMPTS, shown="8", min=1
+        None, "Shots of its prompts (with function_vector).", PROMPTS, shown="8", min=1
     )
 
     def __post_init__(self) -> None:

@@ -35,29 +35,23 @@ class EstimatorOptions(Options):
 
     # A name and not a choice of names: packages add estimators.
     estimator: str = option(
-        "smoothed",
-        help="Mutual-information estimator: smoothed, auto, gaussian, ksg, ...",
-        panel=MEASURE,
+        "smoothed", "Mutual-information estimator: smoothed, auto, gaussian, ksg, ...", MEASURE
     )
     set: tuple[str, ...] = option(
         (),
-        help="Option of the estimator as NAME=VALUE, e.g. neighbours=5; repeat for more.",
-        panel=MEASURE,
+        "Option of the estimator as NAME=VALUE, e.g. neighbours=5; repeat for more.",
+        MEASURE,
         whole=True,
     )
     noise: float | None = option(
         None,
-        help="Noise standard deviation per normalised coordinate.",
-        panel=MEASURE,
+        "Noise standard deviation per normalised coordinate.",
+        MEASURE,
         shown="beta * sqrt(d / ln n)",
         above=0,
     )
     beta: float | None = option(
-        None,
-        help="Scale of the default noise rule.",
-        panel=MEASURE,
-        shown="1/3",
-        above=0,
+        None, "Scale of the default noise rule.", MEASURE, shown="1/3", above=0
     )
 
     def __post_init__(self) -> None:
@@ -96,48 +90,38 @@ class EmergenceOptions(ModelOptions, PromptOptions, EstimatorOptions, Seeded, Ba
 
     shots: tuple[int, ...] | None = option(
         None,
-        help="Numbers of demonstrations, e.g. 0-8 or 0,1,2,4,8.",
-        panel=PROMPTS,
+        "Numbers of demonstrations, e.g. 0-8 or 0,1,2,4,8.",
+        PROMPTS,
         shown="0-8; lists 1-8; text 1 to --window",
         min=0,
     )
-    prompts: int = option(500, help="Number of prompts to sample.", panel=PROMPTS, min=2)
-    noise_profile: bool = option(
-        False, help="Also estimate at seven levels of noise.", panel=MEASURE
-    )
+    prompts: int = option(500, "Number of prompts to sample.", PROMPTS, min=2)
+    noise_profile: bool = option(False, "Also estimate at seven levels of noise.", MEASURE)
     compare_estimators: tuple[str, ...] = option(
-        (), help="Other estimators to run on the same activations.", panel=MEASURE
+        (), "Other estimators to run on the same activations.", MEASURE
     )
     calibrate: bool = option(
-        False,
-        help="Also test the estimator on data of known information of this size.",
-        panel=MEASURE,
+        False, "Also test the estimator on data of known information of this size.", MEASURE
     )
     normalisation: Literal["auto", "layernorm", "rms", "none"] = option(
-        "auto",
-        help="Normalise states before estimating; auto uses the model's own norm.",
-        panel=MEASURE,
+        "auto", "Normalise states before estimating; auto uses the model's own norm.", MEASURE
     )
     single_position: SinglePosition = option(
-        "zero", help="Position at which single tokens are fed.", panel=MEASURE
+        "zero", "Position at which single tokens are fed.", MEASURE
     )
-    untrained: bool = option(
-        True, help="Also run an untrained copy of the model as a control.", panel=MEASURE
-    )
+    untrained: bool = option(True, "Also run an untrained copy of the model as a control.", MEASURE)
     behaviour: bool = option(
-        True, help="Also score the model's answers: accuracy, log-probability, rank.", panel=MEASURE
+        True, "Also score the model's answers: accuracy, log-probability, rank.", MEASURE
     )
-    level: float = option(
-        0.95, help="Confidence level of the intervals.", panel=MEASURE, above=0, below=1
-    )
-    resamples: int = option(1000, help="Number of bootstrap resamples.", panel=MEASURE, min=1)
+    level: float = option(0.95, "Confidence level of the intervals.", MEASURE, above=0, below=1)
+    resamples: int = option(1000, "Number of bootstrap resamples.", MEASURE, min=1)
     path: Literal["auto", "packed", "prefix", "separate"] = option(
         "auto",
-        help="How shot counts share forward passes; auto takes the fastest that is exact.",
-        panel=RUNNING,
+        "How shot counts share forward passes; auto takes the fastest that is exact.",
+        RUNNING,
     )
     keep_activations: bool = option(
-        False, help="Leave the states in the run folder, as safetensors.", panel=OUTPUT
+        False, "Leave the states in the run folder, as safetensors.", OUTPUT
     )
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,15 +18,15 @@ from ed_interp.tables import Table
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Depths(Seeded):
-    shots: tuple[int, ...] | None = option(None, help="Shot counts.", panel=MEASURE, min=0)
-    rates: tuple[float, ...] = option((0.001, 0.01), help="Rates.", panel=MEASURE, above=0)
-    site: tuple[str, ...] = option((), help="Sites.", panel=MEASURE)
-    blocks: tuple[int, ...] = option((), help="Blocks.", panel=MEASURE, min=0)
-    prompt: tuple[str, ...] = option((), help="Prompts.", panel=MEASURE, whole=True)
-    level: float = option(0.95, help="Level.", panel=MEASURE, above=0, below=1)
-    kind: Literal["macro", "micro"] = option("macro", help="Term.", panel=MEASURE)
-    untrained: bool = option(True, help="Also the untrained twin.", panel=MODEL)
-    profile: bool = option(False, help="Also the profile.", panel=MODEL)
+    shots: tuple[int, ...] | None = option(None, "Shot counts.", MEASURE, min=0)
+    rates: tuple[float, ...] = option((0.001, 0.01), "Rates.", MEASURE, above=0)
+    site: tuple[str, ...] = option((), "Sites.", MEASURE)
+    blocks: tuple[int, ...] = option((), "Blocks.", MEASURE, min=0)
+    prompt: tuple[str, ...] = option((), "Prompts.", MEASURE, whole=True)
+    level: float = option(0.95, "Level.", MEASURE, above=0, below=1)
+    kind: Literal["macro", "micro"] = option("macro", "Term.", MEASURE)
+    untrained: bool = option(True, "Also the untrained twin.", MODEL)
+    profile: bool = option(False, "Also the profile.", MODEL)
     folder: Path = option(help="Folder.", argument=True)
 
 

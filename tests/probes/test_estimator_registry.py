@@ -38,7 +38,7 @@ BUILT_IN = {
 class Constant(Estimator):
     """Gives every row as many bits as its first column says."""
 
-    factor: float = option(1.0, help="Factor of the columns.", min=0)
+    factor: float = option(1.0, "Factor of the columns.", min=0)
 
     def pair(
         self,

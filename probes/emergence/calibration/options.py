@@ -13,20 +13,17 @@ from ed_interp.probes.emergence.options import EstimatorOptions
 class CalibrationOptions(EstimatorOptions):
     """How an estimator is tested on data of known information."""
 
-    n: int = option(2000, help="Rows of every sample.", panel=MEASURE, min=4)
-    d: int = option(768, help="Columns of x.", panel=MEASURE, min=1)
-    d_y: int | None = option(None, help="Columns of y.", panel=MEASURE, shown="as --d", min=1)
+    n: int = option(2000, "Rows of every sample.", MEASURE, min=4)
+    d: int = option(768, "Columns of x.", MEASURE, min=1)
+    d_y: int | None = option(None, "Columns of y.", MEASURE, shown="as --d", min=1)
     bits: tuple[float, ...] = option(
-        (0, 1, 2, 4, 8), help="True values of mutual information.", panel=MEASURE, min=0
+        (0, 1, 2, 4, 8), "True values of mutual information.", MEASURE, min=0
     )
     families: tuple[str, ...] = option(
-        (),
-        help="Families of populations, e.g. gaussian,clusters.",
-        panel=MEASURE,
-        shown="all of them",
+        (), "Families of populations, e.g. gaussian,clusters.", MEASURE, shown="all of them"
     )
-    seeds: int = option(3, help="Samples of every population.", panel=MEASURE, min=1)
-    checks: bool = option(True, help="Also check self-consistency.", panel=MEASURE)
+    seeds: int = option(3, "Samples of every population.", MEASURE, min=1)
+    checks: bool = option(True, "Also check self-consistency.", MEASURE)
 
     def __post_init__(self) -> None:
         super().__post_init__()

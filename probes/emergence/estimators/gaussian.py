@@ -70,10 +70,10 @@ class Gaussian(DensityEstimator):
     }
 
     correction: Literal["auto", "analytic", "spectral", "none"] = option(
-        "auto", help="Correction for chance; auto is analytic from 1.25 rows a column on."
+        "auto", "Correction for chance; auto is analytic from 1.25 rows a column on."
     )
     margins: Margins = option(
-        "raw", help="Columns as they are (raw), or made normal by their ranks (rank)."
+        "raw", "Columns as they are (raw), or made normal by their ranks (rank)."
     )
 
     def each_block(

@@ -68,14 +68,12 @@ class KSG(DensityEstimator):
         "at-log-n": "near the largest value that this estimator can return for this many rows",
     }
 
-    neighbours: int = option(
-        3, help="Number k of neighbours; more is smoother and reads lower.", min=1
-    )
+    neighbours: int = option(3, "Number k of neighbours; more is smoother and reads lower.", min=1)
     norm: Literal["auto", "max", "euclidean"] = option(
-        "auto", help="Distance within x and within y; auto is max up to 6 columns in all."
+        "auto", "Distance within x and within y; auto is max up to 6 columns in all."
     )
     margins: Margins = option(
-        "raw", help="Columns as they are (raw), or made normal by their ranks (rank)."
+        "raw", "Columns as they are (raw), or made normal by their ranks (rank)."
     )
 
     def each_block(

@@ -62,11 +62,9 @@ class Latent(DensityEstimator):
     flags = KSG.flags
     random = True
 
-    codes: int = option(3, help="Most codes per side.", min=1)
-    features: int = option(96, help="Random features per side, added to the columns.", min=1)
-    neighbours: int = option(
-        3, help="Number of neighbours in the estimate between the codes.", min=1
-    )
+    codes: int = option(3, "Most codes per side.", min=1)
+    features: int = option(96, "Random features per side, added to the columns.", min=1)
+    neighbours: int = option(3, "Number of neighbours in the estimate between the codes.", min=1)
 
     def each_block(
         self, sites: list[Tensor], share: Tensor, *, seed: int, max_bytes: int

@@ -69,11 +69,11 @@ class Mine(TrainedEstimator):
         **TrainedEstimator.flags,
     }
 
-    steps: int = option(10_000, help="Full-batch training steps.", min=1)
-    lr: float = option(1e-4, help="Highest learning rate of Adam.", above=0)
+    steps: int = option(10_000, "Full-batch training steps.", min=1)
+    lr: float = option(1e-4, "Highest learning rate of Adam.", above=0)
     hidden: tuple[int, ...] | None = option(
         None,
-        help="Hidden widths of the critic.",
+        "Hidden widths of the critic.",
         shown="half of d_x + d_y, a quarter, ... down to 3",
         min=1,
     )

@@ -32,7 +32,7 @@ class MineHeldOut(HeldOut):
 
     hidden: tuple[int, ...] | None = option(
         None,
-        help="Hidden widths of the critic.",
+        "Hidden widths of the critic.",
         shown="half of d_x + d_y, a quarter, ... down to 3",
         min=1,
     )

@@ -28,4 +28,4 @@ class NWJ(HeldOut):
     bound = "nwj"
 
     # Lower than for the others, as exp f in the objective is unbounded.
-    lr: float = option(3e-4, help="Highest learning rate of Adam.", above=0)
+    lr: float = option(3e-4, "Highest learning rate of Adam.", above=0)

@@ -26,9 +26,7 @@ class Smile(HeldOut):
     )
     bound = "smile"
 
-    tau: float = option(
-        5.0, help="Largest absolute log ratio in the second term, in nats.", above=0
-    )
+    tau: float = option(5.0, "Largest absolute log ratio in the second term, in nats.", above=0)
 
     def clip(self) -> float:
         return self.tau

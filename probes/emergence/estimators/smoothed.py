@@ -68,18 +68,18 @@ class Smoothed(ChainEstimator):
 
     noise: float | tuple[float, ...] | None = option(
         None,
-        help="Noise standard deviation per coordinate: one for all sites, or one per site. 0 is "
+        "Noise standard deviation per coordinate: one for all sites, or one per site. 0 is "
         "the noiseless limit: the information between row identities.",
         shown="beta * sqrt(d / ln n), for states of unit scale",
     )
-    beta: float | None = option(None, help="Scale of the default noise rule.", shown="1/3", above=0)
+    beta: float | None = option(None, "Scale of the default noise rule.", shown="1/3", above=0)
     samples: int | None = option(
         None,
-        help="Noise samples per row, rounded up to an even number.",
+        "Noise samples per row, rounded up to an even number.",
         shown="about 4,096 in all, from 2 to 64",
         min=1,
     )
-    dtype: Literal["float32", "float64"] = option("float32", help="Precision of the computation.")
+    dtype: Literal["float32", "float64"] = option("float32", "Precision of the computation.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -63,17 +63,15 @@ class HeldOut(TrainedEstimator, Schedule, abc.ABC):
     bound: ClassVar[scoring.Bound]
     """Which bound is trained and reported."""
 
-    folds: int = option(3, help="Parts of the rows that are held out in turn.", min=2)
-    components: int = option(64, help="Leading principal components kept of each side.", min=1)
+    folds: int = option(3, "Parts of the rows that are held out in turn.", min=2)
+    components: int = option(64, "Leading principal components kept of each side.", min=1)
     marginals: Marginals = option(
-        "normal", help="Coordinates as normal scores of their ranks (normal) or as they are (raw)."
+        "normal", "Coordinates as normal scores of their ranks (normal) or as they are (raw)."
     )
     reference: Literal["gaussian", "none"] = option(
-        "gaussian", help="What the critic starts from: a fitted Gaussian, or nothing."
+        "gaussian", "What the critic starts from: a fitted Gaussian, or nothing."
     )
-    debias: bool = option(
-        True, help="Replace the held-out mean of the reference by its unbiased value."
-    )
+    debias: bool = option(True, "Replace the held-out mean of the reference by its unbiased value.")
 
     def critic(self, rows: int) -> Critic:
         """The architecture for that many rows."""

@@ -53,7 +53,7 @@ class TrainedEstimator(ChainEstimator):
     }
     together = True
 
-    steps: int = option(1000, help="Most training steps.", min=1)
+    steps: int = option(1000, "Most training steps.", min=1)
 
     def reporting(self: T, progress: Progress) -> T:
         return self._copy(_progress=progress)

@@ -46,16 +46,16 @@ _WARM_UP = 20
 class Schedule(Options):
     """How long and how fast to train."""
 
-    steps: int = option(1000, help="Most training steps.", min=1)
+    steps: int = option(1000, "Most training steps.", min=1)
     batch: int = option(
         128,
-        help="Most rows of a minibatch; a quarter of the rows to train on where they are few.",
+        "Most rows of a minibatch; a quarter of the rows to train on where they are few.",
         min=4,
     )
-    lr: float = option(3e-3, help="Highest learning rate of Adam.", above=0)
-    every: int = option(50, help="Steps between two valuations on the rows to stop by.", min=1)
-    patience: int = option(5, help="Valuations without improvement before a stop.", min=1)
-    weight_decay: float = option(0.0, help="Weight decay of Adam.", min=0)
+    lr: float = option(3e-3, "Highest learning rate of Adam.", above=0)
+    every: int = option(50, "Steps between two valuations on the rows to stop by.", min=1)
+    patience: int = option(5, "Valuations without improvement before a stop.", min=1)
+    weight_decay: float = option(0.0, "Weight decay of Adam.", min=0)
 
 
 class Adam:

@@ -13,7 +13,7 @@ from ed_interp.probes.emergence.estimators import Estimator, Terms
 class Correlation(Estimator):
     """Information of the first columns alone, from their correlation."""
 
-    column: int = option(0, help="Column of each side that is used.", min=0)
+    column: int = option(0, "Column of each side that is used.", min=0)
 
     def pair(self, x, y, *, weights=None, seed=0, max_bytes=0):
         rows = len(x)
