@@ -65,8 +65,7 @@ class HookedModel:
     @property
     def config(self) -> Any:
         """The text configuration (``transformers``) or ``cfg`` (TransformerLens)."""
-        runner = self.runner
-        return runner.config if isinstance(runner, TransformersRunner) else self.model.cfg
+        return self.runner.config
 
     @property
     def context_window(self) -> int | None:
@@ -118,7 +117,7 @@ class HookedModel:
             CaptureError: this architecture has no such place.
         """
         site = Site.parse(name, n_layers=self.n_layers)
-        self.runner.check(site)
+        self.runner.place(site)
         return site
 
     @cached_property

@@ -6,20 +6,17 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from ed_interp.errors import CaptureError, InvalidInputError
-from ed_interp.models.families import Side, module_of
+from ed_interp.models.families import hook_states
 from ed_interp.models.hooked import HookedModel, is_transformer_lens
-from ed_interp.models.runners import LensRunner, TransformersRunner
 from ed_interp.models.sites import Site
 
 Write = Callable[[Site, Tensor], Tensor]
-Point = tuple[nn.Module, Side]
 
 # The expected input of each norm, by its id: shared, as several contexts may write one middle.
 _EXPECTED = threading.local()
@@ -46,25 +43,6 @@ def stay_last(handles: list[RemovableHandle]) -> None:
             hooks.move_to_end(handle.id)
 
 
-def _hook(point: Point, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
-    """Pass the states that go through one side of a module through ``change``."""
-
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (change(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
-
-    def after(_: nn.Module, args: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (change(output[0]), *output[1:])
-        return change(output)
-
-    module, side = point
-    if side == "input":
-        return module.register_forward_pre_hook(before, with_kwargs=True)
-    return module.register_forward_hook(after)
-
-
 def place_of(hooked: HookedModel, site: Site) -> Place:
     """The place at which ``site`` is written, or CaptureError if the architecture has none."""
     virtual = getattr(hooked.runner, "virtual_tokens", 0)
@@ -77,15 +55,8 @@ def place_of(hooked: HookedModel, site: Site) -> Place:
     own = is_transformer_lens(hooked.model) and not hasattr(hooked.model, "original_model")
     if site.kind == "resid_mid" and not own:
         return Place(site, _middle(hooked, site), last=True)
-    point = _point(hooked, site)
-    return Place(site, lambda write: [_hook(point, functools.partial(write, site))])
-
-
-def _point(hooked: HookedModel, site: Site) -> Point:
-    if isinstance(hooked.runner, TransformersRunner):
-        return module_of(hooked.runner.base, hooked.runner.blocks, site)
-    assert isinstance(hooked.runner, LensRunner)
-    return hooked.runner.point(site), "output"
+    point = hooked.runner.place(site)
+    return Place(site, lambda write: [hook_states(point, functools.partial(write, site))])
 
 
 def _middle(hooked: HookedModel, site: Site) -> Callable[[Write], list[RemovableHandle]]:
@@ -95,8 +66,9 @@ def _middle(hooked: HookedModel, site: Site) -> Callable[[Write], list[Removable
     # output of attention, which is added to the stream just before, and the first time the norm's
     # input is compared with the expected sum.
     block = f"blocks.{site.layer}.hook_"
-    start = _point(hooked, Site.parse(block + "resid_pre"))
-    end, norm = _point(hooked, Site.parse(block + "attn_out")), _point(hooked, site)
+    start, end, norm = map(
+        hooked.runner.place, (Site.parse(block + "resid_pre"), Site.parse(block + "attn_out"), site)
+    )
     key = str(id(norm[0]))
 
     def install(write: Write) -> list[RemovableHandle]:
@@ -122,7 +94,7 @@ def _middle(hooked: HookedModel, site: Site) -> Callable[[Write], list[Removable
                 check(states.detach().view_as(expected), expected.detach())
             return states
 
-        return [_hook(start, keep), _hook(end, middle), _hook(norm, compare)]
+        return [hook_states(start, keep), hook_states(end, middle), hook_states(norm, compare)]
 
     def check(states: Tensor, expected: Tensor) -> None:
         scale = expected.float().pow(2).mean().sqrt().clamp(min=1e-12)
