@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.prompts.tasks import LabelledTask, TextTask
-from ed_interp.prompts.template import Template
+from ed_interp.prompts.tasks import LabelledTask, Template, TextTask
 
 _OFFLINE = (
     "; offline, use a local folder, or a file with --data FILE (JSONL, CSV or Parquet with input "
@@ -33,7 +32,7 @@ def from_file(
         path: ``.jsonl`` (one object per line), ``.json`` (a list of objects), ``.csv`` (with a
             header) or ``.parquet``, in UTF-8.
         input, output: Names of the two columns.
-        template: See :class:`~ed_interp.prompts.template.Template`.
+        template: See :class:`~ed_interp.prompts.tasks.Template`.
         name: Name of the task; default that of the file.
 
     Raises:

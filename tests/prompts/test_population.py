@@ -14,11 +14,11 @@ from ed_interp.prompts.tasks import (
     LabelledTask,
     ListTask,
     MixedTask,
+    Template,
     as_task,
     builtin_task,
     task_names,
 )
-from ed_interp.prompts.template import Template
 
 
 def labelled(*labels: str) -> LabelledTask:

@@ -14,12 +14,15 @@ import math
 import random
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ed_interp.errors import CaptureError
 from ed_interp.models.recipe.corpus import Corpus, prompt
-from ed_interp.models.recipe.tables import Pair, chance, held_out, relations, trained
+from ed_interp.models.recipe.tables import Pair, chance, held_out, relations, trained, words
+from ed_interp.models.transformer_lens import to_transformer_lens
 
 MAX_SHOTS = 16
 INDUCTION_SCORE = 0.5
@@ -27,6 +30,9 @@ CEILING_SHARE = 0.8
 CEILING_SHOTS = 8
 CHANCE_MARGIN = 0.1
 ENTROPY_SHARE = 0.5
+LOGIT_TOLERANCE = 1e-3
+UNIT = 12
+COPIES = 5
 
 
 @torch.inference_mode()
@@ -127,6 +133,38 @@ def text_entropies(
     return total / count, unigram
 
 
+@torch.inference_mode()
+def induction_scores(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, seed: int, count: int = 10
+) -> list[list[float]]:
+    """The detector's induction score of every head, ``[layer][head]``.
+
+    The mean over ``count`` sequences: random distinct words in random order, ``COPIES`` times.
+
+    Raises:
+        CaptureError: the bridge's logits differ from those of ``model``.
+    """
+    from transformer_lens.head_detector import detect_head
+
+    bridge: Any = to_transformer_lens(model, tokenizer=tokenizer)
+    # The detector makes token ids itself: with a begin token only if the model's tokenizer adds it.
+    bridge.cfg.default_prepend_bos = bool(tokenizer("")["input_ids"])
+    # Scores of a copy that computes something else would mean nothing.
+    ids = torch.arange(5, 100, device=model.device).unsqueeze(0)
+    expected = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    worst = float((expected - bridge(ids)).abs().max())
+    if worst > LOGIT_TOLERANCE:
+        raise CaptureError(
+            f"the logits of the TransformerLens bridge must be within {LOGIT_TOLERANCE} of the "
+            f"model's, got a difference of {worst:.1e}; use another version of TransformerLens"
+        )
+    # The first copy has nothing to look back to, so a perfect head scores about 1 - 1 / COPIES.
+    rng = random.Random(f"induction {seed}")
+    units = ("".join(f" {w}" for w in rng.sample(words(), UNIT)) for _ in range(count))
+    heads = torch.stack([detect_head(bridge, unit * COPIES, "induction_head") for unit in units])
+    return list(heads.mean(0).tolist())
+
+
 @dataclass(frozen=True)
 class Acceptance:
     """The measured numbers of one model."""
@@ -187,8 +225,6 @@ def accept(
 
     ``shots`` holds 0 and 8, and is 0 to 16 by default; ``prompts`` are asked per relation and shot.
     """
-    from ed_interp.models.recipe.induction import induction_scores
-
     model.eval()
     counts = list(range(MAX_SHOTS + 1)) if shots is None else shots
     by_relation = shot_accuracy(model, tokenizer, seed=seed, shots=counts, prompts=prompts)
