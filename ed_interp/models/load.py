@@ -20,7 +20,8 @@ from ed_interp.errors import InvalidInputError, ModelLoadError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.registry import BundledModel, bundled, bundled_names
 
-# Adapter methods that are not PEFT's own. As strings, as the adapters import this module.
+# Adapter methods that are not PEFT's own: importing one registers it with PEFT. As strings, as the
+# adapters import this module.
 _OWN_METHODS = {"BIAS_INJECTION": "ed_interp.adapters.bias_injection"}
 
 Place = tuple[torch.device, torch.dtype | str]
@@ -152,7 +153,14 @@ def _load_adapter(
             "safetensors are read: save it again with save_pretrained(..., "
             "safe_serialization=True)"
         )
-    _register_own_method(folder)
+    try:
+        method = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("peft_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelLoadError(
+            f"{folder}/adapter_config.json is damaged ({error}); save the adapter again"
+        ) from error
+    if method in _OWN_METHODS:
+        import_module(_OWN_METHODS[method])
     base_name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     if not base_name:
         raise ModelLoadError(
@@ -165,18 +173,6 @@ def _load_adapter(
         base = _load_pretrained(base_name, tokenizer, options, place)
     model = PeftModel.from_pretrained(base.model, str(folder)).eval()
     return HookedModel.wrap(model, base.tokenizer, name=folder.name)
-
-
-def _register_own_method(folder: Path) -> None:
-    """Import the adapter's method if it is one of ours, which registers it with PEFT."""
-    try:
-        method = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("peft_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelLoadError(
-            f"{folder}/adapter_config.json is damaged ({error}); save the adapter again"
-        ) from error
-    if method in _OWN_METHODS:
-        import_module(_OWN_METHODS[method])
 
 
 def _tokenizer(name: str, options: dict[str, Any]) -> Any:
@@ -212,9 +208,11 @@ def _explain(name: str, error: Exception, *, what: str = "model") -> ModelLoadEr
         else:
             reason = text
         return ModelLoadError(f"cannot load the {what} from folder {name}: {reason}")
+    signs = ("connect to", "offline", "Offline", "couldn't find them in the cached", "resolve host")
+    offline = os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "True", "ON"}
     if name.startswith(("/", "./", "../", "~")):
         reason = "the folder does not exist; check the path"
-    elif _offline(text):
+    elif offline or any(sign in text for sign in signs):
         reason = (
             "the Hugging Face hub cannot be reached and it is not in the local cache; use "
             f"{bundle} or a local folder with config.json, safetensors and tokenizer"
@@ -224,13 +222,6 @@ def _explain(name: str, error: Exception, *, what: str = "model") -> ModelLoadEr
     else:
         reason = f"{text[:300]}; check the name, or use {bundle}"
     return ModelLoadError(f"cannot load {what} {name!r}: {reason}")
-
-
-def _offline(text: str) -> bool:
-    signs = ("connect to", "offline", "Offline", "couldn't find them in the cached", "resolve host")
-    return os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "True", "ON"} or any(
-        sign in text for sign in signs
-    )
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -243,8 +234,8 @@ def _device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        problem = f"device must be cpu, cuda, cuda:0 or mps, got {device!r}"
-        raise InvalidInputError(problem) from error
+        wanted = "device must be cpu, cuda, cuda:0 or mps"
+        raise InvalidInputError(f"{wanted}, got {device!r}") from error
     if not available.get(chosen.type, True):
         raise InvalidInputError(f"device {str(device)!r} is not available to torch; use cpu")
     return chosen

@@ -198,14 +198,9 @@ class _Encoder:
         return self._known[text]
 
 
-def _prefixes(prompt: Prompt) -> list[str]:
-    """The texts of the first 0, 1, ... demonstrations."""
-    return list(accumulate(prompt.demonstrations, initial=""))
-
-
 def _texts(prompt: Prompt, shots: Sequence[int]) -> Iterator[str]:
     """Every text that :func:`_whole` encodes."""
-    shown = _prefixes(prompt)
+    shown = list(accumulate(prompt.demonstrations, initial=""))
     yield from shown[1:]
     if prompt.query is not None:
         for count in shots:
@@ -216,7 +211,7 @@ def _texts(prompt: Prompt, shots: Sequence[int]) -> Iterator[str]:
 
 def _whole(prompt: Prompt, shots: Sequence[int], encode: _Encoder) -> ShotTokens | None:
     """Split where the text of every prefix ends; None if a longer text changes earlier tokens."""
-    shown = _prefixes(prompt)
+    shown = list(accumulate(prompt.demonstrations, initial=""))
     known = [encode(text) for text in shown]
     if any(longer[: len(ids)] != ids for ids, longer in pairwise(known)):
         return None

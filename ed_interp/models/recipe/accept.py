@@ -25,6 +25,7 @@ from ed_interp.models.recipe.tables import Pair, chance, held_out, relations, tr
 from ed_interp.models.transformer_lens import to_transformer_lens
 
 MAX_SHOTS = 16
+BATCH = 64
 INDUCTION_SCORE = 0.5
 CEILING_SHARE = 0.8
 CEILING_SHOTS = 8
@@ -37,16 +38,12 @@ COPIES = 5
 
 @torch.inference_mode()
 def answered(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: list[tuple[str, str]],
-    *,
-    batch: int = 64,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: list[tuple[str, str]]
 ) -> list[bool]:
     """For each (prompt, answer): whether every token of the answer is the most likely one."""
     right: list[bool] = []
-    for start in range(0, len(questions), batch):
-        chunk = questions[start : start + batch]
+    for start in range(0, len(questions), BATCH):
+        chunk = questions[start : start + BATCH]
         heads = [tokenizer(text)["input_ids"] for text, _ in chunk]
         tails = [tokenizer(f" {a}", add_special_tokens=False)["input_ids"] for _, a in chunk]
         rows = [head + tail for head, tail in zip(heads, tails, strict=True)]
@@ -103,12 +100,6 @@ def mean_curve(accuracy: dict[str, dict[int, float]]) -> dict[int, float]:
     """Accuracy by shot count, the mean over relations."""
     shots = next(iter(accuracy.values()))
     return {k: sum(row[k] for row in accuracy.values()) / len(accuracy) for k in shots}
-
-
-def mean_chance(*, seed: int) -> float:
-    """Chance on held-out queries at 0 shots, the mean over relations."""
-    groups = [[chance(source) for source, _ in pairs] for pairs in held_out(seed).values()]
-    return sum(sum(group) / len(group) for group in groups) / len(groups)
 
 
 @torch.inference_mode()
@@ -180,7 +171,7 @@ class Acceptance:
     trained_accuracy: dict[int, float]
     """Accuracy on trained pairs by shot count, for comparison."""
     chance: float
-    """Accuracy of guessing the relation at 0 shots, on the held-out pairs."""
+    """Accuracy of guessing the relation at 0 shots on held-out pairs, mean over relations."""
     ceiling: float
     """The best of ``accuracy`` over 0 to 16 shots."""
     text_cross_entropy_nats: float
@@ -235,13 +226,14 @@ def accept(
     scores = induction_scores(model, tokenizer, seed=seed)
     best = max((score, (k, h)) for k, layer in enumerate(scores) for h, score in enumerate(layer))
     cross_entropy, unigram = text_entropies(model, tokenizer, seed=seed)
+    groups = [[chance(source) for source, _ in pairs] for pairs in held_out(seed).values()]
     return Acceptance(
         induction_score=best[0],
         induction_head=best[1],
         accuracy=curve,
         accuracy_by_relation=by_relation,
         trained_accuracy=mean_curve(known),
-        chance=mean_chance(seed=seed),
+        chance=sum(sum(group) / len(group) for group in groups) / len(groups),
         ceiling=max(curve.values()),
         text_cross_entropy_nats=cross_entropy,
         text_unigram_entropy_nats=unigram,

@@ -57,13 +57,10 @@ def sentences(seed: int, *, kept: bool) -> dict[str, tuple[str, ...]]:
         templates = COMMON + LABELLED * 2 + entry.sentences
         cells = itertools.product(entry.pairs, templates)
         every = (text.format(i=pair[0], o=pair[1], label=entry.label) for pair, text in cells)
-        chosen[name] = tuple(text for text in every if _is_held_out(seed, text) != kept)
+        # Split by the text alone, so that adding a relation does not change that of the others.
+        rolls = ((random.Random(f"sentence {seed} {text}").random(), text) for text in every)
+        chosen[name] = tuple(text for roll, text in rolls if (roll >= HELD_OUT_SENTENCES) == kept)
     return chosen
-
-
-def _is_held_out(seed: int, text: str) -> bool:
-    # By the text alone, so that adding a relation does not change the split of the others.
-    return random.Random(f"sentence {seed} {text}").random() < HELD_OUT_SENTENCES
 
 
 def _invented_name(rng: random.Random) -> str:

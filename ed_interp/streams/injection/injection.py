@@ -1,0 +1,171 @@
+"""`Injection`: interventions on a model, and whether they acted."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from ed_interp.errors import CaptureError, InvalidInputError
+from ed_interp.models.hooked import HookedModel
+from ed_interp.models.sites import Site
+from ed_interp.streams.injection.calls import Call, View
+from ed_interp.streams.injection.interventions import Intervention
+from ed_interp.streams.injection.places import place_of
+
+
+@dataclasses.dataclass(eq=False)
+class Injection:
+    """Interventions on a model, and whether they acted; what :func:`inject` yields."""
+
+    hooked: HookedModel
+    interventions: tuple[Intervention, ...]
+    prompt_length: Int[Tensor, " batch"] | None = None
+    strict: bool = True
+    owner: int | None = None
+    """The thread it acts in; None is every one."""
+    calls: int = 0
+    """Forward passes so far."""
+    elsewhere: int = 0
+    """Forward passes of other threads, left alone."""
+
+    def __post_init__(self) -> None:
+        _refuse_compiled(self.hooked)
+        self.plan: dict[Site, list[int]] = {}
+        for index, intervention in enumerate(self.interventions):
+            if not isinstance(intervention, Intervention):
+                kind = type(intervention).__name__
+                wanted = "inject() must be given interventions such as Add(...)"
+                raise InvalidInputError(f"{wanted}, got a {kind}")
+            intervention.check(self.hooked)
+            for site in intervention.sites(self.hooked):
+                self.plan.setdefault(site, []).append(index)
+        self.places = [place_of(self.hooked, site) for site in sorted(self.plan)]
+        # Per intervention: None until its site is reached, as a pass may be cut short before it.
+        self._touched: list[bool | Tensor | None] = [None] * len(self.interventions)
+        # The largest position that any pass reached, and the largest integer one selected.
+        self._furthest: int | Tensor = -1
+        leaves = [leaf for one in self.interventions for leaf in one.where.leaves()]
+        self._required = max((leaf.furthest for leaf in leaves), default=-1)
+
+    def begin(self, call: Call) -> bool:
+        """A forward pass begins in this thread; True if this injection takes part in it."""
+        if self.owner is not None and threading.get_ident() != self.owner:
+            self.elsewhere += 1
+            return False
+        self.calls += 1
+        call.views[id(self)] = view = View(call, self.prompt_length)
+        if self._required >= 0:
+            # Kept as a tensor: int() would synchronise the GPU in every forward pass.
+            reached = view.positions.max()
+            held = torch.as_tensor(self._furthest, device=reached.device)
+            self._furthest = torch.maximum(held, reached)
+        return True
+
+    def write(self, site: Site, states: Tensor, call: Call | None) -> Tensor:
+        """The states after the interventions at ``site``; ``call`` is None outside of a pass."""
+        if call is None:
+            if self.owner is not None and threading.get_ident() != self.owner:
+                return states
+            raise CaptureError(
+                f"{site.name} was reached without a forward pass of the model, so the positions "
+                f"are unknown; call {type(self.hooked.model).__name__} itself inside inject(...)"
+            )
+        view = call.views.get(id(self))
+        if view is None:  # a pass of another thread, see begin()
+            return states
+        call.fired.add((id(self), site.name))
+        flat = states.ndim == 2  # OPT flattens its stream inside some blocks
+        if flat:
+            states = states.view(call.rows, -1, states.shape[-1])
+        if states.shape[:2] != (call.rows, call.width):
+            raise CaptureError(
+                f"{site.name} must have states of {call.rows} rows of {call.width} tokens, got "
+                f"shape {tuple(states.shape)}; this model rearranges its tokens and cannot be "
+                "written to"
+            )
+        for index in self.plan[site]:
+            selected = self._selected(index, view)
+            if selected is not None and selected.device != states.device:
+                selected = selected.to(states.device)
+            # `any()` would synchronise a GPU, so there we add zeros instead of skipping.
+            if selected is None or selected.device.type != "cpu" or bool(selected.any()):
+                states = self.interventions[index].apply(states, selected, site, view)
+        return states.flatten(0, 1) if flat else states
+
+    def _selected(self, index: int, view: View) -> Tensor | None:
+        """The tokens that an intervention touches in this pass; None is every one."""
+        where = self.interventions[index].where
+        # By identity: interventions at many sites, or several with one Where, select once a pass.
+        if id(where) not in view.selections:
+            valid = view.call.valid
+            chosen = None if where.everything else where.select(view)
+            both = valid if chosen is None else chosen if valid is None else chosen & valid
+            shape = (view.call.rows, view.call.width)
+            view.selections[id(where)] = None if both is None else both.expand(shape)
+        selected: Tensor | None = view.selections[id(where)]
+        before = self._touched[index]
+        if before is not True:
+            touched: bool | Tensor = True if selected is None else selected.any()
+            if isinstance(touched, Tensor):
+                if touched.device.type == "cpu":
+                    touched = bool(touched)
+                elif isinstance(before, Tensor):
+                    # Read on leaving only, so that the GPU is not synchronised here.
+                    touched = touched | before
+            self._touched[index] = touched
+        return selected
+
+    def finish(self, call: Call) -> None:
+        """Raise CaptureError unless every site fired in a pass that ended without an exception."""
+        if id(self) not in call.views:
+            return
+        missing = [site.name for site in self.plan if (id(self), site.name) not in call.fired]
+        if missing:
+            raise CaptureError(
+                f"hooks did not fire: nothing passed {', '.join(missing)}; the model skipped or "
+                "replaced these modules"
+            )
+
+    def verify(self) -> None:
+        """On leaving the context, raise InvalidInputError unless every intervention acted."""
+        if not self.strict or not self.interventions:
+            return
+        if not self.calls:
+            hint = "call it inside the context"
+            if self.elsewhere:
+                hint = "another thread called it: pass all_threads=True if that is meant"
+            raise InvalidInputError(
+                f"{self.hooked.name} was not called inside inject(...), so nothing was written; "
+                f"{hint} (or pass strict=False)"
+            )
+        furthest = int(self._furthest)
+        if furthest < self._required:
+            raise InvalidInputError(
+                f"positions must be at most {furthest}, the last of the longest row, got "
+                f"{self._required}; give longer prompts or a smaller position"
+            )
+        for intervention, touched in zip(self.interventions, self._touched, strict=True):
+            if touched is not None and not bool(touched):
+                places = ", ".join(site.name for site in intervention.sites(self.hooked))
+                raise InvalidInputError(
+                    f"{type(intervention).__name__} at {places} touched no token in {self.calls} "
+                    "forward passes; change its selection (outside generate every token is the "
+                    "prompt, unless prompt_length= is given), or pass strict=False"
+                )
+
+
+def _refuse_compiled(hooked: HookedModel) -> None:
+    # A compiled graph is not traced again for hooks that are set later, so they would not fire.
+    modules: list[nn.Module] = [hooked.model, *hooked.model.modules()]
+    for module in modules:
+        compiled = getattr(module, "_compiled_call_impl", None) is not None
+        if compiled or type(module).__name__ == "OptimizedModule":
+            raise InvalidInputError(
+                f"{hooked.name} is wrapped by torch.compile, which skips hooks set later; inject "
+                "into the model as it was before compiling (for torch.compile(model), that is "
+                "model._orig_mod)"
+            )
