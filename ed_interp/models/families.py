@@ -57,8 +57,7 @@ def blocks_of(model: nn.Module, n_layers: int) -> nn.ModuleList:
 def module_of(model: nn.Module, blocks: nn.ModuleList, site: Site) -> tuple[nn.Module, Side]:
     """The module whose input or output is the site.
 
-    Raises:
-        CaptureError: the family has no such place (for instance ``resid_mid`` of parallel blocks).
+    CaptureError if the family has no such place (for instance ``resid_mid`` of parallel blocks).
     """
     if site.kind == "embed":
         embeddings: Any = model

@@ -110,9 +110,7 @@ class HookedModel:
     def site(self, name: str | Site) -> Site:
         """The site called ``name``.
 
-        Raises:
-            UnknownNameError: no such hook point, or the block does not exist.
-            CaptureError: this architecture has no such place.
+        UnknownNameError for no such hook point or block; CaptureError if the model lacks the place.
         """
         site = Site.parse(name, n_layers=self.n_layers)
         self.runner.place(site)

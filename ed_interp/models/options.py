@@ -39,13 +39,8 @@ class ModelOptions(Options):
     def load(self, model: Any = None, tokenizer: Any = None) -> HookedModel:
         """The model that the options name, or ``model`` if it is a live object.
 
-        Args:
-            model: A live model; of a name the options hold it, and how it is loaded.
-            tokenizer: A tokenizer object, where the options hold no more than its name.
-
-        Raises:
-            ModelLoadError: it cannot be loaded.
-            InvalidInputError: loading options given for a live object, which is never changed.
+        ``tokenizer`` is an object, where the options hold no more than its name. ModelLoadError if
+        it cannot be loaded; InvalidInputError for loading options given for a live object.
         """
         from ed_interp.models.load import load
 

@@ -109,8 +109,7 @@ def from_dataset(
 def text_from_file(path: str | Path, *, window: int = 16, name: str | None = None) -> TextTask:
     """Windows of running text from ``.txt``, or from ``.json`` holding a list of strings.
 
-    Raises:
-        InvalidInputError: no such file, not UTF-8, no text, or JSON of another shape.
+    A missing or empty file, one not in UTF-8 or JSON of another shape is an InvalidInputError.
     """
     file = Path(path)
     text = _text(file)
@@ -146,11 +145,7 @@ def read_rows(path: str | Path, *, least: int = 1) -> list[Mapping[str, Any]]:
 
 
 def cell(value: Any, column: str, where: str) -> str:
-    """A cell as text, without the spaces around it.
-
-    Raises:
-        InvalidInputError: it is empty, or neither text nor a number.
-    """
+    """A cell as text, without the spaces around it; InvalidInputError unless text or a number."""
     if isinstance(value, (Mapping, list, tuple, bytes)):
         raise InvalidInputError(
             f"{where}: {column!r} must be text or a number, got a {type(value).__name__}"

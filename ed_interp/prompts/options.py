@@ -82,9 +82,8 @@ class PromptOptions(Options):
     def make_task(self, task: Any = None) -> Any:
         """The task that the options name, or ``task`` if it is a live object.
 
-        Raises:
-            InvalidInputError: a source that cannot be used.
-            UnknownNameError: no built-in task has the name; the nearest names are listed.
+        InvalidInputError for a source that cannot be used; UnknownNameError, with the nearest
+        names, if no built-in task has the name.
         """
         from ed_interp.prompts.files import from_dataset, from_file, text_from_file
         from ed_interp.prompts.tasks import builtin_task

@@ -172,11 +172,7 @@ def task_names() -> list[str]:
 
 
 def builtin_task(name: str, *, template: str | None = None) -> ListTask | LabelledTask | MixedTask:
-    """A built-in task by name.
-
-    Args:
-        name: One of :func:`task_names`.
-        template: Text of a pair, instead of the default one; not for lists.
+    """A built-in task, one of :func:`task_names`; ``template`` is the text of a pair.
 
     Raises:
         UnknownNameError: no such task; the nearest names are listed.

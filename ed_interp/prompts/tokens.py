@@ -102,12 +102,9 @@ class TokenPopulation:
 
 
 def tokenize(population: Population, tokenizer: Any) -> TokenPopulation:
-    """Token ids and spans of every prompt of ``population``.
+    """Token ids and spans of every prompt, special tokens first if the tokenizer adds them.
 
-    Special tokens come first if the tokenizer adds them.
-
-    Raises:
-        InvalidInputError: no tokenizer, or a demonstration, query or answer without any token.
+    No tokenizer, or a demonstration, query or answer without any token, is an InvalidInputError.
     """
     if tokenizer is None:
         raise InvalidInputError(
@@ -205,8 +202,7 @@ def _texts(prompt: Prompt, shots: Sequence[int]) -> Iterator[str]:
     if prompt.query is not None:
         for count in shots:
             yield shown[count] + prompt.query
-            if prompt.answer is not None:
-                yield shown[count] + prompt.query + prompt.answer
+            yield shown[count] + prompt.query + (prompt.answer or "")
 
 
 def _whole(prompt: Prompt, shots: Sequence[int], encode: _Encoder) -> ShotTokens | None:
@@ -222,14 +218,11 @@ def _whole(prompt: Prompt, shots: Sequence[int], encode: _Encoder) -> ShotTokens
     answers: set[Ids] = set()
     for count in shots:
         before, upto = known[count], encode(shown[count] + prompt.query)
-        if upto[: len(before)] != before:
+        full = encode(shown[count] + prompt.query + (prompt.answer or ""))
+        if upto[: len(before)] != before or full[: len(upto)] != upto:
             return None
         queries.append((count, upto[len(before) :]))
-        if prompt.answer is not None:
-            full = encode(shown[count] + prompt.query + prompt.answer)
-            if full[: len(upto)] != upto:
-                return None
-            answers.add(full[len(upto) :])
+        answers.add(full[len(upto) :])
     # The answer must have the same tokens at every shot count.
     return None if len(answers) > 1 else ShotTokens(encode.prefix, demos, tuple(queries), *answers)
 
@@ -238,8 +231,7 @@ def _parts(prompt: Prompt, shots: Sequence[int], encode: _Encoder) -> ShotTokens
     demos = tuple(encode(demo) for demo in prompt.demonstrations)
     if prompt.query is None:
         return ShotTokens(encode.prefix, demos)
-    query = encode(prompt.query)
-    answer = encode(prompt.answer) if prompt.answer is not None else ()
+    query, answer = encode(prompt.query), encode(prompt.answer or "")
     return ShotTokens(encode.prefix, demos, tuple((count, query) for count in shots), answer)
 
 

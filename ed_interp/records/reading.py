@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds; NaN is refused.
-
-    Raises:
-        RunFolderError: it is missing or damaged; says which, and what to do.
-    """
+    """What a JSON file holds; RunFolderError if it is missing or damaged, or holds NaN."""
     try:
         return json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -44,11 +40,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def read_parquet(file: Path) -> pd.DataFrame:
-    """The table in a Parquet file.
-
-    Raises:
-        RunFolderError: it is damaged.
-    """
+    """The table in a Parquet file; RunFolderError if it is damaged."""
     import pandas as pd
 
     try:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.records.environment import installed
 from ed_interp.records.files import strict_json, write_bytes
+from ed_interp.records.folders import installed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -131,9 +131,6 @@ def induction_scores(
     """The detector's induction score of every head, ``[layer][head]``.
 
     The mean over ``count`` sequences: random distinct words in random order, ``COPIES`` times.
-
-    Raises:
-        CaptureError: the bridge's logits differ from those of ``model``.
     """
     from transformer_lens.head_detector import detect_head
 
