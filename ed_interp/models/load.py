@@ -24,9 +24,6 @@ from ed_interp.models.registry import BundledModel, bundled, bundled_names
 # adapters import this module.
 _OWN_METHODS = {"BIAS_INJECTION": "ed_interp.adapters.bias_injection"}
 
-Place = tuple[torch.device, torch.dtype | str]
-"""Device and precision of a model loaded by name."""
-
 
 def load(
     model: Any,
@@ -68,14 +65,14 @@ def load(
     if isinstance(model, HookedModel):
         return model
     if isinstance(model, (str, os.PathLike)):
-        place = (_device(device), _dtype(dtype))
+        where, options["dtype"] = _device(device), _dtype(dtype)
         name = os.fspath(model)
         base, _, step = name.partition("@")
         if base in bundled_names():
             if step and not step.isdigit():
                 raise InvalidInputError(f"{name!r} must have a training step after @, got {step!r}")
             checkpoint = int(step) if step else checkpoint
-            return _load_bundled(bundled(base), checkpoint, options, place)
+            return _load_bundled(bundled(base), checkpoint, options, where)
         if checkpoint is not None:
             raise InvalidInputError(
                 f"checkpoint must come with a bundled model ({', '.join(bundled_names())}), got "
@@ -84,8 +81,8 @@ def load(
         options |= {"revision": revision} if revision else {}
         options["trust_remote_code"] = trust_remote_code
         if (Path(name) / "adapter_config.json").is_file():
-            return _load_adapter(Path(name), tokenizer, options, place)
-        return _load_pretrained(name, tokenizer, options, place)
+            return _load_adapter(Path(name), tokenizer, options, where)
+        return _load_pretrained(name, tokenizer, options, where)
     if not isinstance(model, nn.Module):
         raise InvalidInputError(
             "the model must be a name, a folder, or a live transformers, PEFT or TransformerLens "
@@ -102,9 +99,9 @@ def load(
 
 
 def _load_bundled(
-    entry: BundledModel, checkpoint: int | None, options: dict[str, Any], place: Place
+    entry: BundledModel, checkpoint: int | None, options: dict[str, Any], device: torch.device
 ) -> HookedModel:
-    loaded, name = _load_pretrained(str(entry.folder), None, options, place), entry.name
+    loaded, name = _load_pretrained(str(entry.folder), None, options, device), entry.name
     if checkpoint is not None:
         from safetensors.torch import load_file
 
@@ -122,15 +119,12 @@ def _load_bundled(
 
 
 def _load_pretrained(
-    name: str, tokenizer: Any, options: dict[str, Any], place: Place
+    name: str, tokenizer: Any, options: dict[str, Any], device: torch.device
 ) -> HookedModel:
     from transformers import AutoModelForCausalLM
 
-    device, dtype = place
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, **options
-        )
+        model: Any = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **options)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise _explain(name, error) from error
     if tokenizer is None or isinstance(tokenizer, str):
@@ -143,7 +137,7 @@ def _load_pretrained(
 
 
 def _load_adapter(
-    folder: Path, tokenizer: Any, options: dict[str, Any], place: Place
+    folder: Path, tokenizer: Any, options: dict[str, Any], device: torch.device
 ) -> HookedModel:
     from peft import PeftConfig, PeftModel
 
@@ -168,9 +162,9 @@ def _load_adapter(
             "and pass PeftModel.from_pretrained(base, folder)"
         )
     if base_name in bundled_names():
-        base = _load_bundled(bundled(base_name), None, {}, place)
+        base = _load_bundled(bundled(base_name), None, {"dtype": options["dtype"]}, device)
     else:
-        base = _load_pretrained(base_name, tokenizer, options, place)
+        base = _load_pretrained(base_name, tokenizer, options, device)
     model = PeftModel.from_pretrained(base.model, str(folder)).eval()
     return HookedModel.wrap(model, base.tokenizer, name=folder.name)
 
@@ -242,11 +236,9 @@ def _device(device: str | torch.device | None) -> torch.device:
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | str:
-    if dtype is None:
-        return torch.float32
     if isinstance(dtype, torch.dtype) or dtype == "auto":
         return dtype
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in known:
+    if dtype not in (None, *known):
         raise InvalidInputError(f"dtype must be {', '.join(known)} or auto, got {dtype!r}")
-    return known[dtype]
+    return known[dtype or "float32"]

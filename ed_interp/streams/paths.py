@@ -69,21 +69,14 @@ def packed_length(prompt: ShotTokens, shots: Sequence[int]) -> int:
     return trunk + sum(len(prompt.query(count)) + behind for count in shots if prompt.queries)
 
 
-def pack(prompts: Sequence[ShotTokens], shots: Sequence[int], *, pad: int = 0) -> Packed:
-    """Pack prompts for one forward pass.
-
-    Args:
-        prompts: All with queries, or all without.
-        shots: Ascending shot counts.
-        pad: Token id of the padding, which nothing attends to.
-    """
+def pack(prompts: Sequence[ShotTokens], shots: Sequence[int]) -> Packed:
+    """Pack prompts, all with queries or all without, for one forward pass at ascending counts."""
     width = max(packed_length(prompt, shots) for prompt in prompts)
     behind = max(max(0, len(prompt.answer) - 1) for prompt in prompts)
     size = (len(prompts), width)
-    ids = torch.full(size, pad)
-    position_ids = torch.zeros(size, dtype=torch.long)
+    # Nothing attends to the padding, so its token id can be any.
+    ids, position_ids, seen = (torch.zeros(size, dtype=torch.long) for _ in range(3))
     branch = torch.full(size, -1)
-    seen = torch.zeros(size, dtype=torch.long)
     reads = torch.zeros(len(prompts), len(shots), dtype=torch.long)
     answers = torch.full((len(prompts), len(shots), behind + 1), -1)
     for row, prompt in enumerate(prompts):
@@ -108,8 +101,7 @@ def pack(prompts: Sequence[ShotTokens], shots: Sequence[int], *, pad: int = 0) -
             branch[row, start:stop] = count + 1
             seen[row, start:stop] = ends[count]
             # The logits at the query's last token predict the answer's first token, and so on.
-            last = start + len(query) - 1
-            reads[row, column] = last
+            reads[row, column] = last = start + len(query) - 1
             answers[row, column, : len(prompt.answer)] = last + torch.arange(len(prompt.answer))
             start = stop
     return Packed(ids, position_ids, branch, seen, reads, answers)

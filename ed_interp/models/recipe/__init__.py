@@ -6,8 +6,7 @@ re-makes everything that ships: generated text, tokenizer, training, checkpoints
 record and model card, all from one seed.
 
 - ``tables``: the facts, and which pairs are held out of training prompts;
-- ``text``: the grammar of plain sentences and small stories;
-- ``corpus``: the four kinds of training document;
+- ``corpus``: the grammar of plain sentences and small stories, and the kinds of training document;
 - ``train``: the tokenizers, the two architectures and the training loop;
 - ``accept``: what a model must do to ship, measured on the finished weights;
 - ``make``: all of it in order, and the model card, written from the measured numbers.

@@ -27,7 +27,6 @@ from ed_interp.models.sites import Site
 from ed_interp.streams.injection.calls import Call, Generation
 from ed_interp.streams.injection.injection import Injection
 from ed_interp.streams.injection.interventions import Intervention
-from ed_interp.streams.injection.places import stay_last
 
 _LOCK = threading.Lock()
 _REGISTRIES: dict[int, _Registry] = {}
@@ -115,13 +114,17 @@ class _Registry:
                     _REGISTRIES[key] = registry
                 # A new list, as for `last` below: another thread may be going through the old one.
                 registry.injections = [*registry.injections, injection]
-            write = functools.partial(registry._write, injection)
             for place in injection.places:
-                installed = place.install(write)
+                installed = place.install(functools.partial(registry._write, injection))
                 handles += installed
                 if place.last:
                     registry.last = [*registry.last, *installed]
-            stay_last(registry.last)
+            # Behind all hooks set since; moved in place, not removed and set again: a pass running
+            # in another thread must not miss one.
+            for handle in registry.last:
+                hooks = handle.hooks_dict_ref()
+                if hooks is not None and handle.id in hooks:
+                    hooks.move_to_end(handle.id)
             yield
         finally:
             for handle in handles:
@@ -146,7 +149,10 @@ class _Registry:
         with contextlib.ExitStack() as stack:
             inner = getattr(self.model, "original_model", None)
             if isinstance(self.runner, TransformersRunner):
-                self._follow_decoder(stack, _owner(self.base, self.runner.blocks))
+                # The module that runs the blocks: OPT's head calls it past the model in between.
+                blocks = self.runner.blocks
+                owners = (m for m in self.base.modules() if any(c is blocks for c in m.children()))
+                self._follow_decoder(stack, next(owners, self.base))
             elif isinstance(inner, nn.Module):  # a TransformerBridge calls the model it wraps
                 self._follow_decoder(stack, getattr(inner, "base_model", inner))
             else:
@@ -164,7 +170,6 @@ class _Registry:
         own = self.base.__dict__
         before = own.get(name)
         own[name] = make(getattr(self.base, name))
-
         if before is None:
             stack.callback(own.pop, name, None)
         else:
@@ -174,8 +179,14 @@ class _Registry:
         self._running.call = call
         # A list, not any(): every injection must see the beginning.
         concerned = [injection for injection in self.injections if injection.begin(call)]
-        if concerned and torch.is_grad_enabled():
-            _refuse_checkpointing(self.base)
+        if not concerned or not torch.is_grad_enabled():
+            return
+        modules = self.base.modules()
+        if any(getattr(m, "gradient_checkpointing", False) and m.training for m in modules):
+            raise InvalidInputError(
+                "gradient checkpointing must be off inside inject(...), got it on: it would run "
+                "blocks again without the injection; call gradient_checkpointing_disable()"
+            )
 
     def _end(self, *, complete: bool) -> None:
         call, self._running.call = self._running.call, None
@@ -208,12 +219,12 @@ class _Registry:
             def wrapped(*args: Any, **kwargs: Any) -> Any:
                 given = signature.bind_partial(self.model, *args, **kwargs).arguments
                 self._begin(_lens_call(given, self._generation))
+                complete = False
                 try:
                     output = forward(*args, **kwargs)
-                except BaseException:
-                    self._end(complete=False)
-                    raise
-                self._end(complete=given.get("stop_at_layer") is None)
+                    complete = given.get("stop_at_layer") is None
+                finally:
+                    self._end(complete=complete)
                 return output
 
             return wrapped
@@ -231,14 +242,6 @@ class _Registry:
                 running.pop()
 
         return wrapped
-
-
-def _owner(model: nn.Module, blocks: nn.Module) -> nn.Module:
-    """The module that runs the blocks: OPT's head calls it past the model in between."""
-    for module in model.modules():
-        if any(child is blocks for child in module.children()):
-            return module
-    return model
 
 
 def _generation(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generation:
@@ -273,15 +276,6 @@ def _refuse_stream(*_: Any, **__: Any) -> Any:
     raise InvalidInputError(
         "generate_stream cannot be used inside inject(...), as its prompt is unknown; use generate"
     )
-
-
-def _refuse_checkpointing(base: nn.Module) -> None:
-    for module in base.modules():
-        if getattr(module, "gradient_checkpointing", False) and module.training:
-            raise InvalidInputError(
-                "gradient checkpointing must be off inside inject(...), got it on: it would run "
-                "blocks again without the injection; call gradient_checkpointing_disable()"
-            )
 
 
 def _lens_call(given: dict[str, Any], generation: Generation | None) -> Call:

@@ -1,20 +1,29 @@
-"""`Injection`: interventions on a model, and whether they acted."""
+"""`Injection`: interventions on a model, where they are written, and whether they acted."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from ed_interp.errors import CaptureError, InvalidInputError
-from ed_interp.models.hooked import HookedModel
+from ed_interp.models.families import hook_states
+from ed_interp.models.hooked import HookedModel, is_transformer_lens
 from ed_interp.models.sites import Site
 from ed_interp.streams.injection.calls import Call, View
 from ed_interp.streams.injection.interventions import Intervention
-from ed_interp.streams.injection.places import place_of
+
+Write = Callable[[Site, Tensor], Tensor]
+
+# The expected input of each norm, by its id: shared, as several contexts may write one middle.
+_EXPECTED = threading.local()
+_TOLERANCE = {torch.bfloat16: 0.05, torch.float16: 0.01}
 
 
 @dataclasses.dataclass(eq=False)
@@ -37,9 +46,8 @@ class Injection:
         self.plan: dict[Site, list[int]] = {}
         for index, intervention in enumerate(self.interventions):
             if not isinstance(intervention, Intervention):
-                kind = type(intervention).__name__
                 wanted = "inject() must be given interventions such as Add(...)"
-                raise InvalidInputError(f"{wanted}, got a {kind}")
+                raise InvalidInputError(f"{wanted}, got a {type(intervention).__name__}")
             intervention.check(self.hooked)
             for site in intervention.sites(self.hooked):
                 self.plan.setdefault(site, []).append(index)
@@ -160,8 +168,7 @@ class Injection:
 
 def _refuse_compiled(hooked: HookedModel) -> None:
     # A compiled graph is not traced again for hooks that are set later, so they would not fire.
-    modules: list[nn.Module] = [hooked.model, *hooked.model.modules()]
-    for module in modules:
+    for module in (hooked.model, *hooked.model.modules()):
         compiled = getattr(module, "_compiled_call_impl", None) is not None
         if compiled or type(module).__name__ == "OptimizedModule":
             raise InvalidInputError(
@@ -169,3 +176,79 @@ def _refuse_compiled(hooked: HookedModel) -> None:
                 "into the model as it was before compiling (for torch.compile(model), that is "
                 "model._orig_mod)"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A site that can be written."""
+
+    site: Site
+    install: Callable[[Write], list[RemovableHandle]]
+    """Sets the hooks that pass the states through ``write``."""
+    last: bool = False
+    """Whether they must stay behind all other hooks on their modules."""
+
+
+def place_of(hooked: HookedModel, site: Site) -> Place:
+    """The place at which ``site`` is written, or CaptureError if the architecture has none."""
+    virtual = getattr(hooked.runner, "virtual_tokens", 0)
+    if site.kind == "embed" and virtual:
+        raise InvalidInputError(
+            "the site must not be hook_embed under prompt tuning, which embeds the tokens before "
+            "it calls the model; use blocks.0.hook_resid_pre"
+        )
+    # A HookedTransformer has a hook point in the stream itself; a bridge, the next norm's input.
+    own = is_transformer_lens(hooked.model) and not hasattr(hooked.model, "original_model")
+    if site.kind == "resid_mid" and not own:
+        return Place(site, _middle(hooked, site), last=True)
+    point = hooked.runner.place(site)
+    return Place(site, lambda write: [hook_states(point, functools.partial(write, site))])
+
+
+def _middle(hooked: HookedModel, site: Site) -> Callable[[Write], list[RemovableHandle]]:
+    """``resid_mid``, the stream between attention and MLP, written through attention's output."""
+    # It is read at the input of the second norm, but the residual path around the MLP does not pass
+    # through that norm: a change made there would be lost from the stream. So it is made in the
+    # output of attention, which is added to the stream just before, and the first time the norm's
+    # input is compared with the expected sum.
+    block = f"blocks.{site.layer}.hook_"
+    start, end, norm = map(
+        hooked.runner.place, (Site.parse(block + "resid_pre"), Site.parse(block + "attn_out"), site)
+    )
+    key = str(id(norm[0]))
+
+    def install(write: Write) -> list[RemovableHandle]:
+        held = threading.local()
+
+        def keep(states: Tensor) -> Tensor:
+            held.start = states
+            return states
+
+        def middle(attention: Tensor) -> Tensor:
+            before: Tensor = held.__dict__.pop("start").view_as(attention) + attention
+            after = write(site, before)
+            if after is before:
+                return attention
+            # The hook of an inner context runs after this one, sees our change and overwrites this.
+            _EXPECTED.__dict__[key] = after
+            return attention + (after - before)
+
+        def compare(states: Tensor) -> Tensor:
+            expected = _EXPECTED.__dict__.pop(key, None)
+            if expected is not None and not getattr(held, "compared", False):
+                held.compared = True
+                check(states.detach().view_as(expected), expected.detach())
+            return states
+
+        return [hook_states(start, keep), hook_states(end, middle), hook_states(norm, compare)]
+
+    def check(states: Tensor, expected: Tensor) -> None:
+        scale = expected.float().pow(2).mean().sqrt().clamp(min=1e-12)
+        off = float((states - expected).abs().max().float() / scale)
+        if off > _TOLERANCE.get(expected.dtype, 1e-3):
+            raise CaptureError(
+                f"{site.name} cannot be written on {hooked.family}, whose middle is not the sum "
+                "of the block's input and attn_out; use hook_resid_pre or hook_resid_post"
+            )
+
+    return install
