@@ -162,7 +162,6 @@ class TransformersRunner(Runner):
         self.n_layers = int(self.config.num_hidden_layers)
         self.d_model = int(self.config.hidden_size)
         self.blocks = blocks_of(self.base, self.n_layers)
-        # Prompt tuning puts virtual tokens before the input, which shifts all positions.
         self.virtual_tokens = virtual_tokens(model)
         # Adapters that carry states along the sequence cannot follow the branches of a packed one.
         carries = any(getattr(module, "carries_states", False) for module in model.modules())

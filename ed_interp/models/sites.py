@@ -36,14 +36,10 @@ class Site:
 
     @classmethod
     def parse(cls, name: str | Site, *, n_layers: int | None = None) -> Site:
-        """The site called ``name``.
+        """The site called ``name``, such as ``blocks.3.hook_resid_post`` or ``hook_embed``.
 
-        Args:
-            name: A hook-point name such as ``blocks.3.hook_resid_post`` or ``hook_embed``.
-            n_layers: If given, the block index must be below it; a negative index is refused.
-
-        Raises:
-            UnknownNameError: no such hook point (the nearest are listed) or block.
+        UnknownNameError for no such hook point (the nearest are listed), or no such block among
+        ``n_layers``, if given.
         """
         if isinstance(name, Site):
             name = name.name

@@ -214,7 +214,7 @@ def as_task(task: str | Task | Sequence[tuple[str, str]], *, template: str | Non
             return task
         if isinstance(task, LabelledTask):
             return dataclasses.replace(task, template=Template(template))
-        members = [dataclasses.replace(one, template=Template(template)) for one in task.tasks]
+        members = (dataclasses.replace(one, template=Template(template)) for one in task.tasks)
         return dataclasses.replace(task, tasks=tuple(members))
     pairs = tuple((str(input), str(output)) for input, output in task)
     return LabelledTask("pairs", pairs, template=Template.of(template))

@@ -151,8 +151,7 @@ class RunFolder:
             if replacing and not self.path.exists():
                 os.rename(old, self.path)
             raise
-        if replacing:
-            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _release(self) -> None:
         lock, self._lock = self._lock, None

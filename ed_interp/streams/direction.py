@@ -245,10 +245,8 @@ class Direction:
         """The same numbers declared to belong to another model of the same width, on purpose.
 
         For a fine-tuned copy, an adapter on top, or TransformerLens's form of the same weights.
-        The provenance keeps the first model.
-
-        Raises:
-            InvalidInputError: another width; and, for a site that the model lacks, as :meth:`of`.
+        The provenance keeps the first model. InvalidInputError for another width; for a site that
+        the model lacks, as :meth:`of`.
         """
         hooked = load(model)
         for name in self.vectors:
@@ -284,9 +282,8 @@ class Direction:
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write one safetensors file, whole or not at all; returns its path.
 
-        Raises:
-            RunFolderError: ``path`` exists (and not ``overwrite``) or cannot be written.
-            InvalidInputError: the settings in its provenance are not plain data.
+        RunFolderError if ``path`` exists (and not ``overwrite``) or cannot be written;
+        InvalidInputError if the settings in its provenance are not plain data.
         """
         path = new_file(path, overwrite=overwrite)
         return write(path, self.vectors, kind="direction", meta=self.provenance.to_dict())

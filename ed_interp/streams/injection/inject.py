@@ -114,10 +114,10 @@ class _Registry:
                     _REGISTRIES[key] = registry
                 # A new list, as for `last` below: another thread may be going through the old one.
                 registry.injections = [*registry.injections, injection]
-            for place in injection.places:
-                installed = place.install(functools.partial(registry._write, injection))
+            for install, last in injection.places:
+                installed = install(functools.partial(registry._write, injection))
                 handles += installed
-                if place.last:
+                if last:
                     registry.last = [*registry.last, *installed]
             # Behind all hooks set since; moved in place, not removed and set again: a pass running
             # in another thread must not miss one.

@@ -19,7 +19,8 @@ from ed_interp.models.sites import Site
 from ed_interp.streams.injection.calls import Call, View
 from ed_interp.streams.injection.interventions import Intervention
 
-Write = Callable[[Site, Tensor], Tensor]
+Install = Callable[[Callable[[Site, Tensor], Tensor]], list[RemovableHandle]]
+"""Sets the hooks that pass the states of a site through a function."""
 
 # The expected input of each norm, by its id: shared, as several contexts may write one middle.
 _EXPECTED = threading.local()
@@ -42,7 +43,15 @@ class Injection:
     """Forward passes of other threads, left alone."""
 
     def __post_init__(self) -> None:
-        _refuse_compiled(self.hooked)
+        # A compiled graph is not traced again for hooks set later, so they would not fire.
+        for module in (self.hooked.model, *self.hooked.model.modules()):
+            compiled = getattr(module, "_compiled_call_impl", None) is not None
+            if compiled or type(module).__name__ == "OptimizedModule":
+                raise InvalidInputError(
+                    f"{self.hooked.name} is wrapped by torch.compile, which skips hooks set later; "
+                    "inject into the model as it was before compiling (for torch.compile(model), "
+                    "that is model._orig_mod)"
+                )
         self.plan: dict[Site, list[int]] = {}
         for index, intervention in enumerate(self.interventions):
             if not isinstance(intervention, Intervention):
@@ -166,31 +175,11 @@ class Injection:
                 )
 
 
-def _refuse_compiled(hooked: HookedModel) -> None:
-    # A compiled graph is not traced again for hooks that are set later, so they would not fire.
-    for module in (hooked.model, *hooked.model.modules()):
-        compiled = getattr(module, "_compiled_call_impl", None) is not None
-        if compiled or type(module).__name__ == "OptimizedModule":
-            raise InvalidInputError(
-                f"{hooked.name} is wrapped by torch.compile, which skips hooks set later; inject "
-                "into the model as it was before compiling (for torch.compile(model), that is "
-                "model._orig_mod)"
-            )
+def place_of(hooked: HookedModel, site: Site) -> tuple[Install, bool]:
+    """How ``site`` is written, and whether its hooks must stay behind all others on their modules.
 
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """A site that can be written."""
-
-    site: Site
-    install: Callable[[Write], list[RemovableHandle]]
-    """Sets the hooks that pass the states through ``write``."""
-    last: bool = False
-    """Whether they must stay behind all other hooks on their modules."""
-
-
-def place_of(hooked: HookedModel, site: Site) -> Place:
-    """The place at which ``site`` is written, or CaptureError if the architecture has none."""
+    CaptureError if the architecture has no such place.
+    """
     virtual = getattr(hooked.runner, "virtual_tokens", 0)
     if site.kind == "embed" and virtual:
         raise InvalidInputError(
@@ -200,12 +189,12 @@ def place_of(hooked: HookedModel, site: Site) -> Place:
     # A HookedTransformer has a hook point in the stream itself; a bridge, the next norm's input.
     own = is_transformer_lens(hooked.model) and not hasattr(hooked.model, "original_model")
     if site.kind == "resid_mid" and not own:
-        return Place(site, _middle(hooked, site), last=True)
+        return _middle(hooked, site), True
     point = hooked.runner.place(site)
-    return Place(site, lambda write: [hook_states(point, functools.partial(write, site))])
+    return lambda write: [hook_states(point, functools.partial(write, site))], False
 
 
-def _middle(hooked: HookedModel, site: Site) -> Callable[[Write], list[RemovableHandle]]:
+def _middle(hooked: HookedModel, site: Site) -> Install:
     """``resid_mid``, the stream between attention and MLP, written through attention's output."""
     # It is read at the input of the second norm, but the residual path around the MLP does not pass
     # through that norm: a change made there would be lost from the stream. So it is made in the
@@ -217,7 +206,7 @@ def _middle(hooked: HookedModel, site: Site) -> Callable[[Write], list[Removable
     )
     key = str(id(norm[0]))
 
-    def install(write: Write) -> list[RemovableHandle]:
+    def install(write: Callable[[Site, Tensor], Tensor]) -> list[RemovableHandle]:
         held = threading.local()
 
         def keep(states: Tensor) -> Tensor:
@@ -235,20 +224,18 @@ def _middle(hooked: HookedModel, site: Site) -> Callable[[Write], list[Removable
 
         def compare(states: Tensor) -> Tensor:
             expected = _EXPECTED.__dict__.pop(key, None)
-            if expected is not None and not getattr(held, "compared", False):
-                held.compared = True
-                check(states.detach().view_as(expected), expected.detach())
+            if expected is None or getattr(held, "compared", False):
+                return states
+            held.compared, expected = True, expected.detach()
+            scale = expected.float().pow(2).mean().sqrt().clamp(min=1e-12)
+            off = float((states.detach().view_as(expected) - expected).abs().max().float() / scale)
+            if off > _TOLERANCE.get(expected.dtype, 1e-3):
+                raise CaptureError(
+                    f"{site.name} cannot be written on {hooked.family}, whose middle is not the "
+                    "sum of the block's input and attn_out; use hook_resid_pre or hook_resid_post"
+                )
             return states
 
         return [hook_states(start, keep), hook_states(end, middle), hook_states(norm, compare)]
-
-    def check(states: Tensor, expected: Tensor) -> None:
-        scale = expected.float().pow(2).mean().sqrt().clamp(min=1e-12)
-        off = float((states - expected).abs().max().float() / scale)
-        if off > _TOLERANCE.get(expected.dtype, 1e-3):
-            raise CaptureError(
-                f"{site.name} cannot be written on {hooked.family}, whose middle is not the sum "
-                "of the block's input and attn_out; use hook_resid_pre or hook_resid_post"
-            )
 
     return install
