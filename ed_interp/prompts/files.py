@@ -126,9 +126,8 @@ def text_from_file(path: str | Path, *, window: int = 16, name: str | None = Non
 def read_rows(path: str | Path, *, least: int = 1) -> list[Mapping[str, Any]]:
     """The rows of a JSONL, JSON, CSV or Parquet file by column, unchanged.
 
-    Raises:
-        InvalidInputError: no such file, unknown ending, not UTF-8, damaged, without rows (``least``
-            are needed), or with more cells in a row than the header has columns.
+    InvalidInputError if it is missing, of unknown ending, not UTF-8, damaged, without rows
+    (``least`` are needed), or has more cells in a row than the header has columns.
     """
     file = Path(path)
     rows = list(_rows(file))
@@ -178,7 +177,13 @@ def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
     if suffix == ".parquet":
         return _parquet(file)
     if suffix == ".csv":
-        return _csv(file)
+        # strict, as a quote that is never closed would swallow the rest of the file.
+        reader = csv.DictReader(io.StringIO(_text(file), newline=""), strict=True)
+        try:
+            return list(reader)
+        except csv.Error as error:
+            where = f"{file}, after line {reader.line_num}"
+            raise InvalidInputError(f"{where}: not valid CSV ({error})") from error
     if suffix == ".json":
         data = _json(_text(file), file)
         if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
@@ -195,16 +200,6 @@ def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
         f"{file}: cannot tell the format from {suffix or 'no ending'!r}; "
         "use .jsonl, .json, .csv or .parquet"
     )
-
-
-def _csv(file: Path) -> list[Mapping[str, Any]]:
-    # strict, as a quote that is never closed would swallow the rest of the file.
-    reader = csv.DictReader(io.StringIO(_text(file), newline=""), strict=True)
-    try:
-        return list(reader)
-    except csv.Error as error:
-        where = f"{file}, after line {reader.line_num}"
-        raise InvalidInputError(f"{where}: not valid CSV ({error})") from error
 
 
 def _text(file: Path) -> str:

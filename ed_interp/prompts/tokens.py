@@ -124,7 +124,13 @@ def tokenize(population: Population, tokenizer: Any) -> TokenPopulation:
         tokenization = "parts"
         done = [_parts(prompt, population.shots, encode) for prompt in population.prompts]
     for prompt, item in zip(population.prompts, done, strict=True):
-        _check_tokens(prompt, item)
+        shown = zip(prompt.demonstrations, item.demonstrations, strict=True)
+        parts: list[tuple[str, str | None, Ids]] = [("demonstration", *part) for part in shown]
+        parts += [("query", prompt.query, ids) for _, ids in item.queries]
+        parts += [("answer", prompt.answer, item.answer)] if prompt.answer is not None else []
+        for what, text, ids in parts:
+            if not ids:
+                raise InvalidInputError(f"{what} {text!r} has no tokens; change or remove it")
     return TokenPopulation(population, tuple(done), tokenization)
 
 
@@ -133,10 +139,8 @@ def draw_windows(
 ) -> TokenPopulation:
     """Windows of ``task.window`` tokens at random places of its texts; a shot is one token.
 
-    Windows do not cross texts. If the texts have at most ``prompts`` windows, all are taken.
-
-    Raises:
-        InvalidInputError: no tokenizer, shots beyond the window, or texts shorter than it.
+    Windows do not cross texts. If the texts have at most ``prompts`` windows, all are taken. No
+    tokenizer, shots beyond the window or texts shorter than it are an InvalidInputError.
     """
     if tokenizer is None:
         raise InvalidInputError(f"task {task.name!r} must have a tokenizer; pass tokenizer=")
@@ -233,14 +237,3 @@ def _parts(prompt: Prompt, shots: Sequence[int], encode: _Encoder) -> ShotTokens
         return ShotTokens(encode.prefix, demos)
     query, answer = encode(prompt.query), encode(prompt.answer or "")
     return ShotTokens(encode.prefix, demos, tuple((count, query) for count in shots), answer)
-
-
-def _check_tokens(prompt: Prompt, tokens: ShotTokens) -> None:
-    shown = zip(prompt.demonstrations, tokens.demonstrations, strict=True)
-    parts: list[tuple[str, str | None, Ids]] = [("demonstration", *part) for part in shown]
-    parts += [("query", prompt.query, ids) for _, ids in tokens.queries]
-    if prompt.answer is not None:
-        parts.append(("answer", prompt.answer, tokens.answer))
-    for what, text, ids in parts:
-        if not ids:
-            raise InvalidInputError(f"{what} {text!r} has no tokens; change or remove it")

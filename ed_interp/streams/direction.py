@@ -222,10 +222,8 @@ class Direction:
     def check(self, model: HookedModel) -> None:
         """Refuse any model but its own.
 
-        Raises:
-            InvalidInputError: another architecture, width, depth, basis, tokenizer or weights, or
-                vectors read after the final norm; the line says which.
-            CaptureError: the model has no such site.
+        InvalidInputError for another architecture, width, depth, basis, tokenizer or weights, or
+        vectors read after the final norm; CaptureError if the model has no such site.
         """
         stamp = self.provenance.model
         if (reason := stamp.refusal(model)) is not None:

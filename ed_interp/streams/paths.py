@@ -63,10 +63,10 @@ class Packed:
 
 def packed_length(prompt: ShotTokens, shots: Sequence[int]) -> int:
     """Number of tokens in the packed form of one prompt."""
-    trunk = prompt.ends[shots[-1]]
     # The last token of the answer is predicted, never read.
     behind = max(0, len(prompt.answer) - 1)
-    return trunk + sum(len(prompt.query(count)) + behind for count in shots if prompt.queries)
+    branches = (len(prompt.query(count)) + behind for count in shots if prompt.queries)
+    return prompt.ends[shots[-1]] + sum(branches)
 
 
 def pack(prompts: Sequence[ShotTokens], shots: Sequence[int]) -> Packed:

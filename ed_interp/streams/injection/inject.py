@@ -23,7 +23,6 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.models.runners import TransformersRunner, virtual_tokens
-from ed_interp.models.sites import Site
 from ed_interp.streams.injection.calls import Call, Generation
 from ed_interp.streams.injection.injection import Injection
 from ed_interp.streams.injection.interventions import Intervention
@@ -76,12 +75,12 @@ def inject(
 
 
 class _Running(threading.local):
-    """The forward pass of a thread, and its running ``generate`` calls, the innermost last."""
+    """The forward pass of a thread, and its ``generate`` calls, the innermost last, after None."""
 
     call: Call | None = None
 
     def __init__(self) -> None:
-        self.generations: list[Generation] = []
+        self.generations: list[Generation | None] = [None]
 
 
 class _Registry:
@@ -114,8 +113,9 @@ class _Registry:
                     _REGISTRIES[key] = registry
                 # A new list, as for `last` below: another thread may be going through the old one.
                 registry.injections = [*registry.injections, injection]
+            running = registry._running
             for install, last in injection.places:
-                installed = install(functools.partial(registry._write, injection))
+                installed = install(lambda at, states: injection.write(at, states, running.call))
                 handles += installed
                 if last:
                     registry.last = [*registry.last, *installed]
@@ -137,13 +137,6 @@ class _Registry:
                     if not left and _REGISTRIES.get(key) is registry:
                         del _REGISTRIES[key]
                         registry._undo.close()
-
-    def _write(self, injection: Injection, site: Site, states: Tensor) -> Tensor:
-        return injection.write(site, states, self._running.call)
-
-    @property
-    def _generation(self) -> Generation | None:
-        return self._running.generations[-1] if self._running.generations else None
 
     def _install(self) -> None:
         with contextlib.ExitStack() as stack:
@@ -201,7 +194,7 @@ class _Registry:
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             # Positional arguments by name; fewer may be given than there are parameters.
             given = {**dict(zip(names, args, strict=False)), **kwargs}
-            self._begin(Call.of(given, self.virtual, self._generation))
+            self._begin(Call.of(given, self.virtual, self._running.generations[-1]))
 
         def after(_: nn.Module, args: Any, output: Any) -> None:
             # always_call: after an exception the output is None, and no site has to have fired.
@@ -218,7 +211,7 @@ class _Registry:
             @functools.wraps(forward)
             def wrapped(*args: Any, **kwargs: Any) -> Any:
                 given = signature.bind_partial(self.model, *args, **kwargs).arguments
-                self._begin(_lens_call(given, self._generation))
+                self._begin(_lens_call(given, self._running.generations[-1]))
                 complete = False
                 try:
                     output = forward(*args, **kwargs)
@@ -262,9 +255,8 @@ def _generation(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generation:
 
 def _without_compile(kwargs: dict[str, Any]) -> dict[str, Any]:
     # With some caches `generate` compiles by itself, and a compiled graph would keep our hooks.
-    config = kwargs.get("generation_config")
+    config = copy.copy(kwargs.get("generation_config"))
     if config is not None:
-        config = copy.copy(config)
         config.disable_compile = True
         return {**kwargs, "generation_config": config}
     if kwargs.get("cache_implementation") or kwargs.get("past_key_values") is not None:

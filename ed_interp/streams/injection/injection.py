@@ -201,9 +201,8 @@ def _middle(hooked: HookedModel, site: Site) -> Install:
     # output of attention, which is added to the stream just before, and the first time the norm's
     # input is compared with the expected sum.
     block = f"blocks.{site.layer}.hook_"
-    start, end, norm = map(
-        hooked.runner.place, (Site.parse(block + "resid_pre"), Site.parse(block + "attn_out"), site)
-    )
+    names = ("resid_pre", "attn_out", "resid_mid")
+    start, end, norm = (hooked.runner.place(Site.parse(block + name)) for name in names)
     key = str(id(norm[0]))
 
     def install(write: Callable[[Site, Tensor], Tensor]) -> list[RemovableHandle]:
