@@ -144,7 +144,7 @@ def read_rows(path: str | Path, *, least: int = 1) -> list[Mapping[str, Any]]:
 
 
 def cell(value: Any, column: str, where: str) -> str:
-    """A cell as text, without the spaces around it; InvalidInputError unless text or a number."""
+    """A cell as stripped text; InvalidInputError if it is empty, or neither text nor a number."""
     if isinstance(value, (Mapping, list, tuple, bytes)):
         raise InvalidInputError(
             f"{where}: {column!r} must be text or a number, got a {type(value).__name__}"
