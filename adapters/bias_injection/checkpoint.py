@@ -8,15 +8,15 @@ PEFT's. COST: one pass over the adapter's bytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from ed_interp.adapters.bias_injection.register import PREFIX
 from ed_interp.errors import InvalidInputError
-from ed_interp.records.tensors import read_unchecked
+
+PREFIX = "bias_injection_"
+"""How the name of every parameter of the adapter begins."""
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -31,28 +31,21 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def digest_of_file(path: Path) -> str:
-    """:func:`digest` of a safetensors file."""
-    return digest(read_unchecked(path)[0])
-
-
 def check_fit(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Refuse a checkpoint whose tensors are not those of the model; nothing has been changed.
-
-    Args:
-        stored: Tensors of the checkpoint, by name.
-        expected: Parameters of the adapter in the model, by the same names.
-
-    Raises:
-        InvalidInputError: a tensor too many or too few, of another shape, or with NaN.
-    """
-    missing, surplus = sorted(set(expected) - set(stored)), sorted(set(stored) - set(expected))
-    if missing or surplus:
-        differences = (("it lacks", missing), ("the model has no place for", surplus))
+    """Refuse tensors that are not those of the adapter in the model, by name, shape or with NaN."""
+    differences = []
+    for what, more, less in (
+        ("it lacks", expected, stored),
+        ("the model has no place for", stored, expected),
+    ):
+        if names := sorted(set(more) - set(less)):
+            listed = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
+            plural = "s" if len(names) > 1 else ""
+            differences.append(f"{what} {len(names)} tensor{plural} ({listed})")
+    if differences:
         raise InvalidInputError(
-            "the adapter checkpoint does not fit this model: "
-            + "; ".join(f"{what} {_counted(names)}" for what, names in differences if names)
-            + "; load it on the architecture, target modules and options it was made with"
+            f"the adapter checkpoint does not fit this model: {'; '.join(differences)}; load it on "
+            "the architecture, target modules and options it was made with"
         )
     for name in sorted(stored):
         value, shape = stored[name], tuple(expected[name].shape)
@@ -69,19 +62,10 @@ def check_fit(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> N
 
 
 def check_digest(stored: Mapping[str, Tensor], sha256: str) -> None:
-    """Refuse tensors that are not those that were saved.
-
-    Raises:
-        InvalidInputError: their digest is another.
-    """
+    """Refuse tensors that are not those that were saved: their digest is another."""
     if digest(stored) != sha256:
         raise InvalidInputError(
             "the adapter checkpoint was changed after it was saved: its tensors do not have the "
             "digest in adapter_config.json; get an undamaged copy, or remove weights_sha256 there "
             "if the change was yours"
         )
-
-
-def _counted(names: Sequence[str]) -> str:
-    listed = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
-    return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({listed})"

@@ -15,10 +15,9 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ed_interp.adapters.bias_injection.checkpoint import check_digest, check_fit
+from ed_interp.adapters.bias_injection.checkpoint import PREFIX, check_digest, check_fit
 from ed_interp.adapters.bias_injection.hooks import install, remove
 from ed_interp.adapters.bias_injection.layer import BiasInjectionLayer, Linear, layers_in
-from ed_interp.adapters.bias_injection.register import PREFIX
 from ed_interp.errors import InvalidInputError
 
 # Attributes that layers of GPTQ, AWQ, HQQ, bitsandbytes and AQLM have and plain ones do not.

@@ -104,14 +104,11 @@ class NodeStates(CacheLayerMixin):  # type: ignore[misc]
     def get_max_length(self) -> int:
         return -1
 
-    def get_max_cache_shape(self) -> int:
-        return -1
-
     def offload(self) -> None:
         """Nothing: the states are small."""
 
-    def prefetch(self) -> None:
-        """Nothing: the states are small."""
+    get_max_cache_shape = get_max_length
+    prefetch = offload
 
     def reset(self) -> None:
         self.tokens, self.counts = 0, None
@@ -204,10 +201,8 @@ class Frame:
                     f"this pass has {rows} sequences and {nodes} nodes; start from an empty cache"
                 )
             return state.to(device)
-        if self.memory is not None:
-            state = self.memory.start(key, rows, nodes)
-            return None if state is None else state.to(device)
-        return None
+        state = None if self.memory is None else self.memory.start(key, rows, nodes)
+        return None if state is None else state.to(device)
 
     def plan(self, rows: int, time: int) -> Plan | None:
         """The layout of this stack's tokens, made once per pass."""
@@ -285,17 +280,18 @@ class Frame:
             self.memory.finish(last, next(iter(last.values())).shape[0])
 
 
-def memory_for(module: nn.Module) -> Memory | None:
-    """The experience that a forward pass of ``module`` belongs to."""
-    memory = MEMORY.get()
-    return memory if memory is not None and memory.owns(module) else None
-
-
-def open_frame(module: nn.Module, stack: str, given: dict[str, Any], keeps: bool) -> Frame:
+def open_frame(module: nn.Module, stack: str, given: dict[str, Any]) -> Frame:
     """Read the arguments of a forward pass."""
     cache = given.get("past_key_values")
     if cache is None:
         cache = given.get("cache_params")  # the name in Mamba and its like
+    memory = MEMORY.get()
+    if memory is not None and (stack == "encoder" or not memory.owns(module)):
+        memory = None
+    use_cache = given.get("use_cache")
+    if use_cache is None:
+        use_cache = getattr(getattr(module, "config", None), "use_cache", False)
+    keeps = stack != "encoder" and bool(memory is not None or cache is not None or use_cache)
     if not isinstance(cache, Cache):
         cache = None
     # Around an encoder and a decoder, what the head reads is the decoder's sequence.
@@ -310,7 +306,14 @@ def open_frame(module: nn.Module, stack: str, given: dict[str, Any], keeps: bool
     if cache is not None:
         ours = (layer for layer in _layers(cache) if isinstance(layer, NodeStates))
         stored = next((layer for layer in ours if layer.stack == stack), None)
-        past = _past(cache, stored)
+        past = stored.tokens if stored is not None else 0
+        # Reading the length would break a compiled graph; the node states know it.
+        if not torch.compiler.is_compiling():
+            try:
+                past = int(cache.get_seq_length())
+            except ValueError:
+                # Caches without any attention layer do not know their length.
+                past = past if stored is not None else int(bool(cache.has_previous_state()))
     return Frame(
         module=module,
         stack=stack,
@@ -321,22 +324,11 @@ def open_frame(module: nn.Module, stack: str, given: dict[str, Any], keeps: bool
         encoder_mask=given.get("encoder_attention_mask"),
         cache=cache,
         past=past,
-        memory=memory_for(module) if stack != "encoder" else None,
+        memory=memory,
         keeps=keeps,
         outer=FRAME.get(),
         stored=stored,
     )
-
-
-def _past(cache: Cache, stored: NodeStates | None) -> int:
-    if torch.compiler.is_compiling():
-        # Reading the length would break the graph; the node states know it.
-        return stored.tokens if stored is not None else 0
-    try:
-        return int(cache.get_seq_length())
-    except ValueError:
-        # Caches without any attention layer do not know their length.
-        return stored.tokens if stored is not None else int(bool(cache.has_previous_state()))
 
 
 def _layers(cache: Cache) -> list[Any]:

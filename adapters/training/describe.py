@@ -60,8 +60,7 @@ class AdapterDescription(Result):
             name: f"{group.parameters:,} parameters, norm {group.norm:.4g}"
             for name, group in self.groups.items()
         }
-        if self.taus is not None:
-            taus = self.taus
+        if (taus := self.taus) is not None:
             spread = f"{taus.least:.4g}, {taus.median:.4g}, {taus.greatest:.4g}"
             groups["time constants"] = f"{taus.count}: least, median, greatest {spread} tokens"
         config = {name: json.dumps(value) for name, value in self.config.items()}
@@ -80,7 +79,13 @@ def describe(folder: str | Path) -> AdapterDescription:
         InvalidInputError: its weights are damaged.
     """
     path = Path(folder)
-    config, weights = read_config(path), _weights(path)
+    config, file = read_config(path), path / WEIGHTS
+    if not file.is_file():
+        raise ModelLoadError(
+            f"{path} must hold {WEIGHTS}, as only safetensors are read; save the adapter again "
+            "with save_pretrained"
+        )
+    weights = read_unchecked(file)[0]
     members: dict[str, list[Tensor]] = {}
     for name, tensor in weights.items():
         members.setdefault(group_of(name), []).append(tensor)
@@ -88,7 +93,7 @@ def describe(folder: str | Path) -> AdapterDescription:
         folder=str(path),
         method=str(config.get("peft_type", "?")).lower().replace("_", "-"),
         base_model=config.get("base_model_name_or_path"),
-        fingerprint=hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest(),
+        fingerprint=hashlib.sha256(file.read_bytes()).hexdigest(),
         parameters=sum(tensor.numel() for tensor in weights.values()),
         dtype=", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in weights.values()})),
         groups={
@@ -102,11 +107,7 @@ def describe(folder: str | Path) -> AdapterDescription:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The adapter's configuration as plain data.
-
-    Raises:
-        ModelLoadError: it does not exist or is not a JSON object.
-    """
+    """The adapter's configuration as plain data, or ModelLoadError if there is none."""
     file = folder / CONFIG
     try:
         config = json.loads(file.read_text("utf-8"))
@@ -119,16 +120,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelLoadError(f"{file} must hold a JSON object, got {type(config).__name__}")
     return config
-
-
-def _weights(folder: Path) -> dict[str, Tensor]:
-    file = folder / WEIGHTS
-    if not file.is_file():
-        raise ModelLoadError(
-            f"{folder} must hold {WEIGHTS}, as only safetensors are read; save the adapter again "
-            "with save_pretrained"
-        )
-    return read_unchecked(file)[0]
 
 
 def _norm(tensors: list[Tensor]) -> float:
