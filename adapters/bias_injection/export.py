@@ -82,11 +82,7 @@ def export_lora(
 
 
 def adapter_of(model: Any, adapter_name: str | None) -> tuple[str, list[BiasInjectionLayer]]:
-    """The name of a bias-injection adapter in ``model`` and the layers that have it.
-
-    Raises:
-        InvalidInputError: the model has none of that name, or several are active.
-    """
+    """The name of a bias-injection adapter, by default the active one, and the layers it is in."""
     layers = layers_in(model)
     names = sorted({name for layer in layers for name in layer.settings})
     if adapter_name is None:

@@ -169,7 +169,8 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
 
     def decays(self, adapter_name: str) -> Float[Tensor, " node"]:
         """Factor per token of each node, float32."""
-        return _decays(self.weights_of(adapter_name)["log_tau"])
+        # exp(-1 / tau), with 1 / tau as exp(-log tau): no division, and the gradient is smooth.
+        return torch.exp(-torch.exp(-self.bias_injection_log_tau[adapter_name].float()))
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """The low-rank part as a change of the base weight, in its layout."""
@@ -287,7 +288,7 @@ class Linear(nn.Module, BiasInjectionLayer):
             rows, time, frame = shape_of(reading.shape, self.key)
             # The recurrence is float32 under autocast and in half-precision models too: see scan.
             u = reading.reshape(rows, time, -1).float()
-            decay = _decays(weights["log_tau"])
+            decay = self.decays(name)
             if settings.feedback == "output":
                 with torch.autocast(u.device.type, enabled=False):
                     decay = torch.diag(decay) + weights["read"].float() @ weights["write"].float()
@@ -310,11 +311,6 @@ def _static_bias(settings: Settings, weights: dict[str, nn.Parameter]) -> Tensor
         constant = weights["write"] @ weights["value"]
         bias = constant if bias is None else bias + constant
     return bias
-
-
-def _decays(log_tau: Tensor) -> Tensor:
-    # exp(-1 / tau), with 1 / tau as exp(-log tau): no division, and the gradient is smooth.
-    return torch.exp(-torch.exp(-log_tau.float()))
 
 
 def layers_in(model: Any) -> list[BiasInjectionLayer]:

@@ -61,8 +61,7 @@ class BiasInjectionModel(BaseTuner):  # type: ignore[misc]
     ) -> None:
         """Merge the static part of the adapters; feedback stays live.
 
-        Raises:
-            InvalidInputError: a bias on a layer without one; no weight has been touched.
+        A bias on a layer without one raises InvalidInputError before any weight is touched.
         """
         self._check_layers(adapter_names, finite=safe_merge)
         super().merge_adapter(adapter_names=adapter_names, safe_merge=safe_merge)
@@ -101,7 +100,7 @@ class BiasInjectionModel(BaseTuner):  # type: ignore[misc]
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
-        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
+        cls, model: Any, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         remapped: dict[str, Tensor] = super()._remap_adapter_state_dict_for_load(
             model=model, config=config, adapter_name=adapter_name, state_dict=state_dict
@@ -117,7 +116,15 @@ class BiasInjectionModel(BaseTuner):  # type: ignore[misc]
             if config.weights_sha256 is not None:
                 check_digest(state_dict, config.weights_sha256)
         except InvalidInputError:
-            _take_out(model, adapter_name)
+            # The refusal is what the user must read, whatever goes wrong while taking out again
+            # the adapter whose weights were refused.
+            with contextlib.suppress(Exception):
+                if len(model.peft_config) > 1:
+                    model.delete_adapter(adapter_name)
+                elif hasattr(model, "unload"):
+                    kept = copy.copy(model.peft_config)
+                    model.unload()
+                    model.peft_config = kept
             raise
         # From here on the weights are the user's to change.
         config.weights_sha256 = None
@@ -125,11 +132,7 @@ class BiasInjectionModel(BaseTuner):  # type: ignore[misc]
 
 
 def check_supported(base: nn.Module, key: str) -> None:
-    """Refuse layers that are not plain dense layers.
-
-    Raises:
-        InvalidInputError: not linear, or quantised.
-    """
+    """Refuse layers that are not plain dense layers: not linear, or quantised."""
     weight = getattr(base, "weight", None)
     quantised = any(hasattr(base, mark) for mark in _QUANTISED) or (
         isinstance(weight, Tensor)
@@ -149,15 +152,3 @@ def check_supported(base: nn.Module, key: str) -> None:
             f"Target module {base} ({key!r}) is not supported: bias injection adapts "
             "torch.nn.Linear and GPT-2's Conv1D; name such layers in target_modules"
         )
-
-
-def _take_out(model: Any, adapter_name: str) -> None:
-    """Undo the injection of an adapter whose weights were refused."""
-    # The refusal is what the user must read, whatever goes wrong while tidying up.
-    with contextlib.suppress(Exception):
-        if len(model.peft_config) > 1:
-            model.delete_adapter(adapter_name)
-        elif hasattr(model, "unload"):
-            kept = copy.copy(model.peft_config)
-            model.unload()
-            model.peft_config = kept

@@ -223,10 +223,9 @@ class Frame:
                     restarts = restarts.expand(rows, time) if restarts.shape[0] == 1 else None
             self._counts = None
             if self.keeps:
-                device = real.device if real is not None else _device(self.mask, self.position_ids)
-                added = (
-                    real.sum(1) if real is not None else torch.full((rows,), time, device=device)
-                )
+                given = (real, self.mask, self.position_ids)
+                device = next((each.device for each in given if isinstance(each, Tensor)), None)
+                added = torch.full((rows,), time, device=device) if real is None else real.sum(1)
                 self._counts = added if counts is None else counts.to(added.device) + added
             self._plan = (plan(real, restarts, final=self.keeps),)
         return self._plan[0]
@@ -264,7 +263,9 @@ class Frame:
         self.closed = True
         if not self.finals:
             return
-        cache = self.cache if self.cache is not None else _cache_in(output)
+        named = [getattr(output, name, None) for name in ("past_key_values", "cache_params")]
+        parts = [self.cache, *named, *(output if isinstance(output, tuple) else ())]
+        cache = next((part for part in parts if isinstance(part, Cache)), None)
         if cache is not None and self.time is not None:
             states = self.stored
             if states is None:
@@ -335,13 +336,3 @@ def _layers(cache: Cache) -> list[Any]:
     inner = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
     layers: list[Any] = inner.layers
     return layers
-
-
-def _cache_in(output: Any) -> Cache | None:
-    named = [getattr(output, name, None) for name in ("past_key_values", "cache_params")]
-    parts = [*named, *(output if isinstance(output, tuple) else ())]
-    return next((part for part in parts if isinstance(part, Cache)), None)
-
-
-def _device(*values: Any) -> torch.device | None:
-    return next((value.device for value in values if isinstance(value, Tensor)), None)

@@ -13,6 +13,7 @@ which is last, so that an interrupted one is never resumed from.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import random
 import shutil
@@ -50,13 +51,9 @@ class Collator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         examples: list[list[Encoded]] = [row["turns"] for row in rows]
-        count = max(len(turns) for turns in examples)
-        empty = Encoded((), ())
-        batches = [
-            self._batch([turns[k] if k < len(turns) else empty for turns in examples])
-            for k in range(count)
-        ]
-        if count == 1:
+        turns = itertools.zip_longest(*examples, fillvalue=Encoded((), ()))
+        batches = [self._batch(turn) for turn in turns]
+        if len(batches) == 1:
             return batches[0]
         # The Trainer counts the tokens with loss in what has this name. The first token of a turn
         # has none: nothing in its call comes before it.
