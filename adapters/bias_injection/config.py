@@ -7,21 +7,26 @@ old checkpoints can no longer be read as they are.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft.config import PeftConfig
 from peft.utils import PeftType
+from torch import Tensor
 
-from ed_interp.adapters.bias_injection.checkpoint import digest
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import option
 from ed_interp.records.files import write_text
 from ed_interp.records.tensors import read_unchecked
 
 NAME = "BIAS_INJECTION"
+PREFIX = "bias_injection_"
+"""How the name of every parameter of the adapter begins."""
 FORMAT_VERSION = 1
 IMPORT = "import ed_interp.adapters.bias_injection"
 NOTE = f"""## Loading
@@ -58,6 +63,18 @@ def _member() -> PeftType:
 
 BIAS_INJECTION = _member()
 """The member of ``peft.PeftType``."""
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the adapter's tensors: names, types, shapes, bytes. Cost: one pass over them."""
+    total = hashlib.sha256()
+    # Modules saved whole (modules_to_save) have other names in a model than in a file.
+    for name in sorted(name for name in tensors if PREFIX in name):
+        value = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        # NumPy has no bfloat16; as bytes every dtype is the same.
+        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 @dataclasses.dataclass

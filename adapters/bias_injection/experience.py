@@ -36,7 +36,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ed_interp.adapters.bias_injection.checkpoint import digest
+from ed_interp.adapters.bias_injection.config import digest
 from ed_interp.adapters.bias_injection.hooks import hooked_modules
 from ed_interp.adapters.bias_injection.layer import layers_in
 from ed_interp.adapters.bias_injection.state import MEMORY

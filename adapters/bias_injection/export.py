@@ -16,7 +16,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save
 from torch import Tensor
 
-from ed_interp.adapters.bias_injection.checkpoint import PREFIX
+from ed_interp.adapters.bias_injection.config import PREFIX
 from ed_interp.adapters.bias_injection.layer import BiasInjectionLayer, layers_in
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.records.files import one_line, write_bytes

@@ -48,12 +48,7 @@ def remove(model: nn.Module) -> None:
 
 
 def enter(
-    module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    *,
-    stack: str,
-    names: tuple[str, ...],
+    module: nn.Module, args: Any, kwargs: dict[str, Any], *, stack: str, names: tuple[str, ...]
 ) -> None:
     """Open the frame, unless the model around this module has opened it already."""
     outer = FRAME.get()

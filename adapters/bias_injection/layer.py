@@ -17,8 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ed_interp.adapters.bias_injection.checkpoint import PREFIX
-from ed_interp.adapters.bias_injection.config import BiasInjectionConfig
+from ed_interp.adapters.bias_injection.config import PREFIX, BiasInjectionConfig
 from ed_interp.adapters.bias_injection.nodes import reads_encoder, run, shape_of
 from ed_interp.errors import InvalidInputError
 
