@@ -183,9 +183,7 @@ class Frame:
     def start(self, key: str, rows: int, nodes: int, device: torch.device) -> Tensor | None:
         """States before the first token of this pass, ``row node``; None for zeros.
 
-        Raises:
-            InvalidInputError: the cache was filled while the adapter was off, or by another one, or
-                the batch is not the one it was filled with.
+        A cache that was filled while the adapter was off, or with another batch, is refused.
         """
         if self.past:
             state = None if self.stored is None else self.stored.states.get(key)

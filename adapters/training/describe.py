@@ -133,10 +133,8 @@ def _taus(weights: dict[str, Tensor]) -> Taus | None:
     if not named:
         return None
     values = torch.cat([value.reshape(-1) for value in named.values()])
-    return Taus(
-        values.numel(),
-        float(values.min()),
-        float(values.median()),
-        float(values.max()),
-        {name: tuple(value.reshape(-1).tolist()) for name, value in named.items()},
+    least, median, greatest = (
+        float(each) for each in (values.min(), values.median(), values.max())
     )
+    by_layer = {name: tuple(value.reshape(-1).tolist()) for name, value in named.items()}
+    return Taus(values.numel(), least, median, greatest, by_layer)

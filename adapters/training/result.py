@@ -126,10 +126,9 @@ class TrainedAdapter(Result):
     def upgrade(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
         """Older files log losses and evaluations of a step in rows of their own."""
         history = data.get("history")
-        rows = history if isinstance(history, list) else [None]
-        if all(isinstance(row, dict) and isinstance(row.get("step"), int) for row in rows):
-            data = {**data, "history": by_step(rows)}
-        return data
+        rows = history if isinstance(history, list) else []
+        logged = all(isinstance(row, dict) and isinstance(row.get("step"), int) for row in rows)
+        return {**data, "history": by_step(rows)} if rows and logged else data
 
     @classmethod
     def _from_file(cls, file: Path, data: Any) -> TrainedAdapter:
