@@ -179,9 +179,13 @@ def _read(
 ) -> Tensor:
     """Output of ``module`` over four tokens, with ``added`` to the output of ``writer``."""
     outputs: list[Any] = []
+
+    def add(_module: nn.Module, _args: Any, output: Any) -> Any:
+        return output + added
+
     handles = [
         module.register_forward_hook(lambda _module, _args, output: outputs.append(output)),
-        writer.register_forward_hook(lambda _module, _args, output: output + added),
+        writer.register_forward_hook(add),
     ]
     training = runner.base.training
     try:

@@ -169,7 +169,8 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
     def decays(self, adapter_name: str) -> Float[Tensor, " node"]:
         """Factor per token of each node, float32."""
         # exp(-1 / tau), with 1 / tau as exp(-log tau): no division, and the gradient is smooth.
-        return torch.exp(-torch.exp(-self.bias_injection_log_tau[adapter_name].float()))
+        layer: Any = self
+        return torch.exp(-torch.exp(-layer.bias_injection_log_tau[adapter_name].float()))
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """The low-rank part as a change of the base weight, in its layout."""
