@@ -38,11 +38,9 @@ from ed_interp.errors import InvalidInputError, RunFolderError, unknown
 from ed_interp.options import Options
 from ed_interp.processes import gather, process, wait_for_all
 from ed_interp.progress import Progress
-from ed_interp.records.environment import environment
 from ed_interp.records.files import strict_json, write_bytes, write_json, write_parquet, write_text
-from ed_interp.records.folders import RunFolder
-from ed_interp.records.reading import read_json, read_parquet
-from ed_interp.records.rows import arrow_schema, plain_row, row_fields
+from ed_interp.records.folders import RunFolder, environment
+from ed_interp.records.reading import arrow_schema, plain_row, read_json, read_parquet, row_fields
 from ed_interp.tables import Table
 
 if TYPE_CHECKING:

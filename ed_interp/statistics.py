@@ -136,8 +136,7 @@ def paired_difference(
     weight = np.full((rows, 1), 1.0) if weights is None else _weights(weights, change)
     share = flat * weight / weight.sum(0)
     mean = share.sum(0)
-    given: dict[str, Any] = {"weights": weights, "level": level, "resamples": resamples}
-    low, high = bootstrap_interval(change, seed=seed, **given)
+    ends = bootstrap_interval(change, weights=weights, level=level, resamples=resamples, seed=seed)
     # Patterns that tie with the observed one must count as hits. Sums in another order differ in
     # the last digits, hence the allowance.
     bar = np.abs(mean) - 1e-12 * np.abs(share).sum(0)
@@ -157,7 +156,7 @@ def paired_difference(
         hits += (np.abs((1.0 - 2.0 * bits) @ share) >= bar).sum(0)
     p_value = hits / total if exact else (hits + 1) / (total + 1)
     rest = change.shape[1:]
-    return PairedDifference(mean.reshape(rest), low, high, p_value.reshape(rest))
+    return PairedDifference(mean.reshape(rest), *ends, p_value.reshape(rest))
 
 
 def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from ed_interp import results
 from ed_interp.charts.spec import Chart, Line, Panel
 from ed_interp.errors import InvalidInputError, RunFolderError, UnknownNameError
 from ed_interp.options import Seeded, hints_of
-from ed_interp.records.rows import row_fields
+from ed_interp.records.reading import row_fields
 from ed_interp.results import COMMAND, HOMES, Result, keep, load_any
 from ed_interp.tables import Table
 

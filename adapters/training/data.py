@@ -30,7 +30,7 @@ from typing import Any
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.prompts.files import cell, read_rows, text_from_file
-from ed_interp.prompts.template import Template
+from ed_interp.prompts.tasks import Template
 from ed_interp.prompts.tokens import Encoder
 
 IGNORED = -100
@@ -78,7 +78,7 @@ def read_examples(
         path: ``.jsonl``, ``.json``, ``.csv``, ``.parquet`` or ``.txt``, in UTF-8.
         input_column: name of the input column.
         output_column: name of the output column.
-        template: text of a pair; see :class:`~ed_interp.prompts.template.Template`.
+        template: text of a pair; see :class:`~ed_interp.prompts.tasks.Template`.
         all_tokens: put loss on every token, not only on answers.
 
     Raises:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ed_interp.errors import CaptureError
 from ed_interp.models.sites import Site
@@ -26,6 +28,8 @@ _INSIDE: dict[str, tuple[str, ...]] = {
         "post_attention_norm",
     ),
 }
+# Blocks whose configurations do not say that they are parallel.
+_ALWAYS_PARALLEL = {"GPTJBlock", "CodeGenBlock", "PhiDecoderLayer", "CohereDecoderLayer"}
 
 
 def blocks_of(model: nn.Module, n_layers: int) -> nn.ModuleList:
@@ -53,8 +57,7 @@ def blocks_of(model: nn.Module, n_layers: int) -> nn.ModuleList:
 def module_of(model: nn.Module, blocks: nn.ModuleList, site: Site) -> tuple[nn.Module, Side]:
     """The module whose input or output is the site.
 
-    Raises:
-        CaptureError: the family has no such place (for instance ``resid_mid`` of parallel blocks).
+    CaptureError if the family has no such place (for instance ``resid_mid`` of parallel blocks).
     """
     if site.kind == "embed":
         embeddings: Any = model
@@ -64,7 +67,9 @@ def module_of(model: nn.Module, blocks: nn.ModuleList, site: Site) -> tuple[nn.M
         return block, "input"
     if site.kind == "resid_post":
         return block, "output"
-    if site.kind == "resid_mid" and _is_parallel(model, block):
+    flags = ("use_parallel_residual", "parallel_attn")
+    parallel = any(getattr(getattr(model, "config", None), flag, False) for flag in flags)
+    if site.kind == "resid_mid" and (parallel or type(block).__name__ in _ALWAYS_PARALLEL):
         raise CaptureError(
             f"{site.name} does not exist: attention and MLP of {type(block).__name__} run in "
             f"parallel; use blocks.{site.layer}.hook_resid_pre or hook_resid_post"
@@ -81,9 +86,22 @@ def module_of(model: nn.Module, blocks: nn.ModuleList, site: Site) -> tuple[nn.M
     )
 
 
-def _is_parallel(model: nn.Module, block: nn.Module) -> bool:
-    config: Any = getattr(model, "config", None)
-    flags = ("use_parallel_residual", "parallel_attn")
-    # These are always parallel, so their configurations do not say it.
-    always = {"GPTJBlock", "CodeGenBlock", "PhiDecoderLayer", "CohereDecoderLayer"}
-    return any(getattr(config, flag, False) for flag in flags) or type(block).__name__ in always
+def hook_states(
+    place: tuple[nn.Module, Side], change: Callable[[Tensor], Tensor]
+) -> RemovableHandle:
+    """Pass the states that go through one side of a module through ``change``."""
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (change(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
+
+    def after(_: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (change(output[0]), *output[1:])
+        return change(output)
+
+    module, side = place
+    if side == "input":
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+    return module.register_forward_hook(after)

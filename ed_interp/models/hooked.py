@@ -15,8 +15,6 @@ from ed_interp.errors import CaptureError
 from ed_interp.models.runners import LensRunner, Runner, TransformersRunner
 from ed_interp.models.sites import KINDS, Site
 
-Norm = Literal["layernorm", "rms"]
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HookedModel:
@@ -65,8 +63,7 @@ class HookedModel:
     @property
     def config(self) -> Any:
         """The text configuration (``transformers``) or ``cfg`` (TransformerLens)."""
-        runner = self.runner
-        return runner.config if isinstance(runner, TransformersRunner) else self.model.cfg
+        return self.runner.config
 
     @property
     def context_window(self) -> int | None:
@@ -77,7 +74,7 @@ class HookedModel:
         return None
 
     @property
-    def norm(self) -> Norm:
+    def norm(self) -> Literal["layernorm", "rms"]:
         """``layernorm`` if the model's norms centre, ``rms`` if not."""
         kind = str(getattr(self.config, "normalization_type", "") or "")
         rms = kind.startswith("RMS") or getattr(self.config, "rms_norm_eps", None) is not None
@@ -103,9 +100,9 @@ class HookedModel:
     @property
     def sites(self) -> list[str]:
         """Names of the hook points that :func:`ed_interp.capture` can read."""
-        blocks = [f"blocks.{layer}.hook_" for layer in range(self.n_layers)]
+        blocks = (f"blocks.{layer}.hook_{kind}" for layer in range(self.n_layers) for kind in KINDS)
         present = []
-        for name in ("hook_embed", *(block + kind for block in blocks for kind in KINDS)):
+        for name in ("hook_embed", *blocks):
             with contextlib.suppress(CaptureError):
                 present.append(self.site(name).name)
         return present
@@ -113,12 +110,10 @@ class HookedModel:
     def site(self, name: str | Site) -> Site:
         """The site called ``name``.
 
-        Raises:
-            UnknownNameError: no such hook point, or the block does not exist.
-            CaptureError: this architecture has no such place.
+        UnknownNameError for no such hook point or block; CaptureError if the model lacks the place.
         """
         site = Site.parse(name, n_layers=self.n_layers)
-        self.runner.check(site)
+        self.runner.place(site)
         return site
 
     @cached_property
@@ -160,8 +155,8 @@ def tokenizer_fingerprint(tokenizer: Any) -> str | None:
 def is_transformer_lens(model: Any) -> bool:
     """Whether ``model`` is a HookedTransformer, TransformerBridge or a subclass of one."""
     # By class names, as importing TransformerLens takes seconds.
-    names = {kind.__name__ for kind in type(model).__mro__}
-    return bool(names & {"HookedTransformer", "TransformerBridge"})
+    kinds = {"HookedTransformer", "TransformerBridge"}
+    return any(kind.__name__ in kinds for kind in type(model).__mro__)
 
 
 def _name_of(model: Any) -> str:

@@ -20,11 +20,9 @@ from ed_interp.errors import InvalidInputError, ModelLoadError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.registry import BundledModel, bundled, bundled_names
 
-# Adapter methods that are not PEFT's own. As strings, as the adapters import this module.
+# Adapter methods that are not PEFT's own: importing one registers it with PEFT. As strings, as the
+# adapters import this module.
 _OWN_METHODS = {"BIAS_INJECTION": "ed_interp.adapters.bias_injection"}
-
-Place = tuple[torch.device, torch.dtype | str]
-"""Device and precision of a model loaded by name."""
 
 
 def load(
@@ -67,14 +65,14 @@ def load(
     if isinstance(model, HookedModel):
         return model
     if isinstance(model, (str, os.PathLike)):
-        place = (_device(device), _dtype(dtype))
+        where, options["dtype"] = _device(device), _dtype(dtype)
         name = os.fspath(model)
         base, _, step = name.partition("@")
         if base in bundled_names():
             if step and not step.isdigit():
                 raise InvalidInputError(f"{name!r} must have a training step after @, got {step!r}")
             checkpoint = int(step) if step else checkpoint
-            return _load_bundled(bundled(base), checkpoint, options, place)
+            return _load_bundled(bundled(base), checkpoint, options, where)
         if checkpoint is not None:
             raise InvalidInputError(
                 f"checkpoint must come with a bundled model ({', '.join(bundled_names())}), got "
@@ -83,8 +81,8 @@ def load(
         options |= {"revision": revision} if revision else {}
         options["trust_remote_code"] = trust_remote_code
         if (Path(name) / "adapter_config.json").is_file():
-            return _load_adapter(Path(name), tokenizer, options, place)
-        return _load_pretrained(name, tokenizer, options, place)
+            return _load_adapter(Path(name), tokenizer, options, where)
+        return _load_pretrained(name, tokenizer, options, where)
     if not isinstance(model, nn.Module):
         raise InvalidInputError(
             "the model must be a name, a folder, or a live transformers, PEFT or TransformerLens "
@@ -101,9 +99,9 @@ def load(
 
 
 def _load_bundled(
-    entry: BundledModel, checkpoint: int | None, options: dict[str, Any], place: Place
+    entry: BundledModel, checkpoint: int | None, options: dict[str, Any], device: torch.device
 ) -> HookedModel:
-    loaded, name = _load_pretrained(str(entry.folder), None, options, place), entry.name
+    loaded, name = _load_pretrained(str(entry.folder), None, options, device), entry.name
     if checkpoint is not None:
         from safetensors.torch import load_file
 
@@ -121,15 +119,12 @@ def _load_bundled(
 
 
 def _load_pretrained(
-    name: str, tokenizer: Any, options: dict[str, Any], place: Place
+    name: str, tokenizer: Any, options: dict[str, Any], device: torch.device
 ) -> HookedModel:
     from transformers import AutoModelForCausalLM
 
-    device, dtype = place
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, **options
-        )
+        model: Any = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **options)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise _explain(name, error) from error
     if tokenizer is None or isinstance(tokenizer, str):
@@ -142,7 +137,7 @@ def _load_pretrained(
 
 
 def _load_adapter(
-    folder: Path, tokenizer: Any, options: dict[str, Any], place: Place
+    folder: Path, tokenizer: Any, options: dict[str, Any], device: torch.device
 ) -> HookedModel:
     from peft import PeftConfig, PeftModel
 
@@ -152,23 +147,6 @@ def _load_adapter(
             "safetensors are read: save it again with save_pretrained(..., "
             "safe_serialization=True)"
         )
-    _register_own_method(folder)
-    base_name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-    if not base_name:
-        raise ModelLoadError(
-            f"{folder}/adapter_config.json must name the base model, got none; load it yourself "
-            "and pass PeftModel.from_pretrained(base, folder)"
-        )
-    if base_name in bundled_names():
-        base = _load_bundled(bundled(base_name), None, {}, place)
-    else:
-        base = _load_pretrained(base_name, tokenizer, options, place)
-    model = PeftModel.from_pretrained(base.model, str(folder)).eval()
-    return HookedModel.wrap(model, base.tokenizer, name=folder.name)
-
-
-def _register_own_method(folder: Path) -> None:
-    """Import the adapter's method if it is one of ours, which registers it with PEFT."""
     try:
         method = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("peft_type")
     except (OSError, ValueError, AttributeError) as error:
@@ -177,6 +155,18 @@ def _register_own_method(folder: Path) -> None:
         ) from error
     if method in _OWN_METHODS:
         import_module(_OWN_METHODS[method])
+    base_name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    if not base_name:
+        raise ModelLoadError(
+            f"{folder}/adapter_config.json must name the base model, got none; load it yourself "
+            "and pass PeftModel.from_pretrained(base, folder)"
+        )
+    if base_name in bundled_names():
+        base = _load_bundled(bundled(base_name), None, {"dtype": options["dtype"]}, device)
+    else:
+        base = _load_pretrained(base_name, tokenizer, options, device)
+    model = PeftModel.from_pretrained(base.model, str(folder)).eval()
+    return HookedModel.wrap(model, base.tokenizer, name=folder.name)
 
 
 def _tokenizer(name: str, options: dict[str, Any]) -> Any:
@@ -212,9 +202,11 @@ def _explain(name: str, error: Exception, *, what: str = "model") -> ModelLoadEr
         else:
             reason = text
         return ModelLoadError(f"cannot load the {what} from folder {name}: {reason}")
+    signs = ("connect to", "offline", "Offline", "couldn't find them in the cached", "resolve host")
+    offline = os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "True", "ON"}
     if name.startswith(("/", "./", "../", "~")):
         reason = "the folder does not exist; check the path"
-    elif _offline(text):
+    elif offline or any(sign in text for sign in signs):
         reason = (
             "the Hugging Face hub cannot be reached and it is not in the local cache; use "
             f"{bundle} or a local folder with config.json, safetensors and tokenizer"
@@ -224,13 +216,6 @@ def _explain(name: str, error: Exception, *, what: str = "model") -> ModelLoadEr
     else:
         reason = f"{text[:300]}; check the name, or use {bundle}"
     return ModelLoadError(f"cannot load {what} {name!r}: {reason}")
-
-
-def _offline(text: str) -> bool:
-    signs = ("connect to", "offline", "Offline", "couldn't find them in the cached", "resolve host")
-    return os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "True", "ON"} or any(
-        sign in text for sign in signs
-    )
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -243,19 +228,17 @@ def _device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        problem = f"device must be cpu, cuda, cuda:0 or mps, got {device!r}"
-        raise InvalidInputError(problem) from error
+        wanted = "device must be cpu, cuda, cuda:0 or mps"
+        raise InvalidInputError(f"{wanted}, got {device!r}") from error
     if not available.get(chosen.type, True):
         raise InvalidInputError(f"device {str(device)!r} is not available to torch; use cpu")
     return chosen
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | str:
-    if dtype is None:
-        return torch.float32
     if isinstance(dtype, torch.dtype) or dtype == "auto":
         return dtype
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in known:
+    if dtype not in (None, *known):
         raise InvalidInputError(f"dtype must be {', '.join(known)} or auto, got {dtype!r}")
-    return known[dtype]
+    return known[dtype or "float32"]

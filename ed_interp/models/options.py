@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,38 +13,31 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "icl-gpt2"
 
-_model = functools.partial(option, panel=MODEL)
-_running = functools.partial(option, panel=RUNNING)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelOptions(Options):
     """A model by name, and how to load it."""
 
-    model: str = _model(
+    model: str = option(
         DEFAULT_MODEL,
-        help="Bundled model (see `ed-interp models`), hub id, local folder or adapter folder.",
+        "Bundled model (see `ed-interp models`), hub id, local folder or adapter folder.",
+        MODEL,
     )
-    tokenizer: str | None = _model(None, help="Tokenizer to use instead of the model's.")
-    revision: str | None = _model(None, help="Branch, tag or commit of a hub id.")
-    trust_remote_code: bool = _model(False, help="Run the code that a hub model ships.")
-    device: str | None = _running(
-        None, help="Device: cpu, cuda, cuda:1 or mps.", shown="the best available"
+    tokenizer: str | None = option(None, "Tokenizer to use instead of the model's.", MODEL)
+    revision: str | None = option(None, "Branch, tag or commit of a hub id.", MODEL)
+    trust_remote_code: bool = option(False, "Run the code that a hub model ships.", MODEL)
+    device: str | None = option(
+        None, "Device: cpu, cuda, cuda:1 or mps.", RUNNING, shown="the best available"
     )
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = _running(
-        "float32", help="Precision of the model; auto keeps that of its files."
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = option(
+        "float32", "Precision of the model; auto keeps that of its files.", RUNNING
     )
 
     def load(self, model: Any = None, tokenizer: Any = None) -> HookedModel:
         """The model that the options name, or ``model`` if it is a live object.
 
-        Args:
-            model: A live model; of a name the options hold it, and how it is loaded.
-            tokenizer: A tokenizer object, where the options hold no more than its name.
-
-        Raises:
-            ModelLoadError: it cannot be loaded.
-            InvalidInputError: loading options given for a live object, which is never changed.
+        ``tokenizer`` is an object, where the options hold no more than its name. ModelLoadError if
+        it cannot be loaded; InvalidInputError for loading options given for a live object.
         """
         from ed_interp.models.load import load
 

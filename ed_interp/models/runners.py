@@ -12,17 +12,20 @@ Cost: that of the forward pass (see ``tests/benchmarks/bench_capture.py``), and 
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ed_interp.errors import CaptureError
-from ed_interp.models.families import blocks_of, module_of
+from ed_interp.models.families import Side, blocks_of, hook_states, module_of
 from ed_interp.models.sites import Site
 
 
@@ -48,35 +51,6 @@ class Inputs:
     """Mask over cached and new tokens; None is all of them."""
     cache: Any = None
     """A ``transformers`` cache of the tokens before ``ids``."""
-
-
-@runtime_checkable
-class Runner(Protocol):
-    """See the module's docstring."""
-
-    n_layers: int
-    d_model: int
-    takes_masks: bool
-    """Whether it takes custom masks, position ids and a prefix cache."""
-
-    @property
-    def device(self) -> torch.device:
-        """The device for token ids."""
-        ...
-
-    def check(self, site: Site) -> None:
-        """Raise CaptureError if the model has no such place."""
-
-    def run(
-        self,
-        inputs: Inputs,
-        *,
-        sites: Sequence[Site],
-        reads: Int[Tensor, "batch read"],
-        logit_reads: Int[Tensor, "batch read_logits"] | None = None,
-    ) -> Reading:
-        """One forward pass."""
-        ...
 
 
 class _StopForward(Exception):
@@ -113,14 +87,11 @@ class _Collector:
         self.reads = reads
         self.seen: dict[Site, Tensor] = {}
 
-    def keep(self, site: Site, hidden: Tensor) -> None:
+    def keep(self, site: Site, hidden: Tensor, hook: Any = None) -> None:
+        """``hook`` is the hook point, which TransformerLens passes."""
         if hidden.ndim == 2:  # OPT flattens its stream inside some blocks
             hidden = hidden.view(self.reads.shape[0], -1, hidden.shape[-1])
         self.seen[site] = gather(hidden, self.reads).float()
-
-    @property
-    def complete(self) -> bool:
-        return len(self.seen) == len(self.sites)
 
     def stack(self, device: torch.device) -> Tensor:
         missing = [site.name for site in self.sites if site not in self.seen]
@@ -132,10 +103,53 @@ class _Collector:
         return torch.stack([self.seen[site].to(device) for site in self.sites], dim=2)
 
 
-class TransformersRunner:
-    """Hooks on the modules of a ``transformers`` model; PEFT models are called as they are."""
+class Runner(abc.ABC):
+    """See the module's docstring."""
 
-    takes_masks = True
+    model: Any
+    config: Any
+    n_layers: int
+    d_model: int
+    takes_masks = False
+    """Whether it takes custom masks, position ids and a prefix cache."""
+    virtual_tokens = 0
+    """Tokens that prompt tuning puts before the input, which shifts all positions."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device for token ids."""
+        return next(iter(self.model.parameters())).device  # type: ignore[no-any-return]
+
+    @abc.abstractmethod
+    def place(self, site: Site) -> tuple[nn.Module, Side]:
+        """The module whose input or output is the site; CaptureError if the model has none."""
+
+    @torch.no_grad()
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        sites: Sequence[Site],
+        reads: Int[Tensor, "batch read"],
+        logit_reads: Int[Tensor, "batch read_logits"] | None = None,
+    ) -> Reading:
+        """One forward pass."""
+        collector = _Collector(sites, reads + self.virtual_tokens)
+        wanted = None if logit_reads is None else logit_reads + self.virtual_tokens
+        with ExitStack() as stack:
+            stack.enter_context(evaluation_mode(self.model))
+            logits = self._pass(inputs, collector, wanted, stack)
+        return Reading(collector.stack(self.device), logits)
+
+    @abc.abstractmethod
+    def _pass(
+        self, inputs: Inputs, collector: _Collector, wanted: Tensor | None, stack: ExitStack
+    ) -> Tensor | None:
+        """One pass under hooks, which the stack removes; the logits at the positions ``wanted``."""
+
+
+class TransformersRunner(Runner):
+    """Hooks on the modules of a ``transformers`` model; PEFT models are called as they are."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -148,7 +162,6 @@ class TransformersRunner:
         self.n_layers = int(self.config.num_hidden_layers)
         self.d_model = int(self.config.hidden_size)
         self.blocks = blocks_of(self.base, self.n_layers)
-        # Prompt tuning puts virtual tokens before the input, which shifts all positions.
         self.virtual_tokens = virtual_tokens(model)
         # Adapters that carry states along the sequence cannot follow the branches of a packed one.
         carries = any(getattr(module, "carries_states", False) for module in model.modules())
@@ -163,76 +176,45 @@ class TransformersRunner:
     def dtype(self) -> torch.dtype:
         return next(self.blocks[0].parameters()).dtype
 
-    def check(self, site: Site) -> None:
-        module_of(self.base, self.blocks, site)
+    def place(self, site: Site) -> tuple[nn.Module, Side]:
+        return module_of(self.base, self.blocks, site)
 
-    @torch.no_grad()
-    def run(
-        self,
-        inputs: Inputs,
-        *,
-        sites: Sequence[Site],
-        reads: Int[Tensor, "batch read"],
-        logit_reads: Int[Tensor, "batch read_logits"] | None = None,
-    ) -> Reading:
-        device = self.device
-        collector = _Collector(sites, reads + self.virtual_tokens)
+    def _pass(
+        self, inputs: Inputs, collector: _Collector, wanted: Tensor | None, stack: ExitStack
+    ) -> Tensor | None:
         # Offloaded models move weights in their own hooks, which an exception would skip.
         offloaded = len(set(getattr(self.base, "hf_device_map", {}).values())) > 1
-        stop = logit_reads is None and not offloaded
-        logits: Tensor | None = None
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(evaluation_mode(self.model))
-            self._hook_sites(stack, collector, stop=stop)
-            fired = [False]
-            wanted = None if logit_reads is None else logit_reads + self.virtual_tokens
+
+        def read(site: Site, hidden: Tensor) -> Tensor:
+            collector.keep(site, hidden)
+            if wanted is None and not offloaded and len(collector.seen) == len(collector.sites):
+                raise _StopForward
+            return hidden
+
+        for site in collector.sites:
+            stack.callback(hook_states(self.place(site), partial(read, site)).remove)
+        fired = [False]
+        if wanted is not None:
+            self._hook_head(stack, lambda hidden: gather(hidden, wanted), fired)
+        with contextlib.suppress(_StopForward):
+            output = self.model(**self._arguments(inputs))
             if wanted is not None:
-                self._hook_head(stack, lambda hidden: gather(hidden, wanted), fired)
-            with contextlib.suppress(_StopForward):
-                output = self.model(**self._arguments(inputs, device))
-                if wanted is not None:
-                    logits = output.logits if fired[0] else gather(output.logits, wanted)
-        return Reading(collector.stack(device), logits)
+                logits: Tensor = output.logits
+                return logits if fired[0] else gather(logits, wanted)
+        return None
 
     @torch.no_grad()
     def prefix_cache(self, ids: Int[Tensor, "batch pos"], valid: Bool[Tensor, "batch pos"]) -> Any:
         """The key-value cache of ``ids`` (right-padded), for :attr:`Inputs.cache`."""
-        device = self.device
-        with contextlib.ExitStack() as stack:
+        with ExitStack() as stack:
             stack.enter_context(evaluation_mode(self.model))
             self._hook_head(stack, lambda hidden: hidden[:, -1:], [False])
-            ids, mask = ids.to(device), valid.to(device).long()
+            ids, mask = ids.to(self.device), valid.to(self.device).long()
             output = self.model(input_ids=ids, attention_mask=mask, use_cache=True)
         return output.past_key_values
 
-    def _hook_sites(
-        self, stack: contextlib.ExitStack, collector: _Collector, *, stop: bool
-    ) -> None:
-        def seen(site: Site, hidden: Tensor) -> None:
-            collector.keep(site, hidden)
-            if stop and collector.complete:
-                raise _StopForward
-
-        for site in collector.sites:
-            module, side = module_of(self.base, self.blocks, site)
-            if side == "input":
-
-                def before(
-                    _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], site: Site = site
-                ) -> None:
-                    seen(site, args[0] if args else kwargs["hidden_states"])
-
-                handle = module.register_forward_pre_hook(before, with_kwargs=True)
-            else:
-
-                def after(_: nn.Module, args: Any, output: Any, site: Site = site) -> None:
-                    seen(site, output[0] if isinstance(output, tuple) else output)
-
-                handle = module.register_forward_hook(after)
-            stack.callback(handle.remove)
-
     def _hook_head(
-        self, stack: contextlib.ExitStack, select: Callable[[Tensor], Tensor], fired: list[bool]
+        self, stack: ExitStack, select: Callable[[Tensor], Tensor], fired: list[bool]
     ) -> None:
         """Feed the head the selected positions only."""
         # So the model's own head, soft-capping and scaling apply, and a full `pos d_vocab` tensor
@@ -247,7 +229,8 @@ class TransformersRunner:
 
         stack.callback(head.register_forward_pre_hook(before).remove)
 
-    def _arguments(self, inputs: Inputs, device: torch.device) -> dict[str, Any]:
+    def _arguments(self, inputs: Inputs) -> dict[str, Any]:
+        device = self.device
         arguments: dict[str, Any] = {"input_ids": inputs.ids.to(device), "use_cache": False}
         if inputs.position_ids is not None:
             arguments["position_ids"] = inputs.position_ids.to(device)
@@ -298,25 +281,15 @@ def virtual_tokens(model: nn.Module, *, cached: bool = False) -> int:
     return int(config.num_virtual_tokens) if cached or config.peft_type in embedded else 0
 
 
-class LensRunner:
+class LensRunner(Runner):
     """Hook points of a ``HookedTransformer`` or ``TransformerBridge``."""
 
-    takes_masks = False
-
     def __init__(self, model: Any) -> None:
-        self.model = model
+        self.model, self.config = model, model.cfg
         self.n_layers = int(model.cfg.n_layers)
         self.d_model = int(model.cfg.d_model)
 
-    @property
-    def device(self) -> torch.device:
-        return next(iter(self.model.parameters())).device  # type: ignore[no-any-return]
-
-    def check(self, site: Site) -> None:
-        self.point(site)
-
-    def point(self, site: Site) -> nn.Module:
-        """The hook point of a site; CaptureError, with those of the block, if it has none."""
+    def place(self, site: Site) -> tuple[nn.Module, Side]:
         point: Any = self.model.hook_dict.get(site.name)
         if point is None:
             # A bridge lists canonical names only; its aliases are attributes.
@@ -324,48 +297,31 @@ class LensRunner:
             for part in site.name.split("."):
                 point = point[int(part)] if part.isdigit() else getattr(point, part, None)
         if isinstance(point, nn.Module):
-            return point
+            return point, "output"
         near = [name for name in self.model.hook_dict if name.startswith(f"blocks.{site.layer}.")]
         raise CaptureError(
             f"{site.name} is not a hook point of this {type(self.model).__name__}; its block has: "
             f"{', '.join(near) or 'none'}"
         )
 
-    @torch.no_grad()
-    def run(
-        self,
-        inputs: Inputs,
-        *,
-        sites: Sequence[Site],
-        reads: Int[Tensor, "batch read"],
-        logit_reads: Int[Tensor, "batch read_logits"] | None = None,
-    ) -> Reading:
+    def _pass(
+        self, inputs: Inputs, collector: _Collector, wanted: Tensor | None, stack: ExitStack
+    ) -> Tensor | None:
         if inputs.visible is not None or inputs.cache is not None or inputs.valid is not None:
             raise CaptureError(
                 "masks and caches must be left out for a TransformerLens model; use path='separate'"
             )
-        collector = _Collector(sites, reads)
         # The bridge cannot stop early and warns about it.
-        whole = logit_reads is not None or type(self.model).__name__ == "TransformerBridge"
-        last = max((site.layer for site in sites), default=0)
+        whole = wanted is not None or type(self.model).__name__ == "TransformerBridge"
+        last = max((site.layer for site in collector.sites), default=0)
         stop = {} if whole else {"stop_at_layer": last + 1}
-
-        def hook_for(site: Site) -> Callable[..., None]:
-            def hook(hidden: Tensor, hook: Any) -> None:
-                collector.keep(site, hidden)
-
-            return hook
-
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(evaluation_mode(self.model))
-            # A bridge does not list the modules of the model it wraps as its own.
-            if isinstance(inner := getattr(self.model, "original_model", None), nn.Module):
-                stack.enter_context(evaluation_mode(inner))
-            logits = self.model.run_with_hooks(
-                inputs.ids.to(self.device),
-                fwd_hooks=[(site.name, hook_for(site)) for site in sites],
-                return_type=None if logit_reads is None else "logits",
-                **stop,
-            )
-        logits = None if logit_reads is None else gather(logits, logit_reads)
-        return Reading(collector.stack(self.device), logits)
+        # A bridge does not list the modules of the model it wraps as its own.
+        if isinstance(inner := getattr(self.model, "original_model", None), nn.Module):
+            stack.enter_context(evaluation_mode(inner))
+        logits = self.model.run_with_hooks(
+            inputs.ids.to(self.device),
+            fwd_hooks=[(site.name, partial(collector.keep, site)) for site in collector.sites],
+            return_type=None if wanted is None else "logits",
+            **stop,
+        )
+        return None if wanted is None else gather(logits, wanted)

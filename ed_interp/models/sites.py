@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Final, Literal
+from typing import Final
 
 from ed_interp.errors import UnknownNameError, unknown
-
-Kind = Literal["embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 
 KINDS: Final[dict[str, str]] = {
     "resid_pre": "the stream as it enters the block",
@@ -38,14 +36,10 @@ class Site:
 
     @classmethod
     def parse(cls, name: str | Site, *, n_layers: int | None = None) -> Site:
-        """The site called ``name``.
+        """The site called ``name``, such as ``blocks.3.hook_resid_post`` or ``hook_embed``.
 
-        Args:
-            name: A hook-point name such as ``blocks.3.hook_resid_post`` or ``hook_embed``.
-            n_layers: If given, the block index must be below it; a negative index is refused.
-
-        Raises:
-            UnknownNameError: no such hook point (the nearest are listed) or block.
+        UnknownNameError for no such hook point (the nearest are listed), or no such block among
+        ``n_layers``, if given.
         """
         if isinstance(name, Site):
             name = name.name
@@ -55,16 +49,16 @@ class Site:
         if match is None:
             # The names of the block that was meant, so that the nearest one can be suggested.
             layer = re.search(r"\d+", name)
-            example = min(int(layer.group()) if layer else 0, (n_layers or 10**6) - 1)
+            example = min(int(layer[0]) if layer else 0, (n_layers or 10**6) - 1)
             known = ["hook_embed", *(f"blocks.{example}.hook_{kind}" for kind in KINDS)]
             raise unknown("hook point", name, known)
-        layer_index = int(match.group(1))
-        if n_layers is not None and layer_index >= n_layers:
+        index, kind = int(match[1]), match[2]
+        if n_layers is not None and index >= n_layers:
             raise UnknownNameError(
                 f"unknown hook point {name!r}: the model has {n_layers} blocks; "
-                f"the last one is blocks.{n_layers - 1}.hook_{match.group(2)}"
+                f"the last one is blocks.{n_layers - 1}.hook_{kind}"
             )
-        return cls(name, layer_index, match.group(2))
+        return cls(name, index, kind)
 
 
 def resid_pre(layer: int) -> Site:

@@ -18,14 +18,8 @@ def to_transformer_lens(model: Any, *, tokenizer: Any = None) -> TransformerBrid
     """A ``TransformerBridge`` of a copy of ``model``, with adapters merged into the weights first.
 
     Weights stay raw (no folding, no centring). The copy's tokenizer puts a begin token first, as
-    TransformerLens's do; pass token ids if that matters.
-
-    Args:
-        model: Anything :func:`ed_interp.load` takes except a TransformerLens model.
-        tokenizer: As for :func:`ed_interp.load`.
-
-    Raises:
-        InvalidInputError: ``model`` is a TransformerLens model already, or has no tokenizer.
+    TransformerLens's do; pass token ids if that matters. Takes what :func:`ed_interp.load` takes;
+    a TransformerLens model, or one without a tokenizer, is an InvalidInputError.
 
     Cost: a second copy of the weights, and the import of TransformerLens.
     """

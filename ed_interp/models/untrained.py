@@ -18,11 +18,8 @@ from ed_interp.models.runners import TransformersRunner
 def untrained_twin(hooked: HookedModel, *, seed: int = 0) -> HookedModel:
     """A model of the same configuration, device and dtype, initialised by its own code.
 
-    The twin of an adapted model is the twin of its base.
-
-    Args:
-        hooked: The model to make a twin of; neither it nor torch's random state is changed.
-        seed: Random seed of the initialisation.
+    The twin of an adapted model is the twin of its base. Neither ``hooked`` nor torch's random
+    state is changed.
     """
     # Initialised in float32 on the CPU, so that the twin does not depend on device and precision.
     runner = hooked.runner

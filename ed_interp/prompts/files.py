@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.prompts.tasks import LabelledTask, TextTask
-from ed_interp.prompts.template import Template
+from ed_interp.prompts.tasks import LabelledTask, Template, TextTask
 
 _OFFLINE = (
     "; offline, use a local folder, or a file with --data FILE (JSONL, CSV or Parquet with input "
@@ -33,7 +32,7 @@ def from_file(
         path: ``.jsonl`` (one object per line), ``.json`` (a list of objects), ``.csv`` (with a
             header) or ``.parquet``, in UTF-8.
         input, output: Names of the two columns.
-        template: See :class:`~ed_interp.prompts.template.Template`.
+        template: See :class:`~ed_interp.prompts.tasks.Template`.
         name: Name of the task; default that of the file.
 
     Raises:
@@ -110,8 +109,7 @@ def from_dataset(
 def text_from_file(path: str | Path, *, window: int = 16, name: str | None = None) -> TextTask:
     """Windows of running text from ``.txt``, or from ``.json`` holding a list of strings.
 
-    Raises:
-        InvalidInputError: no such file, not UTF-8, no text, or JSON of another shape.
+    A missing or empty file, one not in UTF-8 or JSON of another shape is an InvalidInputError.
     """
     file = Path(path)
     text = _text(file)
@@ -128,9 +126,8 @@ def text_from_file(path: str | Path, *, window: int = 16, name: str | None = Non
 def read_rows(path: str | Path, *, least: int = 1) -> list[Mapping[str, Any]]:
     """The rows of a JSONL, JSON, CSV or Parquet file by column, unchanged.
 
-    Raises:
-        InvalidInputError: no such file, unknown ending, not UTF-8, damaged, without rows (``least``
-            are needed), or with more cells in a row than the header has columns.
+    InvalidInputError if it is missing, of unknown ending, not UTF-8, damaged, without rows
+    (``least`` are needed), or has more cells in a row than the header has columns.
     """
     file = Path(path)
     rows = list(_rows(file))
@@ -147,11 +144,7 @@ def read_rows(path: str | Path, *, least: int = 1) -> list[Mapping[str, Any]]:
 
 
 def cell(value: Any, column: str, where: str) -> str:
-    """A cell as text, without the spaces around it.
-
-    Raises:
-        InvalidInputError: it is empty, or neither text nor a number.
-    """
+    """A cell as stripped text; InvalidInputError if it is empty, or neither text nor a number."""
     if isinstance(value, (Mapping, list, tuple, bytes)):
         raise InvalidInputError(
             f"{where}: {column!r} must be text or a number, got a {type(value).__name__}"
@@ -184,7 +177,13 @@ def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
     if suffix == ".parquet":
         return _parquet(file)
     if suffix == ".csv":
-        return _csv(file)
+        # strict, as a quote that is never closed would swallow the rest of the file.
+        reader = csv.DictReader(io.StringIO(_text(file), newline=""), strict=True)
+        try:
+            return list(reader)
+        except csv.Error as error:
+            where = f"{file}, after line {reader.line_num}"
+            raise InvalidInputError(f"{where}: not valid CSV ({error})") from error
     if suffix == ".json":
         data = _json(_text(file), file)
         if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
@@ -201,16 +200,6 @@ def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
         f"{file}: cannot tell the format from {suffix or 'no ending'!r}; "
         "use .jsonl, .json, .csv or .parquet"
     )
-
-
-def _csv(file: Path) -> list[Mapping[str, Any]]:
-    # strict, as a quote that is never closed would swallow the rest of the file.
-    reader = csv.DictReader(io.StringIO(_text(file), newline=""), strict=True)
-    try:
-        return list(reader)
-    except csv.Error as error:
-        where = f"{file}, after line {reader.line_num}"
-        raise InvalidInputError(f"{where}: not valid CSV ({error})") from error
 
 
 def _text(file: Path) -> str:

@@ -55,7 +55,8 @@ class PromptOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sources = [name for name in ("task", "data", "dataset", "text") if self._has(name)]
+        given = {name for name, value in vars(self).items() if value is not None}
+        sources = [name for name in ("task", "data", "dataset", "text") if name in given]
         if len(sources) > 1:
             raise InvalidInputError(
                 f"the prompts must come from one source, got {' and '.join(sources)}; drop one"
@@ -63,14 +64,11 @@ class PromptOptions(Options):
         source = sources[0] if sources else "task"
         # An option without effect is most often a mistake about what is being measured.
         for name, places in _APPLIES.items():
-            if self._has(name) and source not in places:
+            if name in given and source not in places:
                 raise InvalidInputError(
                     f"{name} must come with {' or '.join(places)}, got prompts from {source}; "
                     f"drop {name}"
                 )
-
-    def _has(self, name: str) -> bool:
-        return getattr(self, name) is not None
 
     @property
     def task_label(self) -> str:
@@ -82,9 +80,8 @@ class PromptOptions(Options):
     def make_task(self, task: Any = None) -> Any:
         """The task that the options name, or ``task`` if it is a live object.
 
-        Raises:
-            InvalidInputError: a source that cannot be used.
-            UnknownNameError: no built-in task has the name; the nearest names are listed.
+        InvalidInputError for a source that cannot be used; UnknownNameError, with the nearest
+        names, if no built-in task has the name.
         """
         from ed_interp.prompts.files import from_dataset, from_file, text_from_file
         from ed_interp.prompts.tasks import builtin_task

@@ -120,7 +120,7 @@ def _draw_list(task: ListTask, prompts: int, shots: tuple[int, ...], seed: int) 
         )
     size = math.perm(entities, most)
     if size <= prompts:
-        chosen = [_selection(entities, most, index) for index in range(size)]
+        chosen = list(itertools.permutations(range(entities), most))
         rng.shuffle(chosen)
     else:
         # The population has no repetitions, so the sample has none either; a dict keeps the order.
@@ -132,16 +132,6 @@ def _draw_list(task: ListTask, prompts: int, shots: tuple[int, ...], seed: int) 
     items = tuple(Prompt(tuple(shown[index] for index in selection)) for selection in chosen)
     settings = {"prompts": len(items), "seed": seed, "kind": "list", "entities": entities}
     return Population(task.name, "list", items, shots, size, None, None, settings)
-
-
-def _selection(n: int, k: int, index: int) -> tuple[int, ...]:
-    """The ``index``-th ordered selection of ``k`` out of ``n``, in lexicographic order."""
-    left, chosen = list(range(n)), []
-    for place in range(k):
-        # Each choice at this place begins as many selections as the remaining places allow.
-        digit, index = divmod(index, math.perm(n - place - 1, k - place - 1))
-        chosen.append(left.pop(digit))
-    return tuple(chosen)
 
 
 def _draw_labelled(

@@ -11,7 +11,56 @@ from importlib import resources
 from typing import Any
 
 from ed_interp.errors import InvalidInputError, unknown
-from ed_interp.prompts.template import Template
+
+DEFAULT_TEMPLATE = "{input} -> {output}\n"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Template:
+    r"""One line of text with ``{input}`` before ``{output}``, each once.
+
+    The query is the text before the answer, without the spaces at its end, which become part of
+    the answer: GPT-like tokenizers split words that way.
+
+    >>> template = Template("{input} -> {output}\n")
+    >>> template.demonstration("France", "Paris")
+    'France -> Paris\n'
+    >>> template.query("France"), template.answer("Paris")
+    ('France ->', ' Paris')
+    """
+
+    text: str = DEFAULT_TEMPLATE
+
+    def __post_init__(self) -> None:
+        counts = [self.text.count(part) for part in ("{input}", "{output}")]
+        if counts != [1, 1] or self.text.index("{input}") > self.text.index("{output}"):
+            raise InvalidInputError(
+                f"the template must have {{input}} once and then {{output}} once, got template "
+                f"{self.text!r}; for instance {DEFAULT_TEMPLATE!r}"
+            )
+
+    @classmethod
+    def of(cls, text: str | None) -> Template:
+        """The template of a text; the default one for None."""
+        return cls() if text is None else cls(text)
+
+    @property
+    def _head(self) -> str:
+        return self.text[: self.text.index("{output}")]
+
+    def demonstration(self, input: str, output: str) -> str:
+        """The whole text of one pair."""
+        # Not str.format, as inputs may contain braces.
+        before, after = self._head, self.text[self.text.index("{output}") + len("{output}") :]
+        return before.replace("{input}", input) + output + after
+
+    def query(self, input: str) -> str:
+        """The text before the answer."""
+        return self._head.rstrip(" ").replace("{input}", input)
+
+    def answer(self, output: str) -> str:
+        """The right continuation of the query."""
+        return " " * (len(self._head) - len(self._head.rstrip(" "))) + output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,11 +172,7 @@ def task_names() -> list[str]:
 
 
 def builtin_task(name: str, *, template: str | None = None) -> ListTask | LabelledTask | MixedTask:
-    """A built-in task by name.
-
-    Args:
-        name: One of :func:`task_names`.
-        template: Text of a pair, instead of the default one; not for lists.
+    """A built-in task, one of :func:`task_names`; ``template`` is the text of a pair.
 
     Raises:
         UnknownNameError: no such task; the nearest names are listed.
@@ -169,7 +214,7 @@ def as_task(task: str | Task | Sequence[tuple[str, str]], *, template: str | Non
             return task
         if isinstance(task, LabelledTask):
             return dataclasses.replace(task, template=Template(template))
-        members = [dataclasses.replace(one, template=Template(template)) for one in task.tasks]
+        members = (dataclasses.replace(one, template=Template(template)) for one in task.tasks)
         return dataclasses.replace(task, tasks=tuple(members))
     pairs = tuple((str(input), str(output)) for input, output in task)
     return LabelledTask("pairs", pairs, template=Template.of(template))

@@ -102,12 +102,9 @@ class TokenPopulation:
 
 
 def tokenize(population: Population, tokenizer: Any) -> TokenPopulation:
-    """Token ids and spans of every prompt of ``population``.
+    """Token ids and spans of every prompt, special tokens first if the tokenizer adds them.
 
-    Special tokens come first if the tokenizer adds them.
-
-    Raises:
-        InvalidInputError: no tokenizer, or a demonstration, query or answer without any token.
+    No tokenizer, or a demonstration, query or answer without any token, is an InvalidInputError.
     """
     if tokenizer is None:
         raise InvalidInputError(
@@ -127,7 +124,13 @@ def tokenize(population: Population, tokenizer: Any) -> TokenPopulation:
         tokenization = "parts"
         done = [_parts(prompt, population.shots, encode) for prompt in population.prompts]
     for prompt, item in zip(population.prompts, done, strict=True):
-        _check_tokens(prompt, item)
+        shown = zip(prompt.demonstrations, item.demonstrations, strict=True)
+        parts: list[tuple[str, str | None, Ids]] = [("demonstration", *part) for part in shown]
+        parts += [("query", prompt.query, ids) for _, ids in item.queries]
+        parts += [("answer", prompt.answer, item.answer)] if prompt.answer is not None else []
+        for what, text, ids in parts:
+            if not ids:
+                raise InvalidInputError(f"{what} {text!r} has no tokens; change or remove it")
     return TokenPopulation(population, tuple(done), tokenization)
 
 
@@ -136,10 +139,8 @@ def draw_windows(
 ) -> TokenPopulation:
     """Windows of ``task.window`` tokens at random places of its texts; a shot is one token.
 
-    Windows do not cross texts. If the texts have at most ``prompts`` windows, all are taken.
-
-    Raises:
-        InvalidInputError: no tokenizer, shots beyond the window, or texts shorter than it.
+    Windows do not cross texts. If the texts have at most ``prompts`` windows, all are taken. No
+    tokenizer, shots beyond the window or texts shorter than it are an InvalidInputError.
     """
     if tokenizer is None:
         raise InvalidInputError(f"task {task.name!r} must have a tokenizer; pass tokenizer=")
@@ -198,25 +199,19 @@ class Encoder:
         return self._known[text]
 
 
-def _prefixes(prompt: Prompt) -> list[str]:
-    """The texts of the first 0, 1, ... demonstrations."""
-    return list(accumulate(prompt.demonstrations, initial=""))
-
-
 def _texts(prompt: Prompt, shots: Sequence[int]) -> Iterator[str]:
     """Every text that :func:`_whole` encodes."""
-    shown = _prefixes(prompt)
+    shown = list(accumulate(prompt.demonstrations, initial=""))
     yield from shown[1:]
     if prompt.query is not None:
         for count in shots:
             yield shown[count] + prompt.query
-            if prompt.answer is not None:
-                yield shown[count] + prompt.query + prompt.answer
+            yield shown[count] + prompt.query + (prompt.answer or "")
 
 
 def _whole(prompt: Prompt, shots: Sequence[int], encode: Encoder) -> ShotTokens | None:
     """Split where the text of every prefix ends; None if a longer text changes earlier tokens."""
-    shown = _prefixes(prompt)
+    shown = list(accumulate(prompt.demonstrations, initial=""))
     known = [encode(text) for text in shown]
     if any(longer[: len(ids)] != ids for ids, longer in pairwise(known)):
         return None
@@ -227,14 +222,11 @@ def _whole(prompt: Prompt, shots: Sequence[int], encode: Encoder) -> ShotTokens 
     answers: set[Ids] = set()
     for count in shots:
         before, upto = known[count], encode(shown[count] + prompt.query)
-        if upto[: len(before)] != before:
+        full = encode(shown[count] + prompt.query + (prompt.answer or ""))
+        if upto[: len(before)] != before or full[: len(upto)] != upto:
             return None
         queries.append((count, upto[len(before) :]))
-        if prompt.answer is not None:
-            full = encode(shown[count] + prompt.query + prompt.answer)
-            if full[: len(upto)] != upto:
-                return None
-            answers.add(full[len(upto) :])
+        answers.add(full[len(upto) :])
     # The answer must have the same tokens at every shot count.
     return None if len(answers) > 1 else ShotTokens(encode.prefix, demos, tuple(queries), *answers)
 
@@ -243,17 +235,5 @@ def _parts(prompt: Prompt, shots: Sequence[int], encode: Encoder) -> ShotTokens:
     demos = tuple(encode(demo) for demo in prompt.demonstrations)
     if prompt.query is None:
         return ShotTokens(encode.prefix, demos)
-    query = encode(prompt.query)
-    answer = encode(prompt.answer) if prompt.answer is not None else ()
+    query, answer = encode(prompt.query), encode(prompt.answer or "")
     return ShotTokens(encode.prefix, demos, tuple((count, query) for count in shots), answer)
-
-
-def _check_tokens(prompt: Prompt, tokens: ShotTokens) -> None:
-    shown = zip(prompt.demonstrations, tokens.demonstrations, strict=True)
-    parts: list[tuple[str, str | None, Ids]] = [("demonstration", *part) for part in shown]
-    parts += [("query", prompt.query, ids) for _, ids in tokens.queries]
-    if prompt.answer is not None:
-        parts.append(("answer", prompt.answer, tokens.answer))
-    for what, text, ids in parts:
-        if not ids:
-            raise InvalidInputError(f"{what} {text!r} has no tokens; change or remove it")

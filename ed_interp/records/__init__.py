@@ -14,9 +14,14 @@ continues in it. Every file is written under a temporary name and then renamed, 
 finds complete files only. Cost: each write is forced to disk (milliseconds); no heavy imports.
 """
 
-from ed_interp.records.environment import LIBRARIES, environment
 from ed_interp.records.files import write_bytes, write_json, write_parquet, write_text
-from ed_interp.records.folders import SETTINGS_FORMAT, RunFolder, next_run_path
+from ed_interp.records.folders import (
+    LIBRARIES,
+    SETTINGS_FORMAT,
+    RunFolder,
+    environment,
+    next_run_path,
+)
 
 __all__ = ["LIBRARIES", "SETTINGS_FORMAT", "RunFolder", "environment", "next_run_path"]
 __all__ += ["write_bytes", "write_json", "write_parquet", "write_text"]

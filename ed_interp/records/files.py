@@ -24,11 +24,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
-    """Write ``data`` to ``path``, whole or not at all.
-
-    Raises:
-        RunFolderError: it cannot be written (full disk, permission, ...).
-    """
+    """Write ``data`` to ``path``, whole or not at all; RunFolderError if it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with one_line(path):
         try:
@@ -52,11 +48,9 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, data: Any) -> Path:
-    """:func:`write_bytes` for plain data as strict JSON: two-space indent, no NaN.
+    """:func:`write_bytes` for plain data as strict JSON with an indent of two spaces.
 
-    Raises:
-        InvalidInputError: ``data`` has NaN, an infinity or a value that JSON has no form for.
-        RunFolderError: it cannot be written.
+    NaN, an infinity or a value that JSON has no form for is an InvalidInputError.
     """
     return write_text(path, strict_json(data, path.name, indent=2) + "\n")
 
@@ -75,11 +69,7 @@ def write_parquet(path: Path, frame: pd.DataFrame, *, schema: pa.Schema | None =
 
 
 def new_file(path: str | Path, *, overwrite: bool) -> Path:
-    """``path`` with its ``~`` resolved, where a file can be written.
-
-    Raises:
-        RunFolderError: it exists (and not ``overwrite``), or its folder does not.
-    """
+    """``path`` with its ``~`` resolved; RunFolderError if it exists or its folder does not."""
     path = Path(path).expanduser()
     if path.exists() and not overwrite:
         raise RunFolderError(f"{path} exists; pass another path, or overwrite it (--overwrite)")
@@ -115,15 +105,13 @@ def one_line(path: Path) -> Iterator[None]:
 def explained(error: BaseException, path: Path) -> RunFolderError:
     """The one line for an operating system's error: which path, and what to do."""
     code = error.errno if isinstance(error, OSError) else None
-    if code in _FULL:
-        text = f"no space left to write {path}; free some, or pass another --out, and run again"
-    elif code in (errno.EACCES, errno.EPERM):
-        text = f"no permission to write {path}; pass another --out"
-    elif code == errno.EROFS:
-        text = f"{path} is on a read-only file system; pass another --out"
-    elif code in (errno.ENOTDIR, errno.EEXIST):
-        text = f"{path} cannot be made, as a part of it is a file; pass another --out"
-    else:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        text = f"cannot write {path} ({reason}); pass another --out"
-    return RunFolderError(text)
+    reason = (error.strerror if isinstance(error, OSError) else None) or error
+    texts = {
+        _FULL: f"no space left to write {path}; free some, or pass another --out, and run again",
+        (errno.EACCES, errno.EPERM): f"no permission to write {path}; pass another --out",
+        (errno.EROFS,): f"{path} is on a read-only file system; pass another --out",
+        (errno.ENOTDIR, errno.EEXIST): f"{path} cannot be made, as a part of it is a file; pass "
+        "another --out",
+    }
+    other = f"cannot write {path} ({reason}); pass another --out"
+    return RunFolderError(next((text for codes, text in texts.items() if code in codes), other))

@@ -1,4 +1,4 @@
-"""Run folders: complete or absent; an interrupted run is continued."""
+"""Run folders, complete or absent; an interrupted run is continued. The environment of a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import platform
 import re
 import shutil
 from collections.abc import Mapping
@@ -22,6 +23,18 @@ SETTINGS_FORMAT = "ed-interp/run-settings"
 _SETTINGS = "settings.json"
 # What network file systems without locks answer.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+
+# The libraries whose versions can change a number.
+LIBRARIES = (
+    "transformer-lens",
+    "transformers",
+    "peft",
+    "torch",
+    "sae-lens",
+    "datasets",
+    "einops",
+    "accelerate",
+)
 
 
 class RunFolder:
@@ -138,8 +151,7 @@ class RunFolder:
             if replacing and not self.path.exists():
                 os.rename(old, self.path)
             raise
-        if replacing:
-            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _release(self) -> None:
         lock, self._lock = self._lock, None
@@ -165,7 +177,11 @@ def next_run_path(base: Path, name: str, settings: Mapping[str, Any]) -> Path:
     """
     text = _canonical(settings)
     name = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or "run"
-    number, free = 1, None
+    pattern = re.compile(rf"\.?{re.escape(name)}-(\d{{3,9}})(\.partial|\.lock)?")
+    highest, number, free = 0, 1, None
+    with contextlib.suppress(OSError):
+        matches = (pattern.fullmatch(entry.name) for entry in base.iterdir())
+        highest = max((int(match[1]) for match in matches if match), default=0)
     while True:
         path = base / f"{name}-{number:03d}"
         partial = _hidden(path, "partial")
@@ -176,17 +192,30 @@ def next_run_path(base: Path, name: str, settings: Mapping[str, Any]) -> Path:
             taken = True
         free = path if free is None and not taken else free
         # Numbers may have gaps; look a little further for something to continue.
-        if free is not None and number >= _highest(base, name):
+        if free is not None and number >= highest:
             return free
         number += 1
 
 
-def _highest(base: Path, name: str) -> int:
-    pattern = re.compile(rf"\.?{re.escape(name)}-(\d{{3,9}})(\.partial|\.lock)?")
-    with contextlib.suppress(OSError):
-        matches = (pattern.fullmatch(entry.name) for entry in base.iterdir())
-        return max((int(match[1]) for match in matches if match), default=0)
-    return 0
+def installed(name: str) -> str | None:
+    """The installed version of a distribution; None if it is not installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def environment() -> dict[str, Any]:
+    """Python, the operating system and the versions of the main libraries.
+
+    Without the host's name, so that a run folder can be published. A library that is not installed
+    has version None.
+    """
+    versions = {name: installed(name) for name in ("ed-interp", *LIBRARIES)}
+    python, system = platform.python_version(), platform.platform()
+    return {"python": python, "platform": system, "versions": versions}
 
 
 def _hidden(path: Path, kind: str) -> Path:

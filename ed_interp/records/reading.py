@@ -1,23 +1,22 @@
-"""Reading back what a run wrote: strict, with one line for whatever is wrong."""
+"""Reading back what a run wrote, strictly; rows as dataclasses, and their columns in a table."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin
 
 from ed_interp.errors import RunFolderError
+from ed_interp.options import hints_of, without_none
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds; NaN is refused.
-
-    Raises:
-        RunFolderError: it is missing or damaged; says which, and what to do.
-    """
+    """What a JSON file holds; RunFolderError if it is missing or damaged, or holds NaN."""
     try:
         return json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -44,11 +43,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def read_parquet(file: Path) -> pd.DataFrame:
-    """The table in a Parquet file.
-
-    Raises:
-        RunFolderError: it is damaged.
-    """
+    """The table in a Parquet file; RunFolderError if it is damaged."""
     import pandas as pd
 
     try:
@@ -56,3 +51,39 @@ def read_parquet(file: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise RunFolderError(f"{file} is damaged ({reason}); run the command again") from error
+
+
+def row_fields(kind: Any) -> dict[str, type]:
+    """Fields that are a tuple of dataclass rows, and the class of the rows."""
+    rows = {}
+    for name, hint in hints_of(kind).items():
+        hint = without_none(hint)
+        element = get_args(hint)[0] if get_origin(hint) is tuple else None
+        if isinstance(element, type) and dataclasses.is_dataclass(element):
+            rows[name] = element
+    return rows
+
+
+def plain_row(row: Any) -> dict[str, Any]:
+    """The fields of a row, as a table takes them."""
+    data = dataclasses.asdict(row)
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in data.items()}
+
+
+def arrow_schema(row: type) -> pa.Schema | None:
+    """Column types from the fields, so that they do not depend on the values of one run."""
+    import pyarrow as pa
+
+    simple = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+    columns = []
+    for field in dataclasses.fields(row):
+        hint = without_none(hints_of(row)[field.name])
+        if get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis:
+            kind = simple.get(get_args(hint)[0])
+            kind = kind and pa.list_(kind)
+        else:
+            kind = simple.get(hint) or (pa.string() if isinstance(hint, type) is False else None)
+        if kind is None:
+            return None  # nested rows: Arrow finds their type from the values
+        columns.append((field.name, kind))
+    return pa.schema(columns)

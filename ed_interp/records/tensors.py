@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.records.environment import installed
 from ed_interp.records.files import strict_json, write_bytes
+from ed_interp.records.folders import installed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,15 +38,9 @@ def write(
 ) -> Path:
     """Write ``tensors`` to ``path``, whole or not at all; a file that is there is replaced.
 
-    Args:
-        path: the file; its folder exists.
-        tensors: by name, of any dtype; on any device, views and shared memory too.
-        kind: what the file holds, such as ``direction``; ``version`` is that of its format.
-        meta: plain data; :func:`read` returns it.
-
-    Raises:
-        InvalidInputError: ``meta`` holds NaN or a value that JSON has no form for.
-        RunFolderError: the file cannot be written.
+    The tensors may have any dtype and device, and share memory. ``kind`` is what the file holds,
+    such as ``direction``, in a format of ``version``; ``meta`` is plain data. InvalidInputError for
+    NaN or a value that JSON has no form for; RunFolderError if the file cannot be written.
     """
     from safetensors.torch import save
 
@@ -63,13 +57,8 @@ def read(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`write` wrote: the tensors, on the CPU, and the plain data.
 
-    Args:
-        kind, version: what it must hold, in the format that the caller understands.
-        finite: refuse a file with NaN or infinite numbers.
-
-    Raises:
-        InvalidInputError: no such file, a pickle, another kind or version, a damaged or altered
-            file; the line says which.
+    No such file, a pickle, another kind or version, a damaged or altered file and, if ``finite``,
+    NaN or infinite numbers are an InvalidInputError; the line says which.
     """
     path = Path(path).expanduser()
     tensors, header = read_unchecked(path)

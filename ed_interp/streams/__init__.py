@@ -1,1 +1,1 @@
-"""Reading (and later writing) the residual stream."""
+"""Reading and writing the residual stream."""

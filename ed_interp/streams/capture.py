@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ed_interp.errors import CaptureError, InvalidInputError
 from ed_interp.models.hooked import HookedModel
@@ -22,9 +24,7 @@ from ed_interp.progress import Progress, track
 from ed_interp.prompts.population import Population
 from ed_interp.prompts.tokens import ShotTokens, TokenPopulation, tokenize
 from ed_interp.streams.activations import Activations, FolderStore, Store
-from ed_interp.streams.finite import check_finite
-from ed_interp.streams.packing import packed_length
-from ed_interp.streams.paths import PATHS
+from ed_interp.streams.paths import PATHS, packed_length
 
 # Relative to the root mean square of the separate passes' states; far above the rounding of a
 # correct path, far below the effect of one token that is visible by mistake.
@@ -171,3 +171,31 @@ def _batches(
         batches.append(order[:size])
         order = order[size:]
     return batches
+
+
+def check_finite(
+    hooked: HookedModel,
+    states: Float[Tensor, "*batch site d_model"],
+    sites: Sequence[Site],
+    logprob: Float[Tensor, "*batch"] | None = None,
+) -> None:
+    """Raise CaptureError unless all states are finite and the scores of answers are not NaN.
+
+    It names the model, the first site, and the weight or the precision that is the cause.
+    """
+    # Unreported, they would show up as a damaged shard, a NaN curve, or an error about table rows.
+    finite = torch.isfinite(states).all(-1).reshape(-1, len(sites)).all(0)
+    if not bool(finite.all()):
+        where = f"at {sites[int((~finite).nonzero()[0])].name}"
+    elif logprob is not None and bool(logprob.isnan().any()):
+        where = "in the logits"
+    else:
+        return
+    weights = hooked.model.named_parameters()
+    bad = next((name for name, tensor in weights if not bool(torch.isfinite(tensor).all())), None)
+    start = f"the states of {hooked.name} must be finite, got NaN or infinity {where}"
+    if bad is not None:
+        raise CaptureError(f"{start}, as in its weight {bad}; load undamaged weights")
+    dtype = str(hooked.dtype).removeprefix("torch.")
+    advice = "use another model" if dtype == "float32" else "use dtype='float32' (--dtype float32)"
+    raise CaptureError(f"{start}: its weights are finite, but overflow in {dtype}; {advice}")

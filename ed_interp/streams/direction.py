@@ -214,8 +214,7 @@ class Direction:
     def _made(self, vectors: dict[str, Tensor], method: str, *others: Direction) -> Direction:
         mine = self.provenance
         parts = (mine, *(other.provenance for other in others))
-        streams = {part.stream for part in parts}
-        stream = streams.pop() if len(streams) == 1 else "mixed"
+        stream = mine.stream if len({part.stream for part in parts}) == 1 else "mixed"
         return Direction(vectors, Provenance(method, mine.model, stream=stream, of=parts))
 
     # The model it belongs to.
@@ -223,14 +222,11 @@ class Direction:
     def check(self, model: HookedModel) -> None:
         """Refuse any model but its own.
 
-        Raises:
-            InvalidInputError: another architecture, width, depth, basis, tokenizer or weights, or
-                vectors read after the final norm; the line says which.
-            CaptureError: the model has no such site.
+        InvalidInputError for another architecture, width, depth, basis, tokenizer or weights, or
+        vectors read after the final norm; CaptureError if the model has no such site.
         """
         stamp = self.provenance.model
-        reason = stamp.refusal(model)
-        if reason is not None:
+        if (reason := stamp.refusal(model)) is not None:
             raise InvalidInputError(
                 f"this direction belongs to {stamp.name}, not to {model.name}: {reason}; compute "
                 "it again for this model, or use direction.transferred_to(model) on purpose"
@@ -247,10 +243,8 @@ class Direction:
         """The same numbers declared to belong to another model of the same width, on purpose.
 
         For a fine-tuned copy, an adapter on top, or TransformerLens's form of the same weights.
-        The provenance keeps the first model.
-
-        Raises:
-            InvalidInputError: another width; and, for a site that the model lacks, as :meth:`of`.
+        The provenance keeps the first model. InvalidInputError for another width; for a site that
+        the model lacks, as :meth:`of`.
         """
         hooked = load(model)
         for name in self.vectors:
@@ -258,10 +252,8 @@ class Direction:
         if hooked.d_model != self.d_model:
             wanted = f"the width of the direction, {self.d_model}"
             raise InvalidInputError(f"{hooked.name} must have {wanted}, got {hooked.d_model}")
-        mine = self.provenance
-        made = dataclasses.replace(
-            mine, method=f"transferred({mine.method})", model=ModelStamp.of(hooked), of=(mine,)
-        )
+        mine, method = self.provenance, f"transferred({self.provenance.method})"
+        made = dataclasses.replace(mine, method=method, model=ModelStamp.of(hooked), of=(mine,))
         return dataclasses.replace(self, provenance=made)
 
     def to_frame(self) -> pd.DataFrame:
@@ -288,21 +280,15 @@ class Direction:
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write one safetensors file, whole or not at all; returns its path.
 
-        Raises:
-            RunFolderError: ``path`` exists (and not ``overwrite``) or cannot be written.
-            InvalidInputError: the settings in its provenance are not plain data.
+        RunFolderError if ``path`` exists (and not ``overwrite``) or cannot be written;
+        InvalidInputError if the settings in its provenance are not plain data.
         """
         path = new_file(path, overwrite=overwrite)
         return write(path, self.vectors, kind="direction", meta=self.provenance.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Direction:
-        """Read back what :meth:`save` wrote.
-
-        Raises:
-            InvalidInputError: no such file, a pickle, a damaged or altered file, or a file that
-                holds something else; the line says which.
-        """
+        """Read back what :meth:`save` wrote; InvalidInputError for anything else, saying which."""
         vectors, provenance = read(path, kind="direction")
         try:
             return cls(vectors, Provenance.from_dict(provenance))

@@ -62,10 +62,8 @@ class ModelStamp:
             return True
         if other.dtype == self.dtype or not 0 < len(self.sample) == len(other.sample):
             return False
-        return all(
-            math.isclose(mine, its, rel_tol=_ROUNDING, abs_tol=1e-7)
-            for mine, its in zip(self.sample, other.sample, strict=True)
-        )
+        both = zip(self.sample, other.sample, strict=True)
+        return all(math.isclose(*pair, rel_tol=_ROUNDING, abs_tol=1e-7) for pair in both)
 
     def refusal(self, hooked: HookedModel) -> str | None:
         """Why a vector of this model does not fit ``hooked``; None if it fits."""
@@ -117,10 +115,9 @@ class Provenance:
             text = strict_json(data, "the provenance")
             return pydantic.TypeAdapter(cls).validate_json(text)
         except pydantic.ValidationError as error:
-            place = ".".join(map(str, error.errors()[0]["loc"]))
-            raise InvalidInputError(
-                f"the provenance is damaged ({place}: {error.errors()[0]['msg']})"
-            ) from error
+            first = error.errors()[0]
+            where = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise InvalidInputError(f"the provenance is damaged ({where})") from error
 
 
 _STAMPS: weakref.WeakKeyDictionary[HookedModel, ModelStamp] = weakref.WeakKeyDictionary()

@@ -106,7 +106,7 @@ def same_query(population: TokenPopulation) -> tuple[int, ...]:
 def neutral_texts(*, documents: int = 60, seed: int = 0) -> tuple[str, ...]:
     """Generated plain English: sentences about many things and small stories.
 
-    The grammar of the bundled models' plain text (:mod:`ed_interp.models.recipe.text`), from the
+    The grammar of the bundled models' plain text (:mod:`ed_interp.models.recipe.corpus`), from the
     sentences that were kept out of their training.
     """
     from ed_interp.models.recipe.corpus import Corpus

@@ -33,8 +33,7 @@ from ed_interp.probes.directions.function_vectors import function_vector, head_e
 from ed_interp.probes.directions.pairs import Contrast
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.population import draw
-from ed_interp.prompts.tasks import LabelledTask
-from ed_interp.prompts.template import Template
+from ed_interp.prompts.tasks import LabelledTask, Template
 from ed_interp.results import Result
 from ed_interp.streams.direction import Direction
 from ed_interp.streams.injection import Add, Where

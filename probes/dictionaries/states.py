@@ -19,7 +19,7 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
 from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.text import Ids, Windows
-from ed_interp.streams.finite import check_finite
+from ed_interp.streams.capture import check_finite
 
 _BATCH_TOKENS = 8192
 

@@ -24,8 +24,8 @@ from ed_interp.models.load import load
 from ed_interp.models.runners import Inputs
 from ed_interp.models.sites import Site
 from ed_interp.prompts.tokens import Ids
+from ed_interp.streams.capture import check_finite
 from ed_interp.streams.direction import Direction
-from ed_interp.streams.finite import check_finite
 from ed_interp.streams.injection import Add, Where
 
 

@@ -24,7 +24,7 @@ from ed_interp.models.runners import Inputs
 from ed_interp.models.sites import Site
 from ed_interp.probes.emergence.options import SinglePosition
 from ed_interp.prompts.tokens import TokenPopulation
-from ed_interp.streams.finite import check_finite
+from ed_interp.streams.capture import check_finite
 
 Slot = tuple[str, int, int]
 # Sequences of one token: a pass over this many costs as much as a few dozen prompts.

@@ -21,8 +21,7 @@ from ed_interp.errors import EdInterpError
 from ed_interp.models.runners import Inputs, TransformersRunner
 from ed_interp.models.sites import Site, stream_sites
 from ed_interp.prompts.tokens import ShotTokens
-from ed_interp.streams.packing import packed_length
-from ed_interp.streams.paths import PATHS
+from ed_interp.streams.paths import PATHS, packed_length
 
 PADDED, PREFIX = "one padded batch", "prefix cache, one batched call"
 CALLS, SEPARATE = "prefix cache, a call per query", "separate passes"

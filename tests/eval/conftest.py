@@ -16,10 +16,9 @@ from torch import nn
 class _Table(nn.Module):
     """A model without weights to speak of; its runner answers for it."""
 
-    def __init__(self, vocabulary: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.cfg = SimpleNamespace(d_vocab=vocabulary, model_type="table")
 
 
 class _Runner:
@@ -30,11 +29,12 @@ class _Runner:
     device = torch.device("cpu")
 
     def __init__(self, vocabulary: int, rule: Callable[[int], int]) -> None:
+        self.config = SimpleNamespace(d_vocab=vocabulary, model_type="table")
         self.table = torch.zeros(vocabulary, vocabulary)
         for token in range(vocabulary):
             self.table[token, rule(token)] = 20.0
 
-    def check(self, site: Any) -> None:
+    def place(self, site: Any) -> None:
         pass
 
     def run(self, inputs: Any, *, sites: Sequence[Any], reads: Any, logit_reads: Any = None) -> Any:
@@ -51,9 +51,12 @@ def table_subject() -> Callable[..., Any]:
     """``table_subject(rule)``: a subject that always predicts ``rule(token)``."""
     from ed_interp.eval.compare.subjects import Subject
     from ed_interp.models.hooked import HookedModel
+    from ed_interp.models.runners import Runner
+
+    Runner.register(_Runner)
 
     def build(rule: Callable[[int], int], *, vocabulary: int = 32, name: str = "table") -> Any:
-        hooked = HookedModel(_Table(vocabulary), None, name, _Runner(vocabulary, rule))
+        hooked = HookedModel(_Table(), None, name, _Runner(vocabulary, rule))
         return Subject(name, "frozen", hooked)
 
     return build

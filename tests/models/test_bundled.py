@@ -14,12 +14,10 @@ import ed_interp.models.recipe.accept as accept_module
 from ed_interp.errors import RunFolderError, UnknownNameError
 from ed_interp.models.recipe.__main__ import main
 from ed_interp.models.recipe.accept import accept, shot_accuracy
-from ed_interp.models.recipe.corpus import ARROW, Corpus, join
+from ed_interp.models.recipe.corpus import ARROW, Corpus, join, sentences
 from ed_interp.models.recipe.make import make
 from ed_interp.models.recipe.tables import chance, held_out, lists, relations, trained
-from ed_interp.models.recipe.text import sentences
-from ed_interp.models.recipe.tokenizer import Encoder, train_tokenizer
-from ed_interp.models.recipe.train import NAMES, checkpoint_steps
+from ed_interp.models.recipe.train import NAMES, Encoder, checkpoint_steps, train_tokenizer
 
 BUNDLED = Path(accept_module.__file__).resolve().parents[1] / "bundled"
 MEGABYTE = 1_000_000

@@ -2,23 +2,22 @@
 
 import collections
 import itertools
-import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ed_interp.errors import InvalidInputError, UnknownNameError
-from ed_interp.prompts.population import _demonstrations, _labelled_size, _selection, draw
+from ed_interp.prompts.population import _demonstrations, _labelled_size, draw
 from ed_interp.prompts.tasks import (
     LabelledTask,
     ListTask,
     MixedTask,
+    Template,
     as_task,
     builtin_task,
     task_names,
 )
-from ed_interp.prompts.template import Template
 
 
 def labelled(*labels: str) -> LabelledTask:
@@ -115,13 +114,6 @@ def test_small_list_populations_are_taken_whole_and_once():
     task = ListTask("abcd", tuple("abcd"))
     population = draw(task, prompts=500, shots=[1, 3])
     assert population.exact_size == len(population) == len(set(population.prompts)) == 24
-
-
-@given(st.integers(1, 6).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n))))
-def test_selections_are_the_permutations_in_order(size):
-    n, k = size
-    found = [_selection(n, k, index) for index in range(math.perm(n, k))]
-    assert found == list(itertools.permutations(range(n), k))
 
 
 def test_chance_is_the_most_common_answers_frequency():

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ed_interp.prompts.tokens import ShotTokens
-from ed_interp.streams.packing import pack, packed_length
+from ed_interp.streams.paths import pack, packed_length
 
 token = st.integers(0, 50)
 part = st.lists(token, min_size=1, max_size=4).map(tuple)

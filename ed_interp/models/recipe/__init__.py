@@ -6,12 +6,10 @@ re-makes everything that ships: generated text, tokenizer, training, checkpoints
 record and model card, all from one seed.
 
 - ``tables``: the facts, and which pairs are held out of training prompts;
-- ``text``: the grammar of plain sentences and small stories;
-- ``corpus``: the four kinds of training document;
-- ``tokenizer``: byte-level BPE trained on that text;
-- ``train``: the two architectures and the training loop;
+- ``corpus``: the grammar of plain sentences and small stories, and the kinds of training document;
+- ``train``: the tokenizers, the two architectures and the training loop;
 - ``accept``: what a model must do to ship, measured on the finished weights;
-- ``card``: the model card, written from the measured numbers.
+- ``make``: all of it in order, and the model card, written from the measured numbers.
 
 Cost: about ten minutes on one free CPU core and 1.5 GB of memory for each model.
 """

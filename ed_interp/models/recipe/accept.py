@@ -14,33 +14,36 @@ import math
 import random
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ed_interp.errors import CaptureError
 from ed_interp.models.recipe.corpus import Corpus, prompt
-from ed_interp.models.recipe.tables import Pair, chance, held_out, relations, trained
+from ed_interp.models.recipe.tables import Pair, chance, held_out, relations, trained, words
+from ed_interp.models.transformer_lens import to_transformer_lens
 
 MAX_SHOTS = 16
+BATCH = 64
 INDUCTION_SCORE = 0.5
 CEILING_SHARE = 0.8
 CEILING_SHOTS = 8
 CHANCE_MARGIN = 0.1
 ENTROPY_SHARE = 0.5
+LOGIT_TOLERANCE = 1e-3
+UNIT = 12
+COPIES = 5
 
 
 @torch.inference_mode()
 def answered(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: list[tuple[str, str]],
-    *,
-    batch: int = 64,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: list[tuple[str, str]]
 ) -> list[bool]:
     """For each (prompt, answer): whether every token of the answer is the most likely one."""
     right: list[bool] = []
-    for start in range(0, len(questions), batch):
-        chunk = questions[start : start + batch]
+    for start in range(0, len(questions), BATCH):
+        chunk = questions[start : start + BATCH]
         heads = [tokenizer(text)["input_ids"] for text, _ in chunk]
         tails = [tokenizer(f" {a}", add_special_tokens=False)["input_ids"] for _, a in chunk]
         rows = [head + tail for head, tail in zip(heads, tails, strict=True)]
@@ -99,12 +102,6 @@ def mean_curve(accuracy: dict[str, dict[int, float]]) -> dict[int, float]:
     return {k: sum(row[k] for row in accuracy.values()) / len(accuracy) for k in shots}
 
 
-def mean_chance(*, seed: int) -> float:
-    """Chance on held-out queries at 0 shots, the mean over relations."""
-    groups = [[chance(source) for source, _ in pairs] for pairs in held_out(seed).values()]
-    return sum(sum(group) / len(group) for group in groups) / len(groups)
-
-
 @torch.inference_mode()
 def text_entropies(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, seed: int, documents: int = 60
@@ -127,6 +124,35 @@ def text_entropies(
     return total / count, unigram
 
 
+@torch.inference_mode()
+def induction_scores(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, seed: int, count: int = 10
+) -> list[list[float]]:
+    """The detector's induction score of every head, ``[layer][head]``.
+
+    The mean over ``count`` sequences: random distinct words in random order, ``COPIES`` times.
+    """
+    from transformer_lens.head_detector import detect_head
+
+    bridge: Any = to_transformer_lens(model, tokenizer=tokenizer)
+    # The detector makes token ids itself: with a begin token only if the model's tokenizer adds it.
+    bridge.cfg.default_prepend_bos = bool(tokenizer("")["input_ids"])
+    # Scores of a copy that computes something else would mean nothing.
+    ids = torch.arange(5, 100, device=model.device).unsqueeze(0)
+    expected = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    worst = float((expected - bridge(ids)).abs().max())
+    if worst > LOGIT_TOLERANCE:
+        raise CaptureError(
+            f"the logits of the TransformerLens bridge must be within {LOGIT_TOLERANCE} of the "
+            f"model's, got a difference of {worst:.1e}; use another version of TransformerLens"
+        )
+    # The first copy has nothing to look back to, so a perfect head scores about 1 - 1 / COPIES.
+    rng = random.Random(f"induction {seed}")
+    units = ("".join(f" {w}" for w in rng.sample(words(), UNIT)) for _ in range(count))
+    heads = torch.stack([detect_head(bridge, unit * COPIES, "induction_head") for unit in units])
+    return list(heads.mean(0).tolist())
+
+
 @dataclass(frozen=True)
 class Acceptance:
     """The measured numbers of one model."""
@@ -142,7 +168,7 @@ class Acceptance:
     trained_accuracy: dict[int, float]
     """Accuracy on trained pairs by shot count, for comparison."""
     chance: float
-    """Accuracy of guessing the relation at 0 shots, on the held-out pairs."""
+    """Accuracy of guessing the relation at 0 shots on held-out pairs, mean over relations."""
     ceiling: float
     """The best of ``accuracy`` over 0 to 16 shots."""
     text_cross_entropy_nats: float
@@ -187,8 +213,6 @@ def accept(
 
     ``shots`` holds 0 and 8, and is 0 to 16 by default; ``prompts`` are asked per relation and shot.
     """
-    from ed_interp.models.recipe.induction import induction_scores
-
     model.eval()
     counts = list(range(MAX_SHOTS + 1)) if shots is None else shots
     by_relation = shot_accuracy(model, tokenizer, seed=seed, shots=counts, prompts=prompts)
@@ -199,13 +223,14 @@ def accept(
     scores = induction_scores(model, tokenizer, seed=seed)
     best = max((score, (k, h)) for k, layer in enumerate(scores) for h, score in enumerate(layer))
     cross_entropy, unigram = text_entropies(model, tokenizer, seed=seed)
+    groups = [[chance(source) for source, _ in pairs] for pairs in held_out(seed).values()]
     return Acceptance(
         induction_score=best[0],
         induction_head=best[1],
         accuracy=curve,
         accuracy_by_relation=by_relation,
         trained_accuracy=mean_curve(known),
-        chance=mean_chance(seed=seed),
+        chance=sum(sum(group) / len(group) for group in groups) / len(groups),
         ceiling=max(curve.values()),
         text_cross_entropy_nats=cross_entropy,
         text_unigram_entropy_nats=unigram,

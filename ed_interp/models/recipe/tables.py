@@ -36,10 +36,7 @@ def relations() -> dict[str, Relation]:
     made = {}
     for name, entry in read_data("relations.json").items():
         pairs = tuple((source, target) for source, target in entry["pairs"])
-        sentences = tuple(entry["sentences"])
-        made[name] = Relation(
-            entry["description"], entry["group"], entry["label"], sentences, pairs
-        )
+        made[name] = Relation(**{**entry, "sentences": tuple(entry["sentences"]), "pairs": pairs})
     return made
 
 
@@ -73,7 +70,7 @@ def held_out(seed: int) -> dict[str, tuple[Pair, ...]]:
     Each relation is drawn separately, so that a word held out of one relation mostly occurs in
     the others. At least two pairs of each relation are held out.
     """
-    chosen: dict[str, tuple[Pair, ...]] = {}
+    chosen = {}
     for name, entry in relations().items():
         rng = random.Random(f"held-out {seed} {name}")
         count = max(2, round(HELD_OUT_FRACTION * len(entry.pairs)))

@@ -23,7 +23,8 @@ Cost: one hook per site; per forward pass about one addition of ``batch pos d_mo
 intervention and site (``tests/benchmarks/bench_injection.py``).
 """
 
-from ed_interp.streams.injection.inject import Injection, inject
+from ed_interp.streams.injection.inject import inject
+from ed_interp.streams.injection.injection import Injection
 from ed_interp.streams.injection.interventions import (
     Ablate,
     Add,
@@ -34,15 +35,5 @@ from ed_interp.streams.injection.interventions import (
 )
 from ed_interp.streams.injection.where import Selector, Where
 
-__all__ = [
-    "Ablate",
-    "Add",
-    "Clamp",
-    "Injection",
-    "Intervention",
-    "Replace",
-    "Selector",
-    "Transform",
-    "Where",
-    "inject",
-]
+__all__ = ["Ablate", "Add", "Clamp", "Injection", "Intervention", "Replace", "Selector"]
+__all__ += ["Transform", "Where", "inject"]

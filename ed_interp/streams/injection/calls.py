@@ -115,10 +115,10 @@ class Call:
     def valid(self) -> Bool[Tensor, "rows width"] | None:
         """False at padding and virtual tokens; None where there is neither."""
         real = None if self.mask is None else self.mask[:, -self.width :] != 0
-        if self.virtual:
-            inside = self.positions >= 0
-            return inside if real is None else real & inside
-        return real
+        if not self.virtual:
+            return real
+        inside = self.positions >= 0
+        return inside if real is None else real & inside
 
     @cached_property
     def positions(self) -> Int[Tensor, "rows width"]:
@@ -181,8 +181,7 @@ class View:
         positions = self.positions
         if self.call.valid is not None:
             positions = positions.masked_fill(~self.call.valid, -1)
-        ends: Tensor = positions.max(1).values + 1
-        return ends
+        return positions.max(1).values + 1
 
     def generated(self) -> Bool[Tensor, "rows width"]:
         """True at tokens behind the prompt."""

@@ -1,25 +1,34 @@
-"""`inject`: interventions on a model for as long as a context lasts."""
+"""`inject`: interventions on a model for as long as a context lasts.
+
+All injections on one model share the hooks that know which pass or ``generate`` runs. The first
+injection sets them, the last one removes them. State is kept per thread.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import copy
+import functools
+import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from ed_interp.errors import CaptureError, InvalidInputError
+from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
-from ed_interp.models.sites import Site
-from ed_interp.streams.injection.calls import Call, View
+from ed_interp.models.runners import TransformersRunner, virtual_tokens
+from ed_interp.streams.injection.calls import Call, Generation
+from ed_interp.streams.injection.injection import Injection
 from ed_interp.streams.injection.interventions import Intervention
-from ed_interp.streams.injection.places import place_of
-from ed_interp.streams.injection.registry import Registry
+
+_LOCK = threading.Lock()
+_REGISTRIES: dict[int, _Registry] = {}
 
 
 @contextlib.contextmanager
@@ -51,172 +60,231 @@ def inject(
         CaptureError: this architecture has no such place, or the hooks did not fire.
     """
     hooked = load(model)
+    lengths = None
+    if prompt_length is not None:
+        lengths = torch.as_tensor(prompt_length).reshape(-1)
+        if lengths.is_floating_point() or bool((lengths < 0).any()):
+            wanted = "prompt_length must be a number of tokens, one for all or one per row"
+            raise InvalidInputError(f"{wanted}, got {prompt_length}")
+        lengths = lengths.long()
     owner = None if all_threads else threading.get_ident()
-    injection = Injection(hooked, interventions, _lengths(prompt_length), strict, owner)
-    with Registry.of(hooked, injection):
+    injection = Injection(hooked, interventions, lengths, strict, owner)
+    with _Registry.of(hooked, injection):
         yield injection
     injection.verify()
 
 
-@dataclasses.dataclass(eq=False)
-class Injection:
-    """Interventions on a model, and whether they acted; what :func:`inject` yields."""
+class _Running(threading.local):
+    """The forward pass of a thread, and its ``generate`` calls, the innermost last, after None."""
 
-    hooked: HookedModel
-    interventions: tuple[Intervention, ...]
-    prompt_length: Int[Tensor, " batch"] | None = None
-    strict: bool = True
-    owner: int | None = None
-    """The thread it acts in; None is every one."""
-    calls: int = 0
-    """Forward passes so far."""
-    elsewhere: int = 0
-    """Forward passes of other threads, left alone."""
+    call: Call | None = None
 
-    def __post_init__(self) -> None:
-        _refuse_compiled(self.hooked)
-        self.plan: dict[Site, list[int]] = {}
-        for index, intervention in enumerate(self.interventions):
-            if not isinstance(intervention, Intervention):
-                kind = type(intervention).__name__
-                wanted = "inject() must be given interventions such as Add(...)"
-                raise InvalidInputError(f"{wanted}, got a {kind}")
-            intervention.check(self.hooked)
-            for site in intervention.sites(self.hooked):
-                self.plan.setdefault(site, []).append(index)
-        self.places = [place_of(self.hooked, site) for site in sorted(self.plan)]
-        # Per intervention: None until its site is reached, as a pass may be cut short before it.
-        self._touched: list[bool | Tensor | None] = [None] * len(self.interventions)
-        # The largest position that any pass reached, and the largest integer one selected.
-        self._furthest: int | Tensor = -1
-        leaves = [leaf for one in self.interventions for leaf in one.where.leaves()]
-        self._required = max((leaf.furthest for leaf in leaves), default=-1)
+    def __init__(self) -> None:
+        self.generations: list[Generation | None] = [None]
 
-    def begin(self, call: Call) -> bool:
-        """See :meth:`~ed_interp.streams.injection.registry.Writer.begin`."""
-        if self.owner is not None and threading.get_ident() != self.owner:
-            self.elsewhere += 1
-            return False
-        self.calls += 1
-        call.views[id(self)] = view = View(call, self.prompt_length)
-        if self._required >= 0:
-            # Kept as a tensor: int() would synchronise the GPU in every forward pass.
-            reached = view.positions.max()
-            held = torch.as_tensor(self._furthest, device=reached.device)
-            self._furthest = torch.maximum(held, reached)
-        return True
 
-    def write(self, site: Site, states: Tensor, call: Call | None) -> Tensor:
-        """The states of ``site`` after its interventions, in order."""
-        if call is None:
-            if self.owner is not None and threading.get_ident() != self.owner:
-                return states
-            raise CaptureError(
-                f"{site.name} was reached without a forward pass of the model, so the positions "
-                f"are unknown; call {type(self.hooked.model).__name__} itself inside inject(...)"
-            )
-        view = call.views.get(id(self))
-        if view is None:  # a pass of another thread, see begin()
-            return states
-        call.fired.add((id(self), site.name))
-        flat = states.ndim == 2  # OPT flattens its stream inside some blocks
-        if flat:
-            states = states.view(call.rows, -1, states.shape[-1])
-        if states.shape[:2] != (call.rows, call.width):
-            raise CaptureError(
-                f"{site.name} must have states of {call.rows} rows of {call.width} tokens, got "
-                f"shape {tuple(states.shape)}; this model rearranges its tokens and cannot be "
-                "written to"
-            )
-        for index in self.plan[site]:
-            selected = self._selected(index, view)
-            if selected is not None and selected.device != states.device:
-                selected = selected.to(states.device)
-            # `any()` would synchronise a GPU, so there we add zeros instead of skipping.
-            if selected is None or selected.device.type != "cpu" or bool(selected.any()):
-                states = self.interventions[index].apply(states, selected, site, view)
-        return states.flatten(0, 1) if flat else states
+class _Registry:
+    """The injections on one model, outermost first."""
 
-    def _selected(self, index: int, view: View) -> Tensor | None:
-        """The tokens that an intervention touches in this pass; None is every one."""
-        where = self.interventions[index].where
-        # By identity: interventions at many sites, or several with one Where, select once a pass.
-        if id(where) not in view.selections:
-            valid = view.call.valid
-            chosen = None if where.everything else where.select(view)
-            both = valid if chosen is None else chosen if valid is None else chosen & valid
-            shape = (view.call.rows, view.call.width)
-            view.selections[id(where)] = None if both is None else both.expand(shape)
-        selected: Tensor | None = view.selections[id(where)]
-        before = self._touched[index]
-        if before is not True:
-            touched: bool | Tensor = True if selected is None else selected.any()
-            if isinstance(touched, Tensor):
-                if touched.device.type == "cpu":
-                    touched = bool(touched)
-                elif isinstance(before, Tensor):
-                    # Read on leaving only, so that the GPU is not synchronised here.
-                    touched = touched | before
-            self._touched[index] = touched
-        return selected
+    def __init__(self, hooked: HookedModel) -> None:
+        self.model = hooked.model
+        self.runner = hooked.runner
+        self.base: Any = getattr(hooked.runner, "base", hooked.model)
+        self.virtual = virtual_tokens(hooked.model, cached=True)
+        self.injections: list[Injection] = []
+        self.last: list[RemovableHandle] = []
+        self._running = _Running()
+        self._undo = contextlib.ExitStack()
 
-    def finish(self, call: Call) -> None:
-        """Raise CaptureError unless every site fired in a pass that ended without an exception."""
-        if id(self) not in call.views:
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, hooked: HookedModel, injection: Injection) -> Iterator[None]:
+        """``injection`` acts on the model inside the context."""
+        # By the innermost model: a PEFT wrapper and its base share their modules.
+        key = id(getattr(hooked.runner, "base", hooked.model))
+        handles: list[RemovableHandle] = []
+        registry: _Registry | None = None
+        try:
+            with _LOCK:
+                registry = _REGISTRIES.get(key)
+                if registry is None:
+                    registry = cls(hooked)
+                    registry._install()
+                    _REGISTRIES[key] = registry
+                # A new list, as for `last` below: another thread may be going through the old one.
+                registry.injections = [*registry.injections, injection]
+            running = registry._running
+            for install, last in injection.places:
+                installed = install(lambda at, states: injection.write(at, states, running.call))
+                handles += installed
+                if last:
+                    registry.last = [*registry.last, *installed]
+            # Behind all hooks set since; moved in place, not removed and set again: a pass running
+            # in another thread must not miss one.
+            for handle in registry.last:
+                hooks = handle.hooks_dict_ref()
+                if hooks is not None and handle.id in hooks:
+                    hooks.move_to_end(handle.id)
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            with _LOCK:
+                if registry is not None:
+                    registry.last = [one for one in registry.last if one not in handles]
+                    left = [other for other in registry.injections if other is not injection]
+                    registry.injections = left
+                    if not left and _REGISTRIES.get(key) is registry:
+                        del _REGISTRIES[key]
+                        registry._undo.close()
+
+    def _install(self) -> None:
+        with contextlib.ExitStack() as stack:
+            inner = getattr(self.model, "original_model", None)
+            if isinstance(self.runner, TransformersRunner):
+                # The module that runs the blocks: OPT's head calls it past the model in between.
+                blocks = self.runner.blocks
+                owners = (m for m in self.base.modules() if any(c is blocks for c in m.children()))
+                self._follow_decoder(stack, next(owners, self.base))
+            elif isinstance(inner, nn.Module):  # a TransformerBridge calls the model it wraps
+                self._follow_decoder(stack, getattr(inner, "base_model", inner))
+            else:
+                self._follow_forward(stack)
+            # generate knows how long the prompts are; single passes do not show it, above all with
+            # prefill in chunks or assisted decoding. Wrapped on the instance, never on the class.
+            if hasattr(self.base, "generate"):
+                self._replace(stack, "generate", self._generate)
+            if hasattr(self.base, "generate_stream"):
+                self._replace(stack, "generate_stream", lambda _: _refuse_stream)
+            self._undo = stack.pop_all()
+
+    def _replace(self, stack: contextlib.ExitStack, name: str, make: Callable[[Any], Any]) -> None:
+        """Shadow a method on the instance until the stack is closed."""
+        own = self.base.__dict__
+        before = own.get(name)
+        own[name] = make(getattr(self.base, name))
+        if before is None:
+            stack.callback(own.pop, name, None)
+        else:
+            stack.callback(own.__setitem__, name, before)
+
+    def _begin(self, call: Call) -> None:
+        self._running.call = call
+        # A list, not any(): every injection must see the beginning.
+        concerned = [injection for injection in self.injections if injection.begin(call)]
+        if not concerned or not torch.is_grad_enabled():
             return
-        missing = [site.name for site in self.plan if (id(self), site.name) not in call.fired]
-        if missing:
-            raise CaptureError(
-                f"hooks did not fire: nothing passed {', '.join(missing)}; the model skipped or "
-                "replaced these modules"
-            )
-
-    def verify(self) -> None:
-        """On leaving the context, raise InvalidInputError unless every intervention acted."""
-        if not self.strict or not self.interventions:
-            return
-        if not self.calls:
-            hint = "call it inside the context"
-            if self.elsewhere:
-                hint = "another thread called it: pass all_threads=True if that is meant"
+        modules = self.base.modules()
+        if any(getattr(m, "gradient_checkpointing", False) and m.training for m in modules):
             raise InvalidInputError(
-                f"{self.hooked.name} was not called inside inject(...), so nothing was written; "
-                f"{hint} (or pass strict=False)"
+                "gradient checkpointing must be off inside inject(...), got it on: it would run "
+                "blocks again without the injection; call gradient_checkpointing_disable()"
             )
-        furthest = int(self._furthest)
-        if furthest < self._required:
-            raise InvalidInputError(
-                f"positions must be at most {furthest}, the last of the longest row, got "
-                f"{self._required}; give longer prompts or a smaller position"
-            )
-        for intervention, touched in zip(self.interventions, self._touched, strict=True):
-            if touched is not None and not bool(touched):
-                places = ", ".join(site.name for site in intervention.sites(self.hooked))
-                raise InvalidInputError(
-                    f"{type(intervention).__name__} at {places} touched no token in {self.calls} "
-                    "forward passes; change its selection (outside generate every token is the "
-                    "prompt, unless prompt_length= is given), or pass strict=False"
-                )
+
+    def _end(self, *, complete: bool) -> None:
+        call, self._running.call = self._running.call, None
+        if complete and call is not None:
+            for injection in self.injections:
+                injection.finish(call)
+
+    def _follow_decoder(self, stack: contextlib.ExitStack, decoder: nn.Module) -> None:
+        """Notice each call of the decoder, through its head, an adapter or ``generate``."""
+        names = list(inspect.signature(decoder.forward).parameters)
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            # Positional arguments by name; fewer may be given than there are parameters.
+            given = {**dict(zip(names, args, strict=False)), **kwargs}
+            self._begin(Call.of(given, self.virtual, self._running.generations[-1]))
+
+        def after(_: nn.Module, args: Any, output: Any) -> None:
+            # always_call: after an exception the output is None, and no site has to have fired.
+            self._end(complete=output is not None)
+
+        stack.callback(decoder.register_forward_pre_hook(before, with_kwargs=True).remove)
+        stack.callback(decoder.register_forward_hook(after, always_call=True).remove)
+
+    def _follow_forward(self, stack: contextlib.ExitStack) -> None:
+        """Notice each call of a HookedTransformer, whose ``forward`` PyTorch hooks do not see."""
+        signature = inspect.signature(type(self.model).forward)
+
+        def make(forward: Any) -> Any:
+            @functools.wraps(forward)
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                given = signature.bind_partial(self.model, *args, **kwargs).arguments
+                self._begin(_lens_call(given, self._running.generations[-1]))
+                complete = False
+                try:
+                    output = forward(*args, **kwargs)
+                    complete = given.get("stop_at_layer") is None
+                finally:
+                    self._end(complete=complete)
+                return output
+
+            return wrapped
+
+        self._replace(stack, "forward", make)
+
+    def _generate(self, generate: Any) -> Any:
+        @functools.wraps(generate)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            running = self._running.generations
+            running.append(_generation(args, kwargs))
+            try:
+                return generate(*args, **_without_compile(kwargs))
+            finally:
+                running.pop()
+
+        return wrapped
 
 
-def _lengths(prompt_length: int | Tensor | None) -> Tensor | None:
-    if prompt_length is None:
-        return None
-    lengths = torch.as_tensor(prompt_length).reshape(-1)
-    if lengths.is_floating_point() or bool((lengths < 0).any()):
-        wanted = "prompt_length must be a number of tokens, one for all or one per row"
-        raise InvalidInputError(f"{wanted}, got {prompt_length}")
-    return lengths.long()
+def _generation(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generation:
+    guidance = kwargs.get("guidance_scale")
+    guidance = guidance or getattr(kwargs.get("generation_config"), "guidance_scale", None)
+    if guidance not in (None, 1, 1.0):
+        why = "it adds prompts of its own, whose positions are unknown"
+        wanted = "guidance_scale must be left out inside inject(...)"
+        raise InvalidInputError(f"{wanted}, got {guidance}: {why}")
+    given = args[0] if args else None
+    for name in ("inputs", "input_ids", "input", "inputs_embeds"):
+        given = kwargs.get(name) if given is None else given
+    if not isinstance(given, Tensor) or given.ndim < 2:
+        return Generation(None, None, None)
+    mask = kwargs.get("attention_mask")
+    return Generation(given.shape[0], given.shape[1], mask if isinstance(mask, Tensor) else None)
 
 
-def _refuse_compiled(hooked: HookedModel) -> None:
-    # A compiled graph is not traced again for hooks that are set later, so they would not fire.
-    modules: list[nn.Module] = [hooked.model, *hooked.model.modules()]
-    for module in modules:
-        compiled = getattr(module, "_compiled_call_impl", None) is not None
-        if compiled or type(module).__name__ == "OptimizedModule":
-            raise InvalidInputError(
-                f"{hooked.name} is wrapped by torch.compile, which skips hooks set later; inject "
-                "into the model as it was before compiling (for torch.compile(model), that is "
-                "model._orig_mod)"
-            )
+def _without_compile(kwargs: dict[str, Any]) -> dict[str, Any]:
+    # With some caches `generate` compiles by itself, and a compiled graph would keep our hooks.
+    config = copy.copy(kwargs.get("generation_config"))
+    if config is not None:
+        config.disable_compile = True
+        return {**kwargs, "generation_config": config}
+    if kwargs.get("cache_implementation") or kwargs.get("past_key_values") is not None:
+        return {**kwargs, "disable_compile": True}
+    return kwargs
+
+
+def _refuse_stream(*_: Any, **__: Any) -> Any:
+    raise InvalidInputError(
+        "generate_stream cannot be used inside inject(...), as its prompt is unknown; use generate"
+    )
+
+
+def _lens_call(given: dict[str, Any], generation: Generation | None) -> Call:
+    """The call from the arguments of ``HookedTransformer.forward``."""
+    tokens = given.get("input")
+    if not isinstance(tokens, Tensor):
+        raise InvalidInputError(
+            "the input must be token ids inside inject(...), got text, whose padding and begin "
+            "token are unknown here; give model.to_tokens(text)"
+        )
+    if tokens.ndim == 1:
+        tokens = tokens[None]
+    cache = given.get("past_kv_cache")
+    arguments = {
+        "input_ids" if tokens.ndim == 2 else "inputs_embeds": tokens,
+        "attention_mask": given.get("attention_mask"),
+        # As the old form of a transformers cache, `batch head pos d_head`, to tell its length.
+        "past_key_values": [[cache[0].past_keys.transpose(1, 2)]] if cache is not None else None,
+    }
+    return Call.of(arguments, 0, generation)

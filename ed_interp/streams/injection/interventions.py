@@ -36,7 +36,6 @@ PerRow: TypeAlias = float | int | Tensor
 """One number, or a tensor of one per row of the batch: of the prompts, if beams make more rows."""
 
 Strength: TypeAlias = float | Tensor
-
 Function: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(states ``batch pos d_model``, selected ``batch pos``) -> new states of the same shape."""
 

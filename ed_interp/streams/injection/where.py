@@ -111,8 +111,7 @@ class Where(Selector):
                 raise InvalidInputError(f"the step of positions must be 1 or greater, got {span}")
             start, stop = span.start, span.stop
             # One from the start and one from the end compare only once the prompt is known.
-            comparable = None not in (start, stop) and (start < 0) == (stop < 0)
-            if comparable and start >= stop:
+            if None not in (start, stop) and (start < 0) == (stop < 0) and start >= stop:
                 raise InvalidInputError(f"positions must end after they begin, got {span}")
         whole = [entry for entry in entries if entry is not None and not isinstance(entry, slice)]
         return _listed(whole, "positions"), spans
@@ -142,10 +141,8 @@ class Where(Selector):
         if self.window is not None:
             start, stop = self.window
             offset = here - view.ends()[:, None]
-            if start is not None:
-                chosen = chosen & (offset >= start)
-            if stop is not None:
-                chosen = chosen & (offset < stop)
+            chosen = chosen if start is None else chosen & (offset >= start)
+            chosen = chosen if stop is None else chosen & (offset < stop)
         if self.mask is not None:
             table = view.by_row(self.mask if self.mask.ndim == 2 else self.mask[None], "the mask")
             width = table.shape[1]

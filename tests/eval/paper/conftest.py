@@ -86,7 +86,7 @@ def comparison() -> Any:
 
 def put(result: Any, folder: Path) -> Path:
     """The record of a result, without its pictures and its page."""
-    from ed_interp.records.environment import environment
+    from ed_interp.records import environment
     from ed_interp.records.files import write_json
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ def write_adapter(folder: Path) -> Path:
     from safetensors.torch import save_file
 
     from ed_interp.adapters.bias_injection import BiasInjectionConfig
-    from ed_interp.records.environment import environment
+    from ed_interp.records import environment
     from ed_interp.records.files import write_json
 
     folder.mkdir(parents=True)
