@@ -29,10 +29,6 @@ class Labels:
     """With its noise, for the line under the title."""
     unit: str
 
-    def below(self, what: str) -> str:
-        """The line under the title."""
-        return f"{what} · {self.estimator}"
-
 
 AnyRow = EmergenceRow | ProfileRow | ComparisonRow
 RowT = TypeVar("RowT", bound=AnyRow)
@@ -70,7 +66,7 @@ def emergence_chart(
     return Chart(
         name="emergence",
         title=labels.title,
-        below=labels.below("emergence per block over shots"),
+        below=f"emergence per block over shots · {labels.estimator}",
         heading="Emergence over shots",
         caption=caption,
         panels=_with_shots(panels, rows),
@@ -104,7 +100,7 @@ def heatmap_chart(rows: Sequence[EmergenceRow], labels: Labels) -> Chart:
     return Chart(
         name="heatmap",
         title=labels.title,
-        below=labels.below("emergence"),
+        below=f"emergence · {labels.estimator}",
         heading="Block by shots",
         caption="The same E at a glance, first block at the bottom. A star marks a flagged value.",
         panels=[Panel(marks=[heat], x="shots", y="block", height=height)],
@@ -132,7 +128,7 @@ def terms_chart(rows: Sequence[EmergenceRow], labels: Labels) -> Chart:
     return Chart(
         name="terms",
         title=labels.title,
-        below=labels.below("macro and micro information"),
+        below=f"macro and micro information · {labels.estimator}",
         heading="The two terms",
         caption="Macro is the information a block passes on at the last token of the whole "
         "sequence; micro the same for each token fed alone, averaged. Macro near the dashed "
@@ -168,7 +164,7 @@ def profile_chart(profile: Sequence[ProfileRow], labels: Labels, noise: float | 
     return Chart(
         name="profile",
         title=labels.title,
-        below=labels.below(f"over noise, at {plural(most, 'shot')}"),
+        below=f"over noise, at {plural(most, 'shot')} · {labels.estimator}",
         heading="Over the noise",
         caption="E depends on the noise scale: little noise leaves every sequence distinct, much "
         "noise hides everything. A result should hold over a range of it.",

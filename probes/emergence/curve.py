@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ed_interp.charts.spec import Chart
+from ed_interp.charts.theme import plural
 from ed_interp.probes.emergence import charts, tables, words
 from ed_interp.probes.emergence.calibration.result import Calibration
 from ed_interp.probes.emergence.rows import (
@@ -24,7 +25,7 @@ from ed_interp.probes.emergence.rows import (
 )
 from ed_interp.records.files import write_parquet
 from ed_interp.results import Result
-from ed_interp.tables import Table
+from ed_interp.tables import Table, plain_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,13 +57,29 @@ class EstimatorComparison(Result):
         return f"Estimators side by side: {', '.join(self.estimators)}"
 
     def headline(self) -> str:
-        return words.agreement_text(self.agreement)
+        parts = [
+            f"{row.spearman:.2f} between {row.first} and {row.second}"
+            for row in self.agreement
+            if row.quantity == "emergence" and row.spearman is not None
+        ]
+        return f"Rank correlation of E over blocks and shots: {', '.join(parts)}." if parts else ""
 
     def glossary(self) -> dict[str, str]:
         return words.glossary(self.rows, _meanings(*self.estimators))
 
     def tables(self) -> list[Table]:
-        return [tables.agreement_table(self.agreement), tables.comparison_table(self.rows)]
+        agreement = plain_table(
+            "agreement",
+            "Agreement of the estimators: rank correlation over blocks and shots",
+            self.agreement,
+            heads={"spearman": "Spearman", "kendall": "Kendall"},
+            number=".3f",
+            folded=False,
+            terminal=True,
+        )
+        caption, heads = "Emergence by every estimator, in bits", tables.HEADS
+        shown = plain_table("comparison", caption, self.rows, heads=heads, number=".3f")
+        return [agreement, shown]
 
     def charts(self) -> list[Chart]:
         return [charts.comparison_chart(self.rows, title=self.title())]
@@ -142,8 +159,14 @@ class EmergenceCurve(Result):
         return words.headline(self.rows, self.behaviour, self.unit)
 
     def cautions(self) -> str:
-        calibrated = "" if self.calibration is None else self.calibration.says()
-        return words.cautions(self.rows, calibrated)
+        flagged = sum(bool(row.flags) for row in self.rows)
+        sentences = []
+        if flagged:
+            share = f"{flagged} of {plural(len(self.rows), 'value')}"
+            sentences.append(f"{share} carry a flag ({', '.join(words.occurring(self.rows))}).")
+        if self.calibration is not None:
+            sentences.append(f"At this size the estimator is {self.calibration.says()}.")
+        return " ".join(sentences)
 
     def facts(self) -> dict[str, str]:
         noise = "" if self.noise is None else f"{self.noise:.4g}"
@@ -157,7 +180,18 @@ class EmergenceCurve(Result):
         return {name: text for name, text in facts.items() if text}
 
     def how(self) -> str:
-        return words.how(self.estimator, self.noise, self.unit)
+        added = ""
+        if self.noise is not None:
+            added = (
+                f" with noise of scale {self.noise:.4g} on every normalised coordinate, the same "
+                "for all blocks and shot counts"
+            )
+        return (
+            "For each block, macro is the information between its input and its output at the last "
+            "token of the whole sequence; micro is the same for each token fed alone, averaged "
+            f"over the tokens. E = macro - micro, in {self.unit}, by the {self.estimator} "
+            f"estimator{added}."
+        )
 
     def glossary(self) -> dict[str, str]:
         glossary = words.glossary(self.rows, _meanings(self.estimator))
@@ -168,9 +202,8 @@ class EmergenceCurve(Result):
         return {**glossary, **more, **glossary}
 
     def tables(self) -> list[Table]:
-        below = words.estimator_text(self.estimator, self.noise)
         sample = tables.sample_text(self.settings, max(self.shots, default=0))
-        caption = f"E in {self.unit} ({below})"
+        caption = f"E in {self.unit} ({self._with_noise()})"
         shown = [
             tables.grid_table(self.rows, caption, sample),
             tables.rows_table(self.rows, self.unit),
@@ -189,15 +222,12 @@ class EmergenceCurve(Result):
         return shown
 
     def charts(self) -> list[Chart]:
-        below = words.estimator_text(self.estimator, self.noise)
-        labels = charts.Labels(f"{self.model} · {self.task}", below, self.unit)
-        shown = [
-            charts.emergence_chart(self.rows, self.behaviour, labels, _meanings(self.estimator))
-        ]
+        labels = charts.Labels(f"{self.model} · {self.task}", self._with_noise(), self.unit)
+        meanings = _meanings(self.estimator)
+        shown = [charts.emergence_chart(self.rows, self.behaviour, labels, meanings)]
         if self.rows:
             shown += [
-                charts.heatmap_chart(self.rows, labels),
-                charts.terms_chart(self.rows, labels),
+                make(self.rows, labels) for make in (charts.heatmap_chart, charts.terms_chart)
             ]
         if self.profile:
             shown.append(charts.profile_chart(self.profile, labels, self.noise))
@@ -206,6 +236,10 @@ class EmergenceCurve(Result):
         if self.calibration is not None:
             shown += [dataclasses.replace(c, png=True) for c in self.calibration.charts()]
         return shown
+
+    def _with_noise(self) -> str:
+        noise = "" if self.noise is None else f", noise {self.noise:.3g}"
+        return f"{self.estimator} estimator{noise}"
 
 
 def _meanings(*estimators: str) -> dict[str, str]:

@@ -48,14 +48,7 @@ from ed_interp.probes.emergence.tabulate import (
 )
 from ed_interp.progress import Progress
 from ed_interp.prompts.population import Population, draw
-from ed_interp.prompts.tasks import (
-    LabelledTask,
-    ListTask,
-    MixedTask,
-    TextTask,
-    as_task,
-    most_shots,
-)
+from ed_interp.prompts.tasks import LabelledTask, ListTask, MixedTask, TextTask, as_task, most_shots
 from ed_interp.prompts.tokens import TokenPopulation, draw_windows, tokenize
 from ed_interp.results import keep
 

@@ -11,16 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.options import ModelOptions
-from ed_interp.options import (
-    MEASURE,
-    OUTPUT,
-    PROMPTS,
-    RUNNING,
-    Batched,
-    Options,
-    Seeded,
-    option,
-)
+from ed_interp.options import MEASURE, OUTPUT, PROMPTS, RUNNING, Batched, Options, Seeded, option
 from ed_interp.prompts.options import PromptOptions
 
 if TYPE_CHECKING:

@@ -5,63 +5,14 @@ Short grids are for terminals and notebooks, every number is for the page.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
 
 from ed_interp.charts.theme import plural
-from ed_interp.probes.emergence.rows import (
-    AgreementRow,
-    BehaviourRow,
-    ComparisonRow,
-    EmergenceRow,
-    ProfileRow,
-)
+from ed_interp.probes.emergence.rows import BehaviourRow, EmergenceRow, ProfileRow
 from ed_interp.probes.emergence.words import occurring
-from ed_interp.tables import Table
-
-
-def table_of(
-    rows: Sequence[Any],
-    *,
-    heads: Mapping[str, str] | None = None,
-    formats: Mapping[str, str] | None = None,
-    **about: Any,
-) -> Table:
-    """Every number of some rows: a column per field, and one for both ends of an interval.
-
-    Args:
-        rows: Of one dataclass.
-        heads: Heads of columns, where they are not the fields' names.
-        formats: Of numbers, where three digits behind the point do not suit them.
-        about: Name, caption and the rest of the table.
-    """
-    heads, formats = heads or {}, formats or {}
-    columns: list[tuple[str, list[str]]] = []
-    words: set[int] = set()
-    for name in [field.name for field in dataclasses.fields(rows[0])] if rows else []:
-        values = [getattr(row, name) for row in rows]
-        cells = [_cell(value, formats.get(name, ".3f")) for value in values]
-        if name.endswith("high"):  # the other end of the column before
-            ends = zip(columns[-1][1], cells, strict=True)
-            columns[-1] = (columns[-1][0], [f"{low} to {high}" for low, high in ends])
-        elif known := [value for value in values if value is not None]:  # else: it was not run
-            if not isinstance(known[0], (int, float)) or isinstance(known[0], bool):
-                words.add(len(columns))
-            columns.append((heads.get(name, "interval" if name.endswith("low") else name), cells))
-    lines = [list(line) for line in zip(*(cells for _, cells in columns), strict=True)]
-    return Table(heads=[head for head, _ in columns], rows=lines, text=frozenset(words), **about)
-
-
-def _cell(value: Any, form: str) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return format(value, form)
-    return "none" if value is None else str(value)
+from ed_interp.tables import Table, plain_table
 
 
 def grid_table(rows: Sequence[EmergenceRow], caption: str, sample: str) -> Table:
@@ -103,13 +54,14 @@ def grid_table(rows: Sequence[EmergenceRow], caption: str, sample: str) -> Table
 
 def rows_table(rows: Sequence[EmergenceRow], unit: str) -> Table:
     """Every number of every row."""
-    return table_of(
+    return plain_table(
+        "emergence",
+        f"Emergence per block and shots, in {unit}: E = macro - micro, the limit of noiseless "
+        "networks, the entropy of the sequences, and E of the untrained twin",
         sorted(rows, key=lambda row: (row.layer, row.shots)),
-        heads={**_HEADS, "macro_limit": "entropy"},
-        name="emergence",
-        caption=f"Emergence per block and shots, in {unit}: E = macro - micro, the limit of "
-        "noiseless networks, the entropy of the sequences, and E of the untrained twin",
-        terminal=False,
+        heads={**HEADS, "macro_limit": "entropy"},
+        number=".3f",
+        folded=False,
     )
 
 
@@ -132,44 +84,24 @@ def answers_table(behaviour: Sequence[BehaviourRow]) -> Table:
 
 def behaviour_table(behaviour: Sequence[BehaviourRow]) -> Table:
     """Every number of the behaviour."""
-    return table_of(
+    return plain_table(
+        "behaviour",
+        "Behaviour per shots: accuracy of the whole answer, its mean log-probability in nats, "
+        "median rank of its first token, and the gain in accuracy over the fewest shots, paired "
+        "by prompt",
         sorted(behaviour, key=lambda row: row.shots),
         heads={"logprob": "log-probability", "n": "prompts"},
         formats={"rank": ".1f", **dict.fromkeys(("gain", "gain_ci_low", "gain_ci_high"), "+.3f")},
-        name="behaviour",
-        caption="Behaviour per shots: accuracy of the whole answer, its mean log-probability in "
-        "nats, median rank of its first token, and the gain in accuracy over the fewest shots, "
-        "paired by prompt",
-        terminal=False,
+        number=".3f",
+        folded=False,
     )
 
 
 def profile_table(profile: Sequence[ProfileRow], unit: str) -> Table:
     """E at every noise level."""
-    return table_of(
-        sorted(profile, key=lambda row: (row.layer, row.shots, row.noise)),
-        heads=_HEADS,
-        formats={"beta": ".4f", "noise": ".4f"},
-        name="profile",
-        caption=f"Emergence over the noise scale, in {unit}",
-        folded=True,
-        terminal=False,
-    )
-
-
-def agreement_table(agreement: Sequence[AgreementRow]) -> Table:
-    """Rank correlations of every two estimators."""
-    caption = "Agreement of the estimators: rank correlation over blocks and shots"
-    heads = {"spearman": "Spearman", "kendall": "Kendall"}
-    return table_of(agreement, heads=heads, name="agreement", caption=caption)
-
-
-def comparison_table(rows: Sequence[ComparisonRow], unit: str = "bits") -> Table:
-    """Every number by every estimator."""
-    caption = f"Emergence by every estimator, in {unit}"
-    return table_of(
-        rows, heads=_HEADS, name="comparison", caption=caption, folded=True, terminal=False
-    )
+    rows = sorted(profile, key=lambda row: (row.layer, row.shots, row.noise))
+    caption, formats = f"Emergence over the noise scale, in {unit}", {"beta": ".4f", "noise": ".4f"}
+    return plain_table("profile", caption, rows, heads=HEADS, formats=formats, number=".3f")
 
 
 def sample_text(settings: Mapping[str, Any], shots: int) -> str:
@@ -181,7 +113,7 @@ def sample_text(settings: Mapping[str, Any], shots: int) -> str:
     return text
 
 
-_HEADS = {"layer": "block", "emergence": "E"}
+HEADS = {"layer": "block", "emergence": "E"}
 
 _LETTERS = [*ascii_lowercase, *(f"a{letter}" for letter in ascii_lowercase)]
 """Marks of flags; no curve has needed the 27th yet."""

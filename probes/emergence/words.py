@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ed_interp.charts.theme import plural
-from ed_interp.probes.emergence.rows import AgreementRow, BehaviourRow, EmergenceRow
+from ed_interp.probes.emergence.rows import BehaviourRow, EmergenceRow
 
 
 def headline(
@@ -50,18 +50,6 @@ def _verb(rises: bool, falls: bool) -> str:
     return "rises" if rises else "falls" if falls else "does not clearly change:"
 
 
-def cautions(rows: Sequence[EmergenceRow], calibrated: str = "") -> str:
-    """How many rows are flagged, and where the estimator is right; empty without either."""
-    flagged = sum(bool(row.flags) for row in rows)
-    sentences = []
-    if flagged:
-        names = ", ".join(occurring(rows))
-        sentences.append(f"{flagged} of {plural(len(rows), 'value')} carry a flag ({names}).")
-    if calibrated:
-        sentences.append(f"At this size the estimator is {calibrated}.")
-    return " ".join(sentences)
-
-
 def glossary(rows: Sequence[Any], meanings: Mapping[str, str]) -> dict[str, str]:
     """The flags that occur, what each means and how often it occurs."""
     return {
@@ -74,36 +62,6 @@ def glossary(rows: Sequence[Any], meanings: Mapping[str, str]) -> dict[str, str]
 def occurring(rows: Sequence[Any]) -> list[str]:
     """The names of the flags that some row carries, in order of appearance."""
     return list(dict.fromkeys(flag for row in rows for flag in row.flags))
-
-
-def agreement_text(agreement: Sequence[AgreementRow]) -> str:
-    """How far the estimators agree in the order of E over blocks and shots."""
-    parts = [
-        f"{row.spearman:.2f} between {row.first} and {row.second}"
-        for row in agreement
-        if row.quantity == "emergence" and row.spearman is not None
-    ]
-    return f"Rank correlation of E over blocks and shots: {', '.join(parts)}." if parts else ""
-
-
-def how(estimator: str, noise: float | None, unit: str = "bits") -> str:
-    """How E was measured."""
-    added = (
-        ""
-        if noise is None
-        else f" with noise of scale {noise:.4g} on every normalised coordinate, the same for all "
-        "blocks and shot counts"
-    )
-    return (
-        "For each block, macro is the information between its input and its output at the last "
-        "token of the whole sequence; micro is the same for each token fed alone, averaged over "
-        f"the tokens. E = macro - micro, in {unit}, by the {estimator} estimator{added}."
-    )
-
-
-def estimator_text(estimator: str, noise: float | None) -> str:
-    """The estimator and its noise as a clause."""
-    return f"{estimator} estimator" + ("" if noise is None else f", noise {noise:.3g}")
 
 
 def spans(counts: Sequence[int]) -> str:
