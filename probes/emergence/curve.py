@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ed_interp.charts.spec import Chart
 from ed_interp.charts.theme import plural
-from ed_interp.probes.emergence import charts, tables, words
+from ed_interp.probes.emergence import charts, words
 from ed_interp.probes.emergence.calibration.result import Calibration
 from ed_interp.probes.emergence.rows import (
     FLAGS,
@@ -77,7 +77,7 @@ class EstimatorComparison(Result):
             folded=False,
             terminal=True,
         )
-        caption, heads = "Emergence by every estimator, in bits", tables.HEADS
+        caption, heads = "Emergence by every estimator, in bits", words.HEADS
         shown = plain_table("comparison", caption, self.rows, heads=heads, number=".3f")
         return [agreement, shown]
 
@@ -202,16 +202,16 @@ class EmergenceCurve(Result):
         return {**glossary, **more, **glossary}
 
     def tables(self) -> list[Table]:
-        sample = tables.sample_text(self.settings, max(self.shots, default=0))
+        sample = words.sample_text(self.settings, max(self.shots, default=0))
         caption = f"E in {self.unit} ({self._with_noise()})"
         shown = [
-            tables.grid_table(self.rows, caption, sample),
-            tables.rows_table(self.rows, self.unit),
+            words.grid_table(self.rows, caption, sample),
+            words.rows_table(self.rows, self.unit),
         ]
         if self.behaviour:
-            shown += [tables.answers_table(self.behaviour), tables.behaviour_table(self.behaviour)]
+            shown += [words.answers_table(self.behaviour), words.behaviour_table(self.behaviour)]
         if self.profile:
-            shown.append(tables.profile_table(self.profile, self.unit))
+            shown.append(words.profile_table(self.profile, self.unit))
         if self.comparison is not None:
             shown += self.comparison.tables()
         if self.calibration is not None:
