@@ -20,8 +20,6 @@ estimator ``gaussian``), which is subtracted from each term; Delta and Gamma are
 and their maximum of noisy terms is a little high. Rows that are not Gaussian: only their linear
 dependence is seen.
 
-Cost: ``n (2 d)^2`` operations for the covariance, then ``d^3``.
-
 Along the stream, from captured activations: a block is the step, parts are directions of the stream
 before and after the block. By default they are the leading principal components of all sites
 together, so that every block is measured in the same parts, and V is the first of them.
@@ -29,7 +27,8 @@ together, so that every block is measured in the same parts, and V is the first 
 >>> activations = ed_interp.capture(model, population)  # doctest: +SKIP
 >>> causal_profile(activations, shots=8).to_frame()  # doctest: +SKIP
 
-Cost: a covariance of ``site * prompt`` rows and ``d_model`` columns, then microseconds a block.
+Cost: ``n (2 d)^2`` operations for the covariance, then ``d^3``; along the stream a covariance of
+``site * prompt`` rows and ``d_model`` columns, then microseconds a block.
 """
 
 from __future__ import annotations
@@ -143,10 +142,11 @@ def causal_emergence(
         )
     v, w = _white(first @ projection, share), _white(second @ projection, share)
     x, y = scaled(first, share), scaled(second, share)
-    macro_bits = _joint_bits(v, w, share, dof)
-    to_macro = _each_bits(x, w, share, dof)
-    from_macro = _each_bits(y, v, share, dof)
-    pairs = _pair_bits(x, y, share, dof)
+    joint = torch.linalg.svdvals(_correlations(v, w, share)).square()
+    macro_bits = (float(_nats(joint).sum()) - chance_nats(v.shape[1], w.shape[1], dof)) / _LOG2
+    to_macro, from_macro = _each_bits(x, w, share, dof), _each_bits(y, v, share, dof)
+    # "column of x, column of y": information of the two.
+    pairs = (_nats(_correlations(x, y, share).square()) - chance_nats(1, 1, dof)) / _LOG2
     downward = from_macro - pairs.sum(0)
     return CausalEmergence(
         psi=macro_bits - float(to_macro.sum()),
@@ -224,24 +224,15 @@ def _nats(squared: Tensor) -> Tensor:
     return -0.5 * torch.log1p(-squared.clamp(max=_CEILING))
 
 
-def _joint_bits(v: Tensor, w: Tensor, share: Tensor, dof: float) -> float:
-    if min(v.shape[1], w.shape[1]) == 0:
-        return 0.0
-    squared = torch.linalg.svdvals((v * share[:, None]).T @ w).square()
-    return (float(_nats(squared).sum()) - chance_nats(v.shape[1], w.shape[1], dof)) / _LOG2
+def _correlations(x: Tensor, y: Tensor, share: Tensor) -> Tensor:
+    """``column of x, column of y``; both sides are scaled."""
+    return (x * share[:, None]).T @ y
 
 
 def _each_bits(x: Tensor, w: Tensor, share: Tensor, dof: float) -> Tensor:
     """Information of every column of ``x`` with all of ``w``, from its multiple correlation."""
-    if w.shape[1] == 0:
-        return torch.zeros(x.shape[1]).to(share)
-    squared = ((x * share[:, None]).T @ w).square().sum(1)
+    squared = _correlations(x, w, share).square().sum(1)
     return (_nats(squared) - chance_nats(1, w.shape[1], dof)) / _LOG2
-
-
-def _pair_bits(x: Tensor, y: Tensor, share: Tensor, dof: float) -> Tensor:
-    """``column of x, column of y``: information of the two."""
-    return (_nats(((x * share[:, None]).T @ y).square()) - chance_nats(1, 1, dof)) / _LOG2
 
 
 @runtime_checkable

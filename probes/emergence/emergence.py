@@ -111,13 +111,11 @@ def emergence(
         others=[other.for_population(**size) for other in others if other.name != estimator.name],
         progress=progress,
     )
-    record: Mapping[str, Any] = options.to_dict()
-    if not all(
-        given is None or isinstance(given, (str, Path)) for given in (model, task, tokenizer)
-    ):
+    record = options.to_dict()
+    if not all(isinstance(given, (str, Path, type(None))) for given in (model, task, tokenizer)):
         # The options hold no more than the names of live objects: another one of the same name
         # must not resume this run.
-        record = {**record, "fingerprints": [hooked.fingerprint, population.fingerprint]}
+        record["fingerprints"] = [hooked.fingerprint, population.fingerprint]
     return keep(
         run,
         options=record,
@@ -133,9 +131,8 @@ def _population(task: Any, options: EmergenceOptions, hooked: HookedModel) -> To
     shots, prompts, seed = options.shots, options.prompts, options.seed
     if isinstance(task, (Population, TokenPopulation)):
         if shots is not None or options.template is not None:
-            raise InvalidInputError(
-                "shots and template must be left out with a population, which has its own"
-            )
+            message = "shots and template must be left out with a population, which has its own"
+            raise InvalidInputError(message)
         return task if isinstance(task, TokenPopulation) else tokenize(task, hooked.tokenizer)
     made = options.make_task(task)
     if made is task:  # a live object, which the template of the options is yet to be put on
@@ -226,9 +223,8 @@ class _Run:
         """Terms per shot count."""
         # One folder for all: a training finds its state again by its rows and options.
         resumable = estimator.resuming(folder and folder / "training")
-        return estimate(
-            states, resumable, seed=self.options.seed, progress=self.progress, what=what
-        )
+        seed, progress = self.options.seed, self.progress
+        return estimate(states, resumable, seed=seed, progress=progress, what=what)
 
     def rows(self, terms: Terms, twin: Terms | None = None) -> tuple[EmergenceRow, ...]:
         """Terms as rows of the curve."""

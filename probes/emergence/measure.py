@@ -8,6 +8,7 @@ capture (:mod:`ed_interp.streams.capture`), one pass over single tokens, and the
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -118,9 +119,8 @@ class ShotTerms:
         prompts = len(self.tokens)
         rng = np.random.default_rng(seed)
         # How often each prompt is drawn says all of a resample: one matrix product serves all.
-        counts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples).astype(
-            float
-        )
+        even = np.full(prompts, 1 / prompts)
+        counts = rng.multinomial(prompts, even, size=resamples).astype(float)
         macro = counts @ self.macro.T / prompts
         # A ratio: prompts differ in length, so the number of tokens varies with the resample.
         micro = (counts @ self.micro.T) / (counts @ self.tokens)[:, None]
@@ -175,25 +175,20 @@ class Estimates(Generic[Key]):
     def __getitem__(self, key: Key) -> Blocks:
         if key not in self._known:
             chain = self._chain_of(key)
-            if len(chain.counts) == 1:
-                # A single possible row carries no information, and an estimator needs two.
-                blocks = len(chain.states) - 1
-                self._known[key] = Blocks(np.zeros((blocks, 1)), ((),) * blocks)
-            else:
+            # A single possible row carries no information, and an estimator needs two.
+            blocks = len(chain.states) - 1
+            self._known[key] = Blocks(np.zeros((blocks, 1)), ((),) * blocks)
+            if len(chain.counts) > 1:
                 weights = torch.as_tensor(chain.counts)
                 terms = self._estimator.chain(chain.states, weights=weights, seed=self._seed)
                 self._known[key] = _blocks_of(terms, len(weights))
         return self._known[key]
 
     def _together(self, chains: Sequence[Chain]) -> list[Blocks]:
-        rows = len(chains[0].counts)
-        first = chains[0].states
         # Shorter populations are padded with rows of weight 0, which an estimator leaves out.
-        states = first.new_zeros(len(chains), first.shape[0], rows, first.shape[2])
-        counts = torch.zeros(len(chains), rows, dtype=torch.int64)
-        for index, chain in enumerate(chains):
-            states[index, :, : len(chain.counts)] = chain.states
-            counts[index, : len(chain.counts)] = torch.as_tensor(chain.counts)
+        padded = functools.partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+        states = padded([one.states.movedim(1, 0) for one in chains]).movedim(1, 2).contiguous()
+        counts = padded([torch.as_tensor(one.counts) for one in chains])
         result = self._estimator.chain(states, weights=counts, seed=self._seed)
         return [_blocks_of(result, len(one.counts), i) for i, one in enumerate(chains)]
 
@@ -267,17 +262,14 @@ def estimate(
             terms[shots] = _shot_terms(read, shots, macro, micro)
             advance(1)
     # Each process has its own shot counts; afterwards all have all of them, in order.
-    merged: dict[int, ShotTerms] = {}
-    for part in gather(terms):
-        merged |= part
+    merged = {shots: term for part in gather(terms) for shots, term in part.items()}
     return {shots: merged[shots] for shots in read.population.shots}
 
 
 def _shot_terms(
     read: Read, shots: int, macros: Estimates[int], micros: Estimates[Contents]
 ) -> ShotTerms:
-    sequences = read.sequences(shots)
-    blocks = macros[shots]
+    sequences, blocks = read.sequences(shots), macros[shots]
     micro = np.zeros((len(sequences.states) - 1, len(sequences.first)))
     tokens = np.zeros(len(sequences.first))
     entropy = 0.0
@@ -316,6 +308,5 @@ def first_rows(sequences: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
 
 def entropy_bits(values: NDArray[np.int64]) -> float:
     """Entropy of the empirical distribution of ``values``, in bits."""
-    _, counts = np.unique(values, return_counts=True)
-    share = counts / counts.sum()
+    share = np.unique(values, return_counts=True)[1] / len(values)
     return float(-(share * np.log2(share)).sum()) + 0.0  # + 0.0 turns -0.0 into 0.0

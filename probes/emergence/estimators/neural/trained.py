@@ -6,11 +6,10 @@ in groups that fit ``max_bytes``.
 
 Discrete populations have few different rows, each with a frequency. The token level of emergence
 is of this kind: a place of the prompts holds, say, 25 different tokens, some more often than
-others. A sample holds every one of them many times, so nothing can be
-held out (every held-out row was also trained on), a fitted Gaussian or a distance to the nearest
-neighbour means nothing, and the information is known exactly without any of them: it is that of
-the two discrete labels, ``sum w_xy log2 w_xy / (w_x w_y)``, which is also the value that a critic
-trained on the repeated rows approaches from below.
+others. A sample holds every one of them many times, so nothing can be held out (every held-out row
+was also trained on), a fitted Gaussian or a distance to the nearest neighbour means nothing, and
+the information is known exactly: it is that of the two discrete labels, ``sum w_xy log2 w_xy /
+(w_x w_y)``, which is also what a critic trained on the repeated rows approaches from below.
 
 When a population counts as discrete: by Good's estimate (Good, "The population frequencies of
 species and the estimation of population parameters", Biometrika 1953), 1 - (rows seen once) /
@@ -25,6 +24,7 @@ import abc
 import copy
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -75,16 +75,6 @@ class Chains:
     homes: list[Int64[Tensor, "row"]]
     """Per batch element: the point of each row; -1 for rows that weigh nothing."""
     limits: list[float]
-    blocks: int
-
-    def rows(self, terms: dict[Key, Float[Tensor, "point"]]) -> Float[Tensor, "element block row"]:
-        """Terms of points given back to the rows; 0 for rows that weigh nothing."""
-        spread = torch.zeros(len(self.homes), self.blocks, len(self.homes[0]), dtype=torch.float64)
-        for (element, block), values in (terms | self.exact).items():
-            home = self.homes[element]
-            own = values.detach().cpu().double()[home.clamp(min=0)]
-            spread[element, block] = torch.where(home >= 0, own, 0.0)
-        return spread
 
 
 def coverage(labels: Int64[Tensor, "row"], counts: Float[Tensor, "row"] | None) -> float:
@@ -135,21 +125,16 @@ def discrete_terms(
 def prepare(batch: Batch, white: Callable[[Tensor, Tensor], Tensor]) -> Chains:
     """Merge rows, find atoms, make every side white once (it serves two blocks).
 
-    Args:
-        batch: The chains; whole-numbered weights are taken as numbers of times seen.
-        white: (rows, weights) -> their white coordinates, all of one width.
-
-    Raises:
-        InvalidInputError: NaN or infinite states.
+    Whole-numbered weights are taken as numbers of times seen; ``white`` takes rows and weights to
+    white coordinates, all of one width.
     """
-    rows = batch.weights.shape[-1]
-    counts = counts_of(batch.given)
+    rows, counts = batch.weights.shape[-1], counts_of(batch.given)
     times = torch.ones(rows, dtype=torch.float64) if counts is None else counts
-    prepared = Chains({}, {}, [], [], batch.blocks)
+    prepared = Chains({}, {}, [], [])
     for element, (sites, own) in enumerate(batch.each()):
         counted, share, kept = counted_rows(sites, own)
         kept = [site.float() if site.element_size() < 4 else site for site in kept]
-        joint = equal_in_all(equal_rows(site) for site in kept).cpu()
+        joint = equal_in_all(map(equal_rows, kept)).cpu()
         firsts, point = torch.unique(joint, return_inverse=True)
         merged, seen = torch.zeros(2, len(firsts), dtype=torch.float64)
         merged.index_add_(0, point, share)
@@ -160,38 +145,15 @@ def prepare(batch: Batch, white: Callable[[Tensor, Tensor], Tensor]) -> Chains:
         prepared.limits.append(entropy_bits(merged))
         points = [site[firsts.to(site.device)] for site in kept]
         sides: dict[int, Tensor] = {}
-        for block in range(prepared.blocks):
-            x, y = points[block], points[block + 1]
-            key = (element, block)
+        for block, (x, y) in enumerate(itertools.pairwise(points)):
             if is_discrete(x, y, seen):
-                prepared.exact[key] = discrete_terms(x, y, merged)
+                prepared.exact[element, block] = discrete_terms(x, y, merged)
                 continue
-            for index in (block, block + 1):
-                if index not in sides:
-                    sides[index] = white(points[index], merged.to(x.device))
-            prepared.pairs[key] = Pair(sides[block], sides[block + 1], merged)
+            # Each once, as a side serves two blocks.
+            for index in {block, block + 1} - sides.keys():
+                sides[index] = white(points[index], merged.to(x.device))
+            prepared.pairs[element, block] = Pair(sides[block], sides[block + 1], merged)
     return prepared
-
-
-def grouped(
-    pairs: Mapping[Key, Pair],
-    size: Callable[[Pair], int],
-    max_bytes: int,
-    kind: Callable[[Pair], Hashable],
-) -> list[list[Key]]:
-    """Which pairs train together: as many of one kind as fit, the shorter first."""
-    groups: list[list[Key]] = []
-    held = 0
-    last: Hashable = None
-    # By length: a pair is padded to the longest of its group.
-    for key in sorted(pairs, key=lambda one: len(pairs[one].weights)):
-        needed, own = size(pairs[key]), kind(pairs[key])
-        if not groups or own != last or held + needed > max_bytes:
-            groups.append([])
-            held = 0
-        groups[-1].append(key)
-        held, last = held + needed, own
-    return groups
 
 
 def stack(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor, Float[Tensor, "pair point"]]:
@@ -275,7 +237,7 @@ class TrainedEstimator(ChainEstimator):
     def run(self, batch: Batch, *, seed: int, max_bytes: int) -> Terms:
         width = max(site.shape[1] for site in batch.chains[0])
         prepared = prepare(batch, lambda rows, share: self.whiten(rows, share, width))
-        groups = grouped(prepared.pairs, self.member_bytes, max_bytes, self.kind_of)
+        groups = self._groups(prepared.pairs, max_bytes)
         outcomes: dict[Key, Outcome] = {}
         progress: Progress = getattr(self, "_progress", None)
         with track(progress, f"training {self.name}", self.steps * len(groups)) as advance:
@@ -294,6 +256,26 @@ class TrainedEstimator(ChainEstimator):
             for name, value in one.details.items():
                 table = details.setdefault(name, [[None] * batch.blocks for _ in batch.chains])
                 table[key[0]][key[1]] = value
-        bits = prepared.rows({key: one.terms / math.log(2) for key, one in outcomes.items()})
+        trained = {key: one.terms / math.log(2) for key, one in outcomes.items()}
+        bits = torch.zeros(*batch.mask().shape, batch.weights.shape[-1], dtype=torch.float64)
+        # Terms of points given back to the rows; 0 for rows that weigh nothing.
+        for key, values in (trained | prepared.exact).items():
+            home = prepared.homes[key[0]]
+            own = values.detach().cpu().double()[home.clamp(min=0)]
+            bits[key] = torch.where(home >= 0, own, 0.0)
         bits = bits.to(batch.chains[0][0].device, torch.float32)
         return batch.result(bits, prepared.limits, self.recorded(seed=seed, **details), flags)
+
+    def _groups(self, pairs: Mapping[Key, Pair], max_bytes: int) -> list[list[Key]]:
+        """Which pairs train together: as many of one kind as fit, the shorter first."""
+        groups: list[list[Key]] = []
+        held, last = 0, None
+        # By length: a pair is padded to the longest of its group.
+        for key in sorted(pairs, key=lambda one: len(pairs[one].weights)):
+            needed, kind = self.member_bytes(pairs[key]), self.kind_of(pairs[key])
+            if not groups or kind != last or held + needed > max_bytes:
+                groups.append([])
+                held = 0
+            groups[-1].append(key)
+            held, last = held + needed, kind
+        return groups
