@@ -28,36 +28,29 @@ def headline(
     most = max(row.shots for row in rows)
     best = max((row for row in rows if row.shots == most), key=lambda row: row.emergence)
     first = min((row for row in rows if row.layer == best.layer), key=lambda row: row.shots)
-    parts = [_emergence_clause(first, best, unit)]
+    rows = (first, best)
+    ends = {row.shots: f"{row.emergence:.2f} {unit} at {plural(row.shots, 'shot')}" for row in rows}
+    # "Rises" or "falls" only where the intervals at both ends do not overlap.
+    change = _change(ends, best.ci_low > first.ci_high, best.ci_high < first.ci_low)
+    parts = [f"Block {best.layer}: E {change}"]
     if best.untrained is not None:
         parts.append(f"the untrained twin has {best.untrained:.2f}")
     if behaviour:
         answers = sorted(behaviour, key=lambda row: row.shots)
-        parts.append(_accuracy_clause(answers[0], answers[-1]))
+        last = answers[-1]
+        ends = {row.shots: f"{row.accuracy:.2f}" for row in (answers[0], last)}
+        # The gain is paired by prompt, so its own interval decides, not those of both accuracies.
+        change = _change(ends, last.gain_ci_low > 0, last.gain_ci_high < 0)
+        parts.append(f"accuracy {change} (chance {last.chance:.2f})")
     return "; ".join(parts) + "."
 
 
-def _emergence_clause(first: EmergenceRow, last: EmergenceRow, unit: str) -> str:
-    at_end = f"{last.emergence:.2f} {unit} at {plural(last.shots, 'shot')}"
-    if first.shots == last.shots:
-        return f"Block {last.layer}: E is {at_end}"
-    # "Rises" or "falls" only where the intervals at both ends do not overlap.
-    verb = _verb(last.ci_low > first.ci_high, last.ci_high < first.ci_low)
-    at_start = f"{first.emergence:.2f} {unit} at {plural(first.shots, 'shot')}"
-    return f"Block {last.layer}: E {verb} from {at_start} to {at_end}"
-
-
-def _accuracy_clause(first: BehaviourRow, last: BehaviourRow) -> str:
-    chance = f"(chance {last.chance:.2f})"
-    if first.shots == last.shots:
-        return f"accuracy is {last.accuracy:.2f} {chance}"
-    # The gain is paired by prompt, so its own interval decides, not those of both accuracies.
-    verb = _verb(last.gain_ci_low > 0, last.gain_ci_high < 0)
-    return f"accuracy {verb} from {first.accuracy:.2f} to {last.accuracy:.2f} {chance}"
-
-
-def _verb(rises: bool, falls: bool) -> str:
-    return "rises" if rises else "falls" if falls else "does not clearly change:"
+def _change(ends: Mapping[int, str], rises: bool, falls: bool) -> str:
+    """A verb and the values at the fewest and the most shots, which may be the same."""
+    if len(ends) == 1:
+        return f"is {''.join(ends.values())}"
+    verb = "rises" if rises else "falls" if falls else "does not clearly change:"
+    return f"{verb} from {' to '.join(ends.values())}"
 
 
 def glossary(rows: Sequence[Any], meanings: Mapping[str, str]) -> dict[str, str]:

@@ -29,6 +29,7 @@ of the size of one site.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Literal
 
@@ -182,12 +183,9 @@ class NoiseTables:
         # The two sites of a block need independent noise; every other site can share.
         key = (site % 2, width)
         if key not in self._drawn:
-            drawn = [
-                noise_rows(
-                    self._rows, width, seed=self._seed, stream=(site % 2, pair), device=self._device
-                )
-                for pair in range(self.pairs)
-            ]
+            draw = functools.partial(noise_rows, self._rows, width, seed=self._seed)
+            streams = [(site % 2, pair) for pair in range(self.pairs)]
+            drawn = [draw(stream=stream, device=self._device) for stream in streams]
             self._drawn[key] = torch.stack(drawn).to(self._dtype)
         return self._drawn[key][:, start:stop]
 
@@ -205,18 +203,15 @@ class Population:
         # Centred in the precision of the input, so that a large common offset costs no digits.
         centred = [_centre(x if whole else x[counted], site) for site, x in enumerate(sites)]
         ids = [equal_rows(x) for x in centred]
-        joint = equal_in_all(ids)
-        first = joint == torch.arange(len(joint), device=device)
-        every = bool(first.all())
-        merged = torch.zeros(len(joint), dtype=torch.float64)
-        merged.index_add_(0, joint.cpu(), weights[counted.cpu()])
-        self.exact_weights: Float[Tensor, "point"] = merged[first.cpu()]
+        first, point = torch.unique(equal_in_all(ids), return_inverse=True)
+        merged = torch.zeros(len(first), dtype=torch.float64)
+        merged.index_add_(0, point.cpu(), weights[counted.cpu()])
+        self.exact_weights: Float[Tensor, "point"] = merged
         self.weights: Float[Tensor, "point"] = self.exact_weights.to(device, dtype)
-        # The cumulated count of first rows numbers the points; a row's point is that of its first.
         self._home = torch.full((rows,), -1, device=device)
-        self._home[counted] = (first.cumsum(0) - 1)[joint]
+        self._home[counted] = point
         self.sites = [
-            _Site(x if every else x[first], first_index(own[first]), scale, dtype)
+            _Site(x if len(first) == len(x) else x[first], first_index(own[first]), scale, dtype)
             for x, own, scale in zip(centred, ids, scales, strict=True)
         ]
 
