@@ -60,7 +60,8 @@ def plain_table(
 ) -> Table:
     """Rows as they are, one column per field with a value in any row and one per interval.
 
-    ``heads`` and ``formats`` are those of fields, where names and ``number`` do not suit.
+    ``heads`` and ``formats`` are those of fields, where names and ``number`` do not suit. What a
+    terminal shows is not folded.
     """
     columns: dict[str, list[str]] = {}
     words: set[int] = set()
@@ -85,7 +86,7 @@ def plain_table(
         text=frozenset(words),
         notes=notes,
         terminal=terminal,
-        folded=folded,
+        folded=folded and not terminal,
     )
 
 

@@ -54,11 +54,10 @@ from ed_interp.probes.emergence.estimators.noise import normalise
 from ed_interp.probes.emergence.estimators.rows import check_finite, population_weights
 from ed_interp.probes.emergence.estimators.tables import scaled
 from ed_interp.results import Result
-from ed_interp.tables import Table
+from ed_interp.tables import Table, plain_table
 
 DEFAULT_PARTS = 16
 
-_MEASURES = ("psi", "delta", "gamma", "macro", "parts", "o_information")
 _LOG2 = math.log(2)
 # Squared correlations nearer to 1 are 1 but for rounding.
 _CEILING = 1 - 1e-10
@@ -285,19 +284,17 @@ class CausalProfile(Result):
         )
 
     def tables(self) -> list[Table]:
-        values = [[f"{getattr(row, name):.3f}" for name in _MEASURES] for row in self.rows]
-        cells = [(str(row.layer), *own) for row, own in zip(self.rows, values, strict=True)]
-        heads = ("block", *(name.replace("_", "-") for name in _MEASURES))
-        return [Table(name="blocks", caption="Bits per block", heads=heads, rows=cells)]
+        heads, about = {"layer": "block", "o_information": "o-information"}, "Bits per block"
+        return [plain_table("blocks", about, self.rows, heads=heads, number=".3f", terminal=True)]
 
     def charts(self) -> list[Chart]:
-        x = [row.layer for row in self.rows]
-        lines = [
-            Line(name=name.replace("_", "-"), x=x, y=[getattr(row, name) for row in self.rows])
-            for name in ("psi", "delta", "gamma", "o_information")
-        ]
+        x, names = [row.layer for row in self.rows], ("psi", "delta", "gamma", "o_information")
+        y = {name: [getattr(row, name) for row in self.rows] for name in names}
         # Along the scale of depth, so that the four differ without a colour table of their own.
-        marks = [dataclasses.replace(line, colour=i / 3) for i, line in enumerate(lines)]
+        marks = [
+            Line(name=name.replace("_", "-"), x=x, y=y[name], colour=i / 3)
+            for i, name in enumerate(names)
+        ]
         panel = Panel(x="block", y="bits", marks=[*marks, Rule(at=0)])
         return [Chart(name="causal", title=self.title(), panels=[panel])] if x else []
 
@@ -345,9 +342,9 @@ def causal_profile(
     sites = (states @ directions).movedim(1, 0)
     rows = []
     for layer, (before, after) in enumerate(itertools.pairwise(sites)):
-        measured = causal_emergence(before, after, macro=macro)
-        values = {name: getattr(measured, name) for name in _MEASURES[:-1]}
-        rows.append(CausalRow(layer, o_information=o_information(after).bits, **values))
+        one = causal_emergence(before, after, macro=macro)
+        measures = one.psi, one.delta, one.gamma, one.macro, one.parts
+        rows.append(CausalRow(layer, *measures, o_information(after).bits))
     settings = {
         "shots": shots,
         "parts": int(directions.shape[1]),

@@ -1,7 +1,4 @@
-"""Charts of an emergence curve, made from its rows.
-
-Cost: next to none; a chart is data, drawn by :mod:`ed_interp.charts` when it is shown.
-"""
+"""Charts of an emergence curve, made from its rows: data, which is drawn when it is shown."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """The result of an emergence run: what was measured, per block and shot count.
 
-A curve is small (a few hundred rows) and holds no tensor of activations. Cost of everything here:
-negligible, except :meth:`EmergenceCurve.plot`, which imports Plotly, and
-:meth:`EmergenceCurve.save`, which draws a PNG and writes a 5 MB HTML page.
+A curve is a few hundred rows without activations. All is cheap but :meth:`EmergenceCurve.plot`,
+which imports Plotly, and :meth:`EmergenceCurve.save`, which draws a PNG and a page of 5 MB.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -68,18 +68,14 @@ class EstimatorComparison(Result):
         return words.glossary(self.rows, _meanings(*self.estimators))
 
     def tables(self) -> list[Table]:
-        agreement = plain_table(
-            "agreement",
-            "Agreement of the estimators: rank correlation over blocks and shots",
-            self.agreement,
-            heads={"spearman": "Spearman", "kendall": "Kendall"},
-            number=".3f",
-            folded=False,
-            terminal=True,
-        )
-        caption, heads = "Emergence by every estimator, in bits", words.HEADS
-        shown = plain_table("comparison", caption, self.rows, heads=heads, number=".3f")
-        return [agreement, shown]
+        shown = functools.partial(plain_table, number=".3f")
+        heads = {"spearman": "Spearman", "kendall": "Kendall"}
+        agree = "Agreement of the estimators: rank correlation over blocks and shots"
+        every = "Emergence by every estimator, in bits"
+        return [
+            shown("agreement", agree, self.agreement, heads=heads, terminal=True),
+            shown("comparison", every, self.rows, heads=words.HEADS),
+        ]
 
     def charts(self) -> list[Chart]:
         return [charts.comparison_chart(self.rows, title=self.title())]
@@ -202,7 +198,11 @@ class EmergenceCurve(Result):
         return {**glossary, **more, **glossary}
 
     def tables(self) -> list[Table]:
-        sample = words.sample_text(self.settings, max(self.shots, default=0))
+        drawn = self.settings.get("population", {})
+        sample = f"{drawn.get('prompts', '?')} prompts, seed {self.settings.get('seed', '?')}"
+        if (size := drawn.get("exact_size")) is not None:
+            at = plural(max(self.shots, default=0), "shot")
+            sample += f"; {size:,} different ones exist at {at}"
         caption = f"E in {self.unit} ({self._with_noise()})"
         shown = [
             words.grid_table(self.rows, caption, sample),

@@ -48,7 +48,7 @@ from ed_interp.probes.emergence.tabulate import (
 )
 from ed_interp.progress import Progress
 from ed_interp.prompts.population import Population, draw
-from ed_interp.prompts.tasks import LabelledTask, ListTask, MixedTask, TextTask, as_task, most_shots
+from ed_interp.prompts.tasks import ListTask, TextTask, as_task, most_shots
 from ed_interp.prompts.tokens import TokenPopulation, draw_windows, tokenize
 from ed_interp.results import keep
 
@@ -139,14 +139,10 @@ def _population(task: Any, options: EmergenceOptions, hooked: HookedModel) -> To
         made = as_task(task, template=options.template)
     if isinstance(made, TextTask):
         return draw_windows(made, hooked.tokenizer, prompts=prompts, shots=shots, seed=seed)
-    counts = default_shots(made) if shots is None else shots
+    # 0 to 8 shots (lists: 1 to 8), as far as the task goes.
+    first = 1 if isinstance(made, ListTask) else 0
+    counts = range(first, min(8, most_shots(made)) + 1) if shots is None else shots
     return tokenize(draw(made, prompts=prompts, shots=counts, seed=seed), hooked.tokenizer)
-
-
-def default_shots(task: ListTask | LabelledTask | MixedTask) -> range:
-    """0 to 8 shots (lists: 1 to 8), as far as the task goes."""
-    first = 1 if isinstance(task, ListTask) else 0
-    return range(first, min(8, most_shots(task)) + 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,12 +67,18 @@ class Read:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sequences:
-    """The distinct sequences of one shot count."""
+class Chain:
+    """One population."""
 
     states: Float[Tensor, "site row d_model"]
     counts: NDArray[np.int64]
-    """``row``: how many prompts have it."""
+    """``row``: how often each was seen."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequences(Chain):
+    """The distinct sequences of one shot count."""
+
     row_of: NDArray[np.int64]
     """``prompt``: its row."""
     first: NDArray[np.int64]
@@ -129,15 +135,6 @@ class ShotTerms:
             Interval(*np.percentile(macro - micro, tails, axis=0)),
             Interval(*np.percentile(macro, tails, axis=0)),
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Chain:
-    """One population."""
-
-    states: Float[Tensor, "site row d_model"]
-    counts: NDArray[np.int64]
-    """``row``: how often each was seen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +237,7 @@ def estimate(
 
     def sequences(shots: int) -> Chain:
         distinct = read.sequences(shots)
-        return Chain(read.normal(distinct.states), distinct.counts)
+        return dataclasses.replace(distinct, states=read.normal(distinct.states))
 
     def tokens_of(contents: Contents) -> Chain:
         # Copies, as arrays over bytes are read-only, which torch warns of.

@@ -1,7 +1,4 @@
-"""Rows from terms per prompt: estimates, intervals and flags.
-
-Cost: the bootstrap, one small matrix product per shot count.
-"""
+"""Rows from terms per prompt: estimates, bootstrap intervals and flags."""
 
 from __future__ import annotations
 

@@ -170,15 +170,6 @@ def profile_table(profile: Sequence[ProfileRow], unit: str) -> Table:
     return plain_table("profile", caption, rows, heads=HEADS, formats=formats, number=".3f")
 
 
-def sample_text(settings: Mapping[str, Any], shots: int) -> str:
-    """How many prompts were drawn, and of how many where that is known."""
-    drawn = settings.get("population", {})
-    text = f"{drawn.get('prompts', '?')} prompts, seed {settings.get('seed', '?')}"
-    if (size := drawn.get("exact_size")) is not None:
-        text += f"; {size:,} different ones exist at {plural(shots, 'shot')}"
-    return text
-
-
 def _bits(value: float | None) -> str:
     # Adding 0.0 turns the -0.0 of a rounded small negative number into 0.0.
     return "" if value is None else f"{round(value, 2) + 0.0:.2f}"

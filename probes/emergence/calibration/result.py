@@ -8,6 +8,7 @@ holds for every family. Beyond the band an estimate is a number without a meanin
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 from ed_interp.charts.spec import Chart
@@ -127,20 +128,15 @@ class Calibration(Result):
             text=frozenset({4, 5}),
             notes=[f"right: {RULE}, from the least value up"],
         )
-        heads, whole = {"low": "over seeds"}, "Every number of the calibration"
-        shown = [short, plain_table("calibration", whole, self.rows, heads=heads, number=".3f")]
+        shown = functools.partial(plain_table, number=".3f")
+        heads = {"truth_error": "error of truth", "low": "over seeds"}
+        tables = [
+            short,
+            shown("calibration", "Every number of the calibration", self.rows, heads=heads),
+        ]
         if self.checks:
-            shown.append(
-                plain_table(
-                    "checks",
-                    "Self-consistency, in bits",
-                    self.checks,
-                    number=".3f",
-                    folded=False,
-                    terminal=True,
-                )
-            )
-        return shown
+            tables.append(shown("checks", "Self-consistency, in bits", self.checks, terminal=True))
+        return tables
 
     def charts(self) -> list[Chart]:
         noise = "" if self.noise is None else f", noise {self.noise:.3g}"

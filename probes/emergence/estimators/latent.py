@@ -38,7 +38,7 @@ from ed_interp.probes.emergence.estimators.gaussian import (
 from ed_interp.probes.emergence.estimators.ksg import KSG
 from ed_interp.probes.emergence.estimators.registry import register
 from ed_interp.probes.emergence.estimators.rows import equal_in_all, equal_rows
-from ed_interp.probes.emergence.estimators.tables import DensityEstimator, Shares, Table, whitened
+from ed_interp.probes.emergence.estimators.tables import DensityEstimator, whitened
 
 # Added to the variances, so that directions without any do not become large codes.
 _RIDGE = 1e-3
@@ -131,7 +131,12 @@ class Latent(DensityEstimator):
         count = min(self.codes, u.shape[1], v.shape[0])
         codes = left[test] @ u[:, :count], right[test] @ v.T[:, :count]
         held = share[test] / share[test].sum()
-        scores = [whitened_columns(code, held) for code in codes]
+        scores = []
+        for code in codes:
+            # A constant column becomes zeros.
+            centred = code - held @ code
+            spread = (held @ centred.square()).sqrt()
+            scores.append(centred / torch.where(spread > 0, spread, torch.ones_like(spread)))
         correlations = (held[:, None] * scores[0] * scores[1]).sum(0)
         kept = correlations.square() > largest_by_chance(1, 1, max(2.0, degrees_of_freedom(held)))
         if not bool(kept.any()):
@@ -139,10 +144,3 @@ class Latent(DensityEstimator):
         return KSG(neighbours=self.neighbours).pair(
             codes[0][:, kept], codes[1][:, kept], weights=held.cpu(), max_bytes=max_bytes
         )
-
-
-def whitened_columns(table: Table, weights: Shares) -> Table:
-    """Every column with weighted mean 0 and variance 1; a constant column becomes zeros."""
-    centred = table - weights @ table
-    spread = (weights @ centred.square()).sqrt()
-    return centred / torch.where(spread > 0, spread, torch.ones_like(spread))
