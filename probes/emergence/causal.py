@@ -44,12 +44,8 @@ from torch import Tensor
 
 from ed_interp.charts.spec import Chart, Line, Panel, Rule
 from ed_interp.errors import InvalidInputError
+from ed_interp.probes.emergence.estimators import gaussian
 from ed_interp.probes.emergence.estimators.base import check_pair
-from ed_interp.probes.emergence.estimators.gaussian import (
-    chance_nats,
-    degrees_of_freedom,
-    log_determinant_bias,
-)
 from ed_interp.probes.emergence.estimators.noise import normalise
 from ed_interp.probes.emergence.estimators.rows import check_finite, population_weights
 from ed_interp.probes.emergence.estimators.tables import scaled
@@ -132,7 +128,7 @@ def causal_emergence(
             raise InvalidInputError(
                 f"macro must have the shape ({width}, columns), got {tuple(projection.shape)}"
             )
-    features, dof = projection.shape[1], degrees_of_freedom(share)
+    features, dof = projection.shape[1], gaussian.degrees_of_freedom(share)
     # V before and after have twice as many columns, whose covariance must have full rank.
     if dof < 2 * features + 2:
         raise InvalidInputError(
@@ -142,10 +138,12 @@ def causal_emergence(
     v, w = _white(first @ projection, share), _white(second @ projection, share)
     x, y = scaled(first, share), scaled(second, share)
     joint = torch.linalg.svdvals(_correlations(v, w, share)).square()
-    macro_bits = (float(_nats(joint).sum()) - chance_nats(v.shape[1], w.shape[1], dof)) / _LOG2
+    macro_bits = (
+        float(_nats(joint).sum()) - gaussian.chance_nats(v.shape[1], w.shape[1], dof)
+    ) / _LOG2
     to_macro, from_macro = _each_bits(x, w, share, dof), _each_bits(y, v, share, dof)
     # "column of x, column of y": information of the two.
-    pairs = (_nats(_correlations(x, y, share).square()) - chance_nats(1, 1, dof)) / _LOG2
+    pairs = (_nats(_correlations(x, y, share).square()) - gaussian.chance_nats(1, 1, dof)) / _LOG2
     downward = from_macro - pairs.sum(0)
     return CausalEmergence(
         psi=macro_bits - float(to_macro.sum()),
@@ -174,7 +172,7 @@ def o_information(
     """
     _check(parts)
     share = population_weights(weights, (), len(parts)).to(parts.device)
-    table, dof = scaled(parts, share), degrees_of_freedom(share)
+    table, dof = scaled(parts, share), gaussian.degrees_of_freedom(share)
     width = table.shape[1]
     if width < 3:
         raise InvalidInputError(
@@ -195,9 +193,11 @@ def o_information(
     precision = (vectors / values) @ vectors.T
     # Log determinants of the covariance, of each column alone, and of each given the others; every
     # one of them without the bias of its number of columns.
-    whole = float(values.log().sum()) - log_determinant_bias(width, dof)
-    rest = log_determinant_bias(width, dof) - log_determinant_bias(width - 1, dof)
-    alone = float(torch.diagonal(covariance).log().sum()) - width * log_determinant_bias(1, dof)
+    whole = float(values.log().sum()) - gaussian.log_determinant_bias(width, dof)
+    rest = gaussian.log_determinant_bias(width, dof) - gaussian.log_determinant_bias(width - 1, dof)
+    alone = float(torch.diagonal(covariance).log().sum()) - width * gaussian.log_determinant_bias(
+        1, dof
+    )
     conditional = -float(torch.diagonal(precision).log().sum()) - width * rest
     total, dual = 0.5 * (alone - whole) / _LOG2, 0.5 * (whole - conditional) / _LOG2
     return OInformation(total - dual, total, dual, width)
@@ -231,7 +231,7 @@ def _correlations(x: Tensor, y: Tensor, share: Tensor) -> Tensor:
 def _each_bits(x: Tensor, w: Tensor, share: Tensor, dof: float) -> Tensor:
     """Information of every column of ``x`` with all of ``w``, from its multiple correlation."""
     squared = _correlations(x, w, share).square().sum(1)
-    return (_nats(squared) - chance_nats(1, w.shape[1], dof)) / _LOG2
+    return (_nats(squared) - gaussian.chance_nats(1, w.shape[1], dof)) / _LOG2
 
 
 @runtime_checkable

@@ -39,7 +39,7 @@ from ed_interp.probes.emergence.estimators.noise import Normalisation
 from ed_interp.probes.emergence.estimators.registry import get_estimator
 from ed_interp.probes.emergence.measure import Read, ShotTerms, estimate, read
 from ed_interp.probes.emergence.options import EmergenceOptions
-from ed_interp.probes.emergence.rows import EmergenceRow, ProfileRow
+from ed_interp.probes.emergence.rows import ProfileRow
 from ed_interp.probes.emergence.tabulate import (
     behaviour_rows,
     comparison_rows,
@@ -168,10 +168,12 @@ class _Run:
             twin = self.estimate(states, self.estimator, folder, "untrained twin")
         # From here on everything is computed from the activations that are read already.
         profile = self.profile(trained, folder) if self.options.noise_profile else ()
-        rows = self.rows(terms, twin)
+        about = self.hooked, self.population, self.options
+        rows = emergence_rows(terms, twin, *about)
         estimates = {self.estimator.name: rows}
         for other in self.others:
-            estimates[other.name] = self.rows(self.estimate(trained, other, folder, other.name))
+            other_terms = self.estimate(trained, other, folder, other.name)
+            estimates[other.name] = emergence_rows(other_terms, None, *about)
         calibration = None
         if self.options.calibrate:
             calibration = calibrate_estimator(
@@ -221,10 +223,6 @@ class _Run:
         resumable = estimator.resuming(folder and folder / "training")
         seed, progress = self.options.seed, self.progress
         return estimate(states, resumable, seed=seed, progress=progress, what=what)
-
-    def rows(self, terms: Terms, twin: Terms | None = None) -> tuple[EmergenceRow, ...]:
-        """Terms as rows of the curve."""
-        return emergence_rows(terms, twin, self.hooked, self.population, self.options)
 
     def profile(self, trained: Read, folder: Path | None) -> tuple[ProfileRow, ...]:
         """Emergence over a range of noise, from the same activations."""

@@ -134,24 +134,17 @@ def comparison_rows(
         for name, one in estimates.items()
         for row in sorted(one, key=lambda row: (row.layer, row.shots))
     ]
-    agreement = [
-        _agreement(first, second, quantity, rows)
-        for first, second in itertools.combinations(estimates, 2)
-        for quantity in ("emergence", "macro")
-    ]
+    agreement = []
+    pairs = itertools.combinations(estimates, 2)
+    for (first, second), quantity in itertools.product(pairs, ("emergence", "macro")):
+        left, right = (
+            np.array([getattr(row, quantity) for row in rows if row.estimator == name])
+            for name in (first, second)
+        )
+        spearman = kendall = None
+        # A correlation with a constant is not defined, and two points always correlate perfectly.
+        if len(left) >= 3 and np.ptp(left) > 0 and np.ptp(right) > 0:
+            spearman = float(stats.spearmanr(left, right).statistic)
+            kendall = float(stats.kendalltau(left, right).statistic)
+        agreement.append(AgreementRow(first, second, quantity, spearman, kendall, len(left)))
     return tuple(rows), tuple(agreement)
-
-
-def _agreement(
-    first: str, second: str, quantity: str, rows: Sequence[ComparisonRow]
-) -> AgreementRow:
-    left, right = (
-        np.array([getattr(row, quantity) for row in rows if row.estimator == name])
-        for name in (first, second)
-    )
-    spearman = kendall = None
-    # A correlation with a constant is not defined, and two points always correlate perfectly.
-    if len(left) >= 3 and np.ptp(left) > 0 and np.ptp(right) > 0:
-        spearman = float(stats.spearmanr(left, right).statistic)
-        kendall = float(stats.kendalltau(left, right).statistic)
-    return AgreementRow(first, second, quantity, spearman, kendall, len(left))

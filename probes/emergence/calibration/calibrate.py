@@ -14,6 +14,7 @@ interrupted run resumes.
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 import time
@@ -26,7 +27,6 @@ from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import takes_options
-from ed_interp.probes.emergence.calibration.options import CalibrationOptions
 from ed_interp.probes.emergence.calibration.result import Calibration
 from ed_interp.probes.emergence.calibration.rows import (
     CalibrationRow,
@@ -36,6 +36,7 @@ from ed_interp.probes.emergence.calibration.rows import (
     is_right,
 )
 from ed_interp.probes.emergence.estimators.base import Estimator, flags_of
+from ed_interp.probes.emergence.options import CalibrationOptions
 from ed_interp.probes.emergence.truth import KnownInformation, calibration_tasks
 from ed_interp.progress import Progress, track
 from ed_interp.records.files import write_json
@@ -74,10 +75,7 @@ def calibrate(
     tasks = calibration_tasks(
         options.d, options.d_y, bits=options.bits, families=options.families or None
     )
-
-    def make(folder: Path | None) -> Calibration:
-        return _calibration(chosen, tasks, options, folder, progress)
-
+    make = functools.partial(_calibration, chosen, tasks, options, progress)
     return keep(make, options=options, out=out, overwrite=overwrite, progress=progress)
 
 
@@ -86,15 +84,15 @@ def calibrate_estimator(
 ) -> Calibration:
     """:func:`calibrate` for an estimator that is made already, without the checks."""
     options = CalibrationOptions(estimator=estimator.name, n=n, d=d, checks=False)
-    return _calibration(estimator, calibration_tasks(d), options, folder, progress)
+    return _calibration(estimator, calibration_tasks(d), options, progress, folder)
 
 
 def _calibration(
     estimator: Estimator,
     tasks: Sequence[KnownInformation],
     options: CalibrationOptions,
-    folder: Path | None,
     progress: Progress,
+    folder: Path | None,
 ) -> Calibration:
     # An estimator that adds noise (smoothed) estimates the information that is left behind that
     # noise, so its truth is that of the noisy population: in closed form for Gaussians, integrated

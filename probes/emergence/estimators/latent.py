@@ -29,12 +29,8 @@ import torch
 from torch import Tensor
 
 from ed_interp.options import option
+from ed_interp.probes.emergence.estimators import gaussian
 from ed_interp.probes.emergence.estimators.base import Terms
-from ed_interp.probes.emergence.estimators.gaussian import (
-    degrees_of_freedom,
-    largest_by_chance,
-    most_components,
-)
 from ed_interp.probes.emergence.estimators.ksg import KSG
 from ed_interp.probes.emergence.estimators.registry import register
 from ed_interp.probes.emergence.estimators.rows import equal_in_all, equal_rows
@@ -116,7 +112,10 @@ class Latent(DensityEstimator):
         """KSG between the codes of the test rows; None if no code passes."""
         weight = share[train] / share[train].sum()
         # At least 4 rows a feature, or the covariance of the features would be mostly noise.
-        sides = [view[:, : most_components(degrees_of_freedom(weight))] for view in views]
+        sides = [
+            view[:, : gaussian.most_components(gaussian.degrees_of_freedom(weight))]
+            for view in views
+        ]
         if min(side.shape[1] for side in sides) == 0:
             return None
         whites = []
@@ -138,7 +137,9 @@ class Latent(DensityEstimator):
             spread = (held @ centred.square()).sqrt()
             scores.append(centred / torch.where(spread > 0, spread, torch.ones_like(spread)))
         correlations = (held[:, None] * scores[0] * scores[1]).sum(0)
-        kept = correlations.square() > largest_by_chance(1, 1, max(2.0, degrees_of_freedom(held)))
+        kept = correlations.square() > gaussian.largest_by_chance(
+            1, 1, max(2.0, gaussian.degrees_of_freedom(held))
+        )
         if not bool(kept.any()):
             return None
         return KSG(neighbours=self.neighbours).pair(

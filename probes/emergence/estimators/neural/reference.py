@@ -11,9 +11,8 @@ positive-part rule s (1 - 1 / (n s^2))_+ : correlations of fitted directions wit
 fitted on are far too high (Abadir, Distaso, Zikes 2014, use such a split for covariances).
 
 A held-out value of the fitted ratio still falls short of the information by what the fit missed,
-about d_x d_y / 2n nats: half a nat of two at 64 dimensions and 5,000 rows. That part is known: the
-information of the Gaussian with the population's covariance is estimated without bias by
-:func:`gaussian_nats`, and replaces the held-out mean of g (see ``heldout``).
+about d_x d_y / 2n nats: half a nat of two at 64 dimensions and 5,000 rows. So ``heldout`` replaces
+the held-out mean of g by an unbiased value of it, :func:`gaussian_nats`.
 
 Mutual information does not change under one-to-one maps of either side, so both are brought to the
 form in which a Gaussian reference fits best and a critic trains best: every coordinate replaced by
