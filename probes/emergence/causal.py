@@ -34,6 +34,7 @@ Cost: ``n (2 d)^2`` operations for the covariance, then ``d^3``; along the strea
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from typing import Any, Protocol, runtime_checkable
@@ -138,9 +139,8 @@ def causal_emergence(
     v, w = _white(first @ projection, share), _white(second @ projection, share)
     x, y = scaled(first, share), scaled(second, share)
     joint = torch.linalg.svdvals(_correlations(v, w, share)).square()
-    macro_bits = (
-        float(_nats(joint).sum()) - gaussian.chance_nats(v.shape[1], w.shape[1], dof)
-    ) / _LOG2
+    chance = gaussian.chance_nats(v.shape[1], w.shape[1], dof)
+    macro_bits = (float(_nats(joint).sum()) - chance) / _LOG2
     to_macro, from_macro = _each_bits(x, w, share, dof), _each_bits(y, v, share, dof)
     # "column of x, column of y": information of the two.
     pairs = (_nats(_correlations(x, y, share).square()) - gaussian.chance_nats(1, 1, dof)) / _LOG2
@@ -193,11 +193,9 @@ def o_information(
     precision = (vectors / values) @ vectors.T
     # Log determinants of the covariance, of each column alone, and of each given the others; every
     # one of them without the bias of its number of columns.
-    whole = float(values.log().sum()) - gaussian.log_determinant_bias(width, dof)
-    rest = gaussian.log_determinant_bias(width, dof) - gaussian.log_determinant_bias(width - 1, dof)
-    alone = float(torch.diagonal(covariance).log().sum()) - width * gaussian.log_determinant_bias(
-        1, dof
-    )
+    bias = functools.partial(gaussian.log_determinant_bias, dof=dof)
+    whole, rest = float(values.log().sum()) - bias(width), bias(width) - bias(width - 1)
+    alone = float(torch.diagonal(covariance).log().sum()) - width * bias(1)
     conditional = -float(torch.diagonal(precision).log().sum()) - width * rest
     total, dual = 0.5 * (alone - whole) / _LOG2, 0.5 * (whole - conditional) / _LOG2
     return OInformation(total - dual, total, dual, width)

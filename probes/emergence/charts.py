@@ -37,10 +37,7 @@ def emergence_chart(
     labels: Labels,
     meanings: Mapping[str, str],
 ) -> Chart:
-    """E of every block over shots; below it accuracy and log-probability, where there are answers.
-
-    ``meanings`` says what each flag means, for the hover text of flagged points.
-    """
+    """E of every block over shots; below it accuracy and log-probability, if there are answers."""
     blocks = by_block(rows)
     # The limit is that of the data, the same for every block, so any block's will do.
     limit = {row.shots: row.limit for row in rows}

@@ -24,7 +24,6 @@ and the estimator's work (see ``tests/benchmarks/bench_emergence.py``).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +50,6 @@ from ed_interp.prompts.population import Population, draw
 from ed_interp.prompts.tasks import ListTask, TextTask, as_task, most_shots
 from ed_interp.prompts.tokens import TokenPopulation, draw_windows, tokenize
 from ed_interp.results import keep
-
-Terms = Mapping[int, ShotTerms]
-"""Terms of one model by one estimator, per shot count."""
 
 
 @takes_options(EmergenceOptions)
@@ -217,7 +213,7 @@ class _Run:
 
     def estimate(
         self, states: Read, estimator: Estimator, folder: Path | None, what: str = "estimating"
-    ) -> Terms:
+    ) -> dict[int, ShotTerms]:
         """Terms per shot count."""
         # One folder for all: a training finds its state again by its rows and options.
         resumable = estimator.resuming(folder and folder / "training")

@@ -113,10 +113,8 @@ class EmergenceOptions(ModelOptions, PromptOptions, EstimatorOptions, Seeded, Ba
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data, as ``run.json`` records it: everything that can change a number."""
-        data = super().to_dict()
         # A run that was interrupted without it can be resumed with it.
-        del data["keep_activations"]
-        return data
+        return {k: v for k, v in super().to_dict().items() if k != "keep_activations"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

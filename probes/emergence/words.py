@@ -82,10 +82,7 @@ def spans(counts: Sequence[int]) -> str:
 
 
 def grid_table(rows: Sequence[EmergenceRow], caption: str, sample: str) -> Table:
-    """E per block (down) and shot count (across), then the controls.
-
-    Flags are letters behind the numbers, explained below.
-    """
+    """E per block (down) and shot count (across), then the controls; flags are letters behind E."""
     layers, shots = sorted({row.layer for row in rows}), sorted({row.shots for row in rows})
     cells = {(row.layer, row.shots): row for row in rows}
     # A letter in every cell would say nothing, so a flag that holds everywhere is only named.

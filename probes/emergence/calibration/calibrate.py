@@ -183,15 +183,10 @@ def consistency(
     seed: int = 0,
     progress: Progress = None,
 ) -> tuple[CheckRow, ...]:
-    """Run every check on one estimator, with Gaussian rows of ``bits`` true information.
+    """Run every check on one estimator, with ``n`` Gaussian rows of ``bits`` true information.
 
-    Args:
-        estimator: From ``get_estimator``.
-        n: Number of rows.
-        d: Columns of x and of y; half as many in each of the two blocks for additivity.
-        bits: Information of each population.
-        seed: Seed of the rows and of the estimator.
-        progress: True for a bar on stderr, or a callable.
+    x and y have ``d`` columns, half as many in each of the two blocks for additivity; ``seed`` is
+    that of the rows and of the estimator.
 
     Raises:
         InvalidInputError: fewer than 2 columns or 16 rows.

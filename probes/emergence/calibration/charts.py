@@ -17,11 +17,7 @@ _SYMBOLS: tuple[Symbol, ...] = get_args(Symbol)
 
 
 def calibration_chart(rows: Sequence[CalibrationRow], *, title: str, below: str) -> Chart:
-    """Estimate against truth: the diagonal, the band of the rule, a line per family.
-
-    A bar reaches from the least to the most over the seeds. Estimates beyond twice the largest
-    truth lie outside the picture.
-    """
+    """Estimate against truth: the diagonal, the band of the rule, a line per family."""
     # The rule bends where 10% of the truth exceeds 0.25 bits, so the band needs points between.
     most = max([row.truth for row in rows], default=1.0)
     grid = [(1.05 * most or 1.0) * step / 60 for step in range(61)]

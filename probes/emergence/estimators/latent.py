@@ -112,10 +112,8 @@ class Latent(DensityEstimator):
         """KSG between the codes of the test rows; None if no code passes."""
         weight = share[train] / share[train].sum()
         # At least 4 rows a feature, or the covariance of the features would be mostly noise.
-        sides = [
-            view[:, : gaussian.most_components(gaussian.degrees_of_freedom(weight))]
-            for view in views
-        ]
+        most = gaussian.most_components(gaussian.degrees_of_freedom(weight))
+        sides = [view[:, :most] for view in views]
         if min(side.shape[1] for side in sides) == 0:
             return None
         whites = []
@@ -137,9 +135,8 @@ class Latent(DensityEstimator):
             spread = (held @ centred.square()).sqrt()
             scores.append(centred / torch.where(spread > 0, spread, torch.ones_like(spread)))
         correlations = (held[:, None] * scores[0] * scores[1]).sum(0)
-        kept = correlations.square() > gaussian.largest_by_chance(
-            1, 1, max(2.0, gaussian.degrees_of_freedom(held))
-        )
+        dof = max(2.0, gaussian.degrees_of_freedom(held))
+        kept = correlations.square() > gaussian.largest_by_chance(1, 1, dof)
         if not bool(kept.any()):
             return None
         return KSG(neighbours=self.neighbours).pair(

@@ -131,11 +131,7 @@ class Smoothed(ChainEstimator):
 
     @torch.no_grad()
     def run(self, batch: Batch, *, seed: int, max_bytes: int) -> Terms:
-        """Terms of every chain, on the device of the states.
-
-        The same seed gives the same numbers for every chunk size, batch grouping and number of
-        processes.
-        """
+        """Terms on the device of the states; equal for any chunk size, grouping and processes."""
         first = batch.chains[0]
         dtype: torch.dtype = getattr(torch, self.dtype)
         counted = int((batch.flat(batch.weights) > 0).any(0).sum())
@@ -235,10 +231,7 @@ def _centre(x: Tensor, site: int) -> Tensor:
 
 
 class _Site:
-    """The points of one site in units of its noise.
-
-    ``x`` is centred and may be overwritten; ``ids`` as from ``equal_rows``.
-    """
+    """The points of one site in units of its noise; ``x`` is centred and may be overwritten."""
 
     def __init__(self, x: Tensor, ids: Tensor, scale: float, dtype: torch.dtype) -> None:
         self.z: Float[Tensor, "point d"] = (x.div_(scale) if scale > 0 else x).to(dtype)

@@ -10,7 +10,6 @@ the fold and the step alone, so a member's result is that of training it by itse
 - ``critics``: the learned functions, with stacked weights
 - ``sampling``: folds and minibatches of weighted rows
 - ``training``: the loop: early stopping of every member, divergence, saving and resuming
-- ``trained``: from representations to terms, for any estimator that trains: rows merged, and
-  populations that are discrete, which are exact without training
+- ``trained``: from representations to terms; populations that are discrete, which are exact
 - ``heldout``: the estimators of held-out value
 """

@@ -78,10 +78,7 @@ class Chains:
 
 
 def coverage(labels: Int64[Tensor, "row"], counts: Float[Tensor, "row"] | None) -> float:
-    """Good's estimate of the chance that the next row has been seen before.
-
-    ``labels`` are equal for equal rows; ``counts`` says how often each was seen, by default once.
-    """
+    """Good's estimate of the chance that the next row has been seen before; each once by default."""
     each = torch.ones(len(labels)) if counts is None else counts
     seen = torch.zeros(int(labels.max()) + 1, dtype=torch.float64)
     seen.index_add_(0, labels, each.double())
