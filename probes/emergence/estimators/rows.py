@@ -121,5 +121,4 @@ def population_entropy(
 ) -> float:
     """Entropy of the population in bits, rows equal at every site being one element."""
     joint = equal_in_all(map(equal_rows, sites)).cpu()
-    merged = torch.zeros(len(joint), dtype=torch.float64).index_add_(0, joint, weights.double())
-    return entropy_bits(merged)
+    return entropy_bits(torch.bincount(joint, weights.double()))

@@ -200,8 +200,7 @@ class Population:
         centred = [_centre(x if whole else x[counted], site) for site, x in enumerate(sites)]
         ids = [equal_rows(x) for x in centred]
         first, point = torch.unique(equal_in_all(ids), return_inverse=True)
-        merged = torch.zeros(len(first), dtype=torch.float64)
-        merged.index_add_(0, point.cpu(), weights[counted.cpu()])
+        merged = torch.bincount(point.cpu(), weights[counted.cpu()])
         self.exact_weights: Float[Tensor, "point"] = merged
         self.weights: Float[Tensor, "point"] = self.exact_weights.to(device, dtype)
         self._home = torch.full((rows,), -1, device=device)

@@ -77,14 +77,6 @@ class Chains:
     limits: list[float]
 
 
-def coverage(labels: Int64[Tensor, "row"], counts: Float[Tensor, "row"] | None) -> float:
-    """Good's estimate of the chance that the next row has been seen before; each once by default."""
-    each = torch.ones(len(labels)) if counts is None else counts
-    seen = torch.zeros(int(labels.max()) + 1, dtype=torch.float64)
-    seen.index_add_(0, labels, each.double())
-    return 1.0 - float((seen == 1).sum()) / float(seen.sum())
-
-
 def counts_of(weights: Tensor | None) -> Float[Tensor, "*batch row"] | None:
     """Weights as numbers of times seen, if they are whole numbers; else ``None``."""
     if weights is None:
@@ -100,7 +92,10 @@ def is_discrete(
     ids = [equal_rows(side).cpu() for side in (x, y)]
     if len(torch.unique(ids[0] * len(x) + ids[1])) < LEAST_ROWS:
         return True
-    return min(coverage(labels, counts) for labels in ids) > COVERED
+    times = torch.ones(len(x)).double() if counts is None else counts.double()
+    seen = [torch.bincount(labels, times) for labels in ids]
+    # Good's estimate of the chance that the next row has been seen before, of both sides.
+    return min(1.0 - float((own == 1).sum()) / float(own.sum()) for own in seen) > COVERED
 
 
 def discrete_terms(
@@ -110,11 +105,7 @@ def discrete_terms(
     first, second = (torch.unique(equal_rows(t).cpu(), return_inverse=True)[1] for t in (x, y))
     # A number per pair of labels, as the digits of a number to the base of the second's count.
     both = torch.unique(first * (int(second.max()) + 1) + second, return_inverse=True)[1]
-    logs = []
-    for labels in (both, first, second):
-        share = torch.zeros(int(labels.max()) + 1, dtype=torch.float64)
-        share.index_add_(0, labels, weights)
-        logs.append(share[labels].log2())
+    logs = [torch.bincount(own, weights)[own].log2() for own in (both, first, second)]
     # Rows of weight 0 may have labels of their own, whose logarithm is not finite.
     return torch.where(weights > 0, logs[0] - logs[1] - logs[2], 0.0)
 
@@ -133,9 +124,8 @@ def prepare(batch: Batch, white: Callable[[Tensor, Tensor], Tensor]) -> Chains:
         kept = [site.float() if site.element_size() < 4 else site for site in kept]
         joint = equal_in_all(map(equal_rows, kept)).cpu()
         firsts, point = torch.unique(joint, return_inverse=True)
-        merged, seen = torch.zeros(2, len(firsts), dtype=torch.float64)
-        merged.index_add_(0, point, share)
-        seen.index_add_(0, point, batch.flat(times)[element][counted])
+        merged = torch.bincount(point, share)
+        seen = torch.bincount(point, batch.flat(times)[element][counted])
         home = torch.full((rows,), -1)
         home[counted] = point
         prepared.homes.append(home)
