@@ -63,35 +63,30 @@ def plain_table(
     ``heads`` and ``formats`` are those of fields, where names and ``number`` do not suit. What a
     terminal shows is not folded.
     """
-    columns: dict[str, list[str]] = {}
-    words: set[int] = set()
-    last = ""
+    heads, columns, words = dict(heads or {}), dict[str, list[str]](), set[int]()
     for field in [field.name for field in dataclasses.fields(rows[0])] if rows else []:
         values = [getattr(row, field) for row in rows]
         cells = [_plain_cell(value, (formats or {}).get(field, number)) for value in values]
-        if last and field == last.removesuffix("low") + "high":  # the other end of an interval
-            columns[last] = [
-                low and f"{low} to {high}" for low, high in zip(columns[last], cells, strict=True)
-            ]
+        low = field.removesuffix("high") + "low"
+        if low in columns:  # the other end of an interval
+            ends = zip(columns[low], cells, strict=True)
+            columns[low] = [least and f"{least} to {most}" for least, most in ends]
         elif any(value not in (None, "") for value in values):
             if any(isinstance(value, (str, tuple, bool)) for value in values):
                 words.add(len(columns))
             columns[field] = cells
-        last = field if field.endswith("low") and field in columns else ""
+            plain = "interval" if field.endswith("low") else field.replace("_", " ")
+            heads.setdefault(field, plain)
     return Table(
         name=name,
         caption=caption,
-        heads=[(heads or {}).get(field, _plain_head(field)) for field in columns],
+        heads=[heads[field] for field in columns],
         rows=[list(line) for line in zip(*columns.values(), strict=True)],
         text=frozenset(words),
         notes=notes,
         terminal=terminal,
         folded=folded and not terminal,
     )
-
-
-def _plain_head(field: str) -> str:
-    return "interval" if field.endswith("low") else field.replace("_", " ")
 
 
 def _plain_cell(value: Any, number: str) -> str:
