@@ -31,6 +31,7 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.untrained import untrained_twin
 from ed_interp.options import takes_options
+from ed_interp.probes.emergence import tabulate
 from ed_interp.probes.emergence.calibration.calibrate import calibrate_estimator
 from ed_interp.probes.emergence.curve import EmergenceCurve, EstimatorComparison
 from ed_interp.probes.emergence.estimators.base import Estimator
@@ -39,12 +40,6 @@ from ed_interp.probes.emergence.estimators.registry import get_estimator
 from ed_interp.probes.emergence.measure import Read, ShotTerms, estimate, read
 from ed_interp.probes.emergence.options import EmergenceOptions
 from ed_interp.probes.emergence.rows import ProfileRow
-from ed_interp.probes.emergence.tabulate import (
-    behaviour_rows,
-    comparison_rows,
-    emergence_rows,
-    profile_rows,
-)
 from ed_interp.progress import Progress
 from ed_interp.prompts.population import Population, draw
 from ed_interp.prompts.tasks import ListTask, TextTask, as_task, most_shots
@@ -165,11 +160,12 @@ class _Run:
         # From here on everything is computed from the activations that are read already.
         profile = self.profile(trained, folder) if self.options.noise_profile else ()
         about = self.hooked, self.population, self.options
-        rows = emergence_rows(terms, twin, *about)
+        rows = tabulate.emergence_rows(terms, twin, *about)
         estimates = {self.estimator.name: rows}
         for other in self.others:
             other_terms = self.estimate(trained, other, folder, other.name)
-            estimates[other.name] = emergence_rows(other_terms, None, *about)
+            estimates[other.name] = tabulate.emergence_rows(other_terms, None, *about)
+        compared = EstimatorComparison(*tabulate.comparison_rows(estimates))
         calibration = None
         if self.options.calibrate:
             calibration = calibrate_estimator(
@@ -179,19 +175,18 @@ class _Run:
                 folder=folder and folder / "calibration",
                 progress=self.progress,
             )
+        drawn = self.population.population
         return EmergenceCurve(
             model=self.hooked.name,
-            task=self.population.population.task,
+            task=drawn.task,
             estimator=self.estimator.name,
             noise=self.estimator.added_noise,
             rows=rows,
-            behaviour=behaviour_rows(
-                trained.activations,
-                chance=self.population.population.chance or 0.0,
-                options=self.options,
+            behaviour=tabulate.behaviour_rows(
+                trained.activations, chance=drawn.chance or 0.0, options=self.options
             ),
             profile=profile,
-            comparison=EstimatorComparison(*comparison_rows(estimates)) if self.others else None,
+            comparison=compared if self.others else None,
             calibration=calibration,
             settings=self.settings(trained),
         )
@@ -229,7 +224,7 @@ class _Run:
             noise = variant.added_noise
             assert noise is not None  # what makes it a variant
             terms = self.estimate(trained, variant, folder, f"noise {noise:.3g}")
-            rows += profile_rows(terms, beta, noise)
+            rows += tabulate.profile_rows(terms, beta, noise)
         # By block and shot count like all rows, not by the order of the estimates.
         return tuple(sorted(rows, key=dataclasses.astuple))
 

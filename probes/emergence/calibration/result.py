@@ -13,17 +13,10 @@ from typing import Any, ClassVar
 
 from ed_interp.charts.spec import Chart
 from ed_interp.probes.emergence.calibration.charts import calibration_chart
-from ed_interp.probes.emergence.calibration.rows import (
-    ABSOLUTE_BITS,
-    RELATIVE,
-    CalibrationRow,
-    CheckRow,
-)
+from ed_interp.probes.emergence.calibration.rows import RULE, CalibrationRow, CheckRow
 from ed_interp.probes.emergence.words import glossary
 from ed_interp.results import Result
 from ed_interp.tables import Table, plain_table
-
-RULE = f"the median over seeds is within {ABSOLUTE_BITS:g} bits or {RELATIVE:.0%} of the truth"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
