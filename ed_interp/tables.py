@@ -47,27 +47,53 @@ class Shown(Protocol):
     def charts(self) -> Sequence[Chart]: ...
 
 
-def plain_table(name: str, caption: str, rows: Sequence[Any], *notes: str) -> Table:
-    """Rows as they are, one column per field that has a value in any of them; for the page."""
-    fields = [field.name for field in dataclasses.fields(rows[0])] if rows else []
-    fields = [name for name in fields if any(getattr(row, name) not in (None, "") for row in rows)]
-    words = {number for number, field in enumerate(fields)
-             if any(isinstance(getattr(row, field), (str, tuple)) for row in rows)}  # fmt: skip
+def plain_table(
+    name: str,
+    caption: str,
+    rows: Sequence[Any],
+    *notes: str,
+    heads: Mapping[str, str] | None = None,
+    formats: Mapping[str, str] | None = None,
+    number: str = ".3g",
+    folded: bool = True,
+    terminal: bool = False,
+) -> Table:
+    """Rows as they are, one column per field with a value in any row and one per interval.
+
+    ``heads`` and ``formats`` are those of fields, where names and ``number`` do not suit. What a
+    terminal shows is not folded.
+    """
+    heads, columns, words = dict(heads or {}), dict[str, list[str]](), set[int]()
+    for field in [field.name for field in dataclasses.fields(rows[0])] if rows else []:
+        values = [getattr(row, field) for row in rows]
+        cells = [_plain_cell(value, (formats or {}).get(field, number)) for value in values]
+        low = field.removesuffix("high") + "low"
+        if low in columns:  # the other end of an interval
+            ends = zip(columns[low], cells, strict=True)
+            columns[low] = [least and f"{least} to {most}" for least, most in ends]
+        elif any(value not in (None, "") for value in values):
+            if any(isinstance(value, (str, tuple, bool)) for value in values):
+                words.add(len(columns))
+            columns[field] = cells
+            plain = "interval" if field.endswith("low") else field.replace("_", " ")
+            heads.setdefault(field, plain)
     return Table(
         name=name,
         caption=caption,
-        heads=[field.replace("_", " ").replace("ci ", "interval ") for field in fields],
-        rows=[[_plain_cell(getattr(row, field)) for field in fields] for row in rows],
+        heads=[heads[field] for field in columns],
+        rows=[list(line) for line in zip(*columns.values(), strict=True)],
         text=frozenset(words),
         notes=notes,
-        terminal=False,
-        folded=True,
+        terminal=terminal,
+        folded=folded and not terminal,
     )
 
 
-def _plain_cell(value: Any) -> str:
+def _plain_cell(value: Any, number: str) -> str:
     if isinstance(value, tuple):
-        return ", ".join(map(_plain_cell, value))
+        return ", ".join(_plain_cell(one, number) for one in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.3g}"
-    return "" if value is None else f"{value:,}" if type(value) is int else str(value)
+        return format(value, number)
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

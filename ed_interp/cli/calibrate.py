@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ed_interp.cli.app import app
 from ed_interp.cli.command import RUN_FOLDER, Output, command
-from ed_interp.probes.emergence.calibration.options import CalibrationOptions
+from ed_interp.probes.emergence.options import CalibrationOptions
 
 
 @command(app, "calibrate", CalibrationOptions, out=RUN_FOLDER)

@@ -20,8 +20,6 @@ estimator ``gaussian``), which is subtracted from each term; Delta and Gamma are
 and their maximum of noisy terms is a little high. Rows that are not Gaussian: only their linear
 dependence is seen.
 
-Cost: ``n (2 d)^2`` operations for the covariance, then ``d^3``.
-
 Along the stream, from captured activations: a block is the step, parts are directions of the stream
 before and after the block. By default they are the leading principal components of all sites
 together, so that every block is measured in the same parts, and V is the first of them.
@@ -29,12 +27,14 @@ together, so that every block is measured in the same parts, and V is the first 
 >>> activations = ed_interp.capture(model, population)  # doctest: +SKIP
 >>> causal_profile(activations, shots=8).to_frame()  # doctest: +SKIP
 
-Cost: a covariance of ``site * prompt`` rows and ``d_model`` columns, then microseconds a block.
+Cost: ``n (2 d)^2`` operations for the covariance, then ``d^3``; along the stream a covariance of
+``site * prompt`` rows and ``d_model`` columns, then microseconds a block.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from typing import Any, Protocol, runtime_checkable
@@ -45,21 +45,16 @@ from torch import Tensor
 
 from ed_interp.charts.spec import Chart, Line, Panel, Rule
 from ed_interp.errors import InvalidInputError
+from ed_interp.probes.emergence.estimators import gaussian
 from ed_interp.probes.emergence.estimators.base import check_pair
-from ed_interp.probes.emergence.estimators.gaussian import (
-    chance_nats,
-    degrees_of_freedom,
-    log_determinant_bias,
-)
 from ed_interp.probes.emergence.estimators.noise import normalise
 from ed_interp.probes.emergence.estimators.rows import check_finite, population_weights
 from ed_interp.probes.emergence.estimators.tables import scaled
 from ed_interp.results import Result
-from ed_interp.tables import Table
+from ed_interp.tables import Table, plain_table
 
 DEFAULT_PARTS = 16
 
-_MEASURES = ("psi", "delta", "gamma", "macro", "parts", "o_information")
 _LOG2 = math.log(2)
 # Squared correlations nearer to 1 are 1 but for rounding.
 _CEILING = 1 - 1e-10
@@ -134,7 +129,7 @@ def causal_emergence(
             raise InvalidInputError(
                 f"macro must have the shape ({width}, columns), got {tuple(projection.shape)}"
             )
-    features, dof = projection.shape[1], degrees_of_freedom(share)
+    features, dof = projection.shape[1], gaussian.degrees_of_freedom(share)
     # V before and after have twice as many columns, whose covariance must have full rank.
     if dof < 2 * features + 2:
         raise InvalidInputError(
@@ -143,10 +138,12 @@ def causal_emergence(
         )
     v, w = _white(first @ projection, share), _white(second @ projection, share)
     x, y = scaled(first, share), scaled(second, share)
-    macro_bits = _joint_bits(v, w, share, dof)
-    to_macro = _each_bits(x, w, share, dof)
-    from_macro = _each_bits(y, v, share, dof)
-    pairs = _pair_bits(x, y, share, dof)
+    joint = torch.linalg.svdvals(_correlations(v, w, share)).square()
+    chance = gaussian.chance_nats(v.shape[1], w.shape[1], dof)
+    macro_bits = (float(_nats(joint).sum()) - chance) / _LOG2
+    to_macro, from_macro = _each_bits(x, w, share, dof), _each_bits(y, v, share, dof)
+    # "column of x, column of y": information of the two.
+    pairs = (_nats(_correlations(x, y, share).square()) - gaussian.chance_nats(1, 1, dof)) / _LOG2
     downward = from_macro - pairs.sum(0)
     return CausalEmergence(
         psi=macro_bits - float(to_macro.sum()),
@@ -175,7 +172,7 @@ def o_information(
     """
     _check(parts)
     share = population_weights(weights, (), len(parts)).to(parts.device)
-    table, dof = scaled(parts, share), degrees_of_freedom(share)
+    table, dof = scaled(parts, share), gaussian.degrees_of_freedom(share)
     width = table.shape[1]
     if width < 3:
         raise InvalidInputError(
@@ -196,9 +193,9 @@ def o_information(
     precision = (vectors / values) @ vectors.T
     # Log determinants of the covariance, of each column alone, and of each given the others; every
     # one of them without the bias of its number of columns.
-    whole = float(values.log().sum()) - log_determinant_bias(width, dof)
-    rest = log_determinant_bias(width, dof) - log_determinant_bias(width - 1, dof)
-    alone = float(torch.diagonal(covariance).log().sum()) - width * log_determinant_bias(1, dof)
+    bias = functools.partial(gaussian.log_determinant_bias, dof=dof)
+    whole, rest = float(values.log().sum()) - bias(width), bias(width) - bias(width - 1)
+    alone = float(torch.diagonal(covariance).log().sum()) - width * bias(1)
     conditional = -float(torch.diagonal(precision).log().sum()) - width * rest
     total, dual = 0.5 * (alone - whole) / _LOG2, 0.5 * (whole - conditional) / _LOG2
     return OInformation(total - dual, total, dual, width)
@@ -224,24 +221,15 @@ def _nats(squared: Tensor) -> Tensor:
     return -0.5 * torch.log1p(-squared.clamp(max=_CEILING))
 
 
-def _joint_bits(v: Tensor, w: Tensor, share: Tensor, dof: float) -> float:
-    if min(v.shape[1], w.shape[1]) == 0:
-        return 0.0
-    squared = torch.linalg.svdvals((v * share[:, None]).T @ w).square()
-    return (float(_nats(squared).sum()) - chance_nats(v.shape[1], w.shape[1], dof)) / _LOG2
+def _correlations(x: Tensor, y: Tensor, share: Tensor) -> Tensor:
+    """``column of x, column of y``; both sides are scaled."""
+    return (x * share[:, None]).T @ y
 
 
 def _each_bits(x: Tensor, w: Tensor, share: Tensor, dof: float) -> Tensor:
     """Information of every column of ``x`` with all of ``w``, from its multiple correlation."""
-    if w.shape[1] == 0:
-        return torch.zeros(x.shape[1]).to(share)
-    squared = ((x * share[:, None]).T @ w).square().sum(1)
-    return (_nats(squared) - chance_nats(1, w.shape[1], dof)) / _LOG2
-
-
-def _pair_bits(x: Tensor, y: Tensor, share: Tensor, dof: float) -> Tensor:
-    """``column of x, column of y``: information of the two."""
-    return (_nats(((x * share[:, None]).T @ y).square()) - chance_nats(1, 1, dof)) / _LOG2
+    squared = _correlations(x, w, share).square().sum(1)
+    return (_nats(squared) - gaussian.chance_nats(1, w.shape[1], dof)) / _LOG2
 
 
 @runtime_checkable
@@ -294,19 +282,17 @@ class CausalProfile(Result):
         )
 
     def tables(self) -> list[Table]:
-        values = [[f"{getattr(row, name):.3f}" for name in _MEASURES] for row in self.rows]
-        cells = [(str(row.layer), *own) for row, own in zip(self.rows, values, strict=True)]
-        heads = ("block", *(name.replace("_", "-") for name in _MEASURES))
-        return [Table(name="blocks", caption="Bits per block", heads=heads, rows=cells)]
+        heads, about = {"layer": "block", "o_information": "o-information"}, "Bits per block"
+        return [plain_table("blocks", about, self.rows, heads=heads, number=".3f", terminal=True)]
 
     def charts(self) -> list[Chart]:
-        x = [row.layer for row in self.rows]
-        lines = [
-            Line(name=name.replace("_", "-"), x=x, y=[getattr(row, name) for row in self.rows])
-            for name in ("psi", "delta", "gamma", "o_information")
-        ]
+        x, names = [row.layer for row in self.rows], ("psi", "delta", "gamma", "o_information")
+        y = {name: [getattr(row, name) for row in self.rows] for name in names}
         # Along the scale of depth, so that the four differ without a colour table of their own.
-        marks = [dataclasses.replace(line, colour=i / 3) for i, line in enumerate(lines)]
+        marks = [
+            Line(name=name.replace("_", "-"), x=x, y=y[name], colour=i / 3)
+            for i, name in enumerate(names)
+        ]
         panel = Panel(x="block", y="bits", marks=[*marks, Rule(at=0)])
         return [Chart(name="causal", title=self.title(), panels=[panel])] if x else []
 
@@ -354,9 +340,9 @@ def causal_profile(
     sites = (states @ directions).movedim(1, 0)
     rows = []
     for layer, (before, after) in enumerate(itertools.pairwise(sites)):
-        measured = causal_emergence(before, after, macro=macro)
-        values = {name: getattr(measured, name) for name in _MEASURES[:-1]}
-        rows.append(CausalRow(layer, o_information=o_information(after).bits, **values))
+        one = causal_emergence(before, after, macro=macro)
+        measures = one.psi, one.delta, one.gamma, one.macro, one.parts
+        rows.append(CausalRow(layer, *measures, o_information(after).bits))
     settings = {
         "shots": shots,
         "parts": int(directions.shape[1]),

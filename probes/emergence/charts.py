@@ -1,7 +1,4 @@
-"""Charts of an emergence curve, made from its rows.
-
-Cost: next to none; a chart is data, drawn by :mod:`ed_interp.charts` when it is shown.
-"""
+"""Charts of an emergence curve, made from its rows: data, which is drawn when it is shown."""
 
 from __future__ import annotations
 
@@ -29,10 +26,6 @@ class Labels:
     """With its noise, for the line under the title."""
     unit: str
 
-    def below(self, what: str) -> str:
-        """The line under the title."""
-        return f"{what} · {self.estimator}"
-
 
 AnyRow = EmergenceRow | ProfileRow | ComparisonRow
 RowT = TypeVar("RowT", bound=AnyRow)
@@ -44,10 +37,7 @@ def emergence_chart(
     labels: Labels,
     meanings: Mapping[str, str],
 ) -> Chart:
-    """E of every block over shots; below it accuracy and log-probability, where there are answers.
-
-    ``meanings`` says what each flag means, for the hover text of flagged points.
-    """
+    """E of every block over shots; below it accuracy and log-probability, if there are answers."""
     blocks = by_block(rows)
     # The limit is that of the data, the same for every block, so any block's will do.
     limit = {row.shots: row.limit for row in rows}
@@ -70,7 +60,7 @@ def emergence_chart(
     return Chart(
         name="emergence",
         title=labels.title,
-        below=labels.below("emergence per block over shots"),
+        below=f"emergence per block over shots · {labels.estimator}",
         heading="Emergence over shots",
         caption=caption,
         panels=_with_shots(panels, rows),
@@ -104,7 +94,7 @@ def heatmap_chart(rows: Sequence[EmergenceRow], labels: Labels) -> Chart:
     return Chart(
         name="heatmap",
         title=labels.title,
-        below=labels.below("emergence"),
+        below=f"emergence · {labels.estimator}",
         heading="Block by shots",
         caption="The same E at a glance, first block at the bottom. A star marks a flagged value.",
         panels=[Panel(marks=[heat], x="shots", y="block", height=height)],
@@ -132,7 +122,7 @@ def terms_chart(rows: Sequence[EmergenceRow], labels: Labels) -> Chart:
     return Chart(
         name="terms",
         title=labels.title,
-        below=labels.below("macro and micro information"),
+        below=f"macro and micro information · {labels.estimator}",
         heading="The two terms",
         caption="Macro is the information a block passes on at the last token of the whole "
         "sequence; micro the same for each token fed alone, averaged. Macro near the dashed "
@@ -168,7 +158,7 @@ def profile_chart(profile: Sequence[ProfileRow], labels: Labels, noise: float | 
     return Chart(
         name="profile",
         title=labels.title,
-        below=labels.below(f"over noise, at {plural(most, 'shot')}"),
+        below=f"over noise, at {plural(most, 'shot')} · {labels.estimator}",
         heading="Over the noise",
         caption="E depends on the noise scale: little noise leaves every sequence distinct, much "
         "noise hides everything. A result should hold over a range of it.",

@@ -1,18 +1,19 @@
 """The result of an emergence run: what was measured, per block and shot count.
 
-A curve is small (a few hundred rows) and holds no tensor of activations. Cost of everything here:
-negligible, except :meth:`EmergenceCurve.plot`, which imports Plotly, and
-:meth:`EmergenceCurve.save`, which draws a PNG and writes a 5 MB HTML page.
+A curve is a few hundred rows without activations. All is cheap but :meth:`EmergenceCurve.plot`,
+which imports Plotly, and :meth:`EmergenceCurve.save`, which draws a PNG and a page of 5 MB.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ed_interp.charts.spec import Chart
-from ed_interp.probes.emergence import charts, tables, words
+from ed_interp.charts.theme import plural
+from ed_interp.probes.emergence import charts, words
 from ed_interp.probes.emergence.calibration.result import Calibration
 from ed_interp.probes.emergence.rows import (
     FLAGS,
@@ -24,7 +25,7 @@ from ed_interp.probes.emergence.rows import (
 )
 from ed_interp.records.files import write_parquet
 from ed_interp.results import Result
-from ed_interp.tables import Table
+from ed_interp.tables import Table, plain_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,13 +57,25 @@ class EstimatorComparison(Result):
         return f"Estimators side by side: {', '.join(self.estimators)}"
 
     def headline(self) -> str:
-        return words.agreement_text(self.agreement)
+        parts = [
+            f"{row.spearman:.2f} between {row.first} and {row.second}"
+            for row in self.agreement
+            if row.quantity == "emergence" and row.spearman is not None
+        ]
+        return f"Rank correlation of E over blocks and shots: {', '.join(parts)}." if parts else ""
 
     def glossary(self) -> dict[str, str]:
         return words.glossary(self.rows, _meanings(*self.estimators))
 
     def tables(self) -> list[Table]:
-        return [tables.agreement_table(self.agreement), tables.comparison_table(self.rows)]
+        shown = functools.partial(plain_table, number=".3f")
+        heads = {"spearman": "Spearman", "kendall": "Kendall"}
+        agree = "Agreement of the estimators: rank correlation over blocks and shots"
+        every = "Emergence by every estimator, in bits"
+        return [
+            shown("agreement", agree, self.agreement, heads=heads, terminal=True),
+            shown("comparison", every, self.rows, heads=words.HEADS),
+        ]
 
     def charts(self) -> list[Chart]:
         return [charts.comparison_chart(self.rows, title=self.title())]
@@ -142,8 +155,14 @@ class EmergenceCurve(Result):
         return words.headline(self.rows, self.behaviour, self.unit)
 
     def cautions(self) -> str:
-        calibrated = "" if self.calibration is None else self.calibration.says()
-        return words.cautions(self.rows, calibrated)
+        flagged = sum(bool(row.flags) for row in self.rows)
+        sentences = []
+        if flagged:
+            share = f"{flagged} of {plural(len(self.rows), 'value')}"
+            sentences.append(f"{share} carry a flag ({', '.join(words.occurring(self.rows))}).")
+        if self.calibration is not None:
+            sentences.append(f"At this size the estimator is {self.calibration.says()}.")
+        return " ".join(sentences)
 
     def facts(self) -> dict[str, str]:
         noise = "" if self.noise is None else f"{self.noise:.4g}"
@@ -157,7 +176,18 @@ class EmergenceCurve(Result):
         return {name: text for name, text in facts.items() if text}
 
     def how(self) -> str:
-        return words.how(self.estimator, self.noise, self.unit)
+        added = ""
+        if self.noise is not None:
+            added = (
+                f" with noise of scale {self.noise:.4g} on every normalised coordinate, the same "
+                "for all blocks and shot counts"
+            )
+        return (
+            "For each block, macro is the information between its input and its output at the last "
+            "token of the whole sequence; micro is the same for each token fed alone, averaged "
+            f"over the tokens. E = macro - micro, in {self.unit}, by the {self.estimator} "
+            f"estimator{added}."
+        )
 
     def glossary(self) -> dict[str, str]:
         glossary = words.glossary(self.rows, _meanings(self.estimator))
@@ -168,17 +198,20 @@ class EmergenceCurve(Result):
         return {**glossary, **more, **glossary}
 
     def tables(self) -> list[Table]:
-        below = words.estimator_text(self.estimator, self.noise)
-        sample = tables.sample_text(self.settings, max(self.shots, default=0))
-        caption = f"E in {self.unit} ({below})"
+        drawn = self.settings.get("population", {})
+        sample = f"{drawn.get('prompts', '?')} prompts, seed {self.settings.get('seed', '?')}"
+        if (size := drawn.get("exact_size")) is not None:
+            at = plural(max(self.shots, default=0), "shot")
+            sample += f"; {size:,} different ones exist at {at}"
+        caption = f"E in {self.unit} ({self._with_noise()})"
         shown = [
-            tables.grid_table(self.rows, caption, sample),
-            tables.rows_table(self.rows, self.unit),
+            words.grid_table(self.rows, caption, sample),
+            words.rows_table(self.rows, self.unit),
         ]
         if self.behaviour:
-            shown += [tables.answers_table(self.behaviour), tables.behaviour_table(self.behaviour)]
+            shown += [words.answers_table(self.behaviour), words.behaviour_table(self.behaviour)]
         if self.profile:
-            shown.append(tables.profile_table(self.profile, self.unit))
+            shown.append(words.profile_table(self.profile, self.unit))
         if self.comparison is not None:
             shown += self.comparison.tables()
         if self.calibration is not None:
@@ -189,15 +222,12 @@ class EmergenceCurve(Result):
         return shown
 
     def charts(self) -> list[Chart]:
-        below = words.estimator_text(self.estimator, self.noise)
-        labels = charts.Labels(f"{self.model} · {self.task}", below, self.unit)
-        shown = [
-            charts.emergence_chart(self.rows, self.behaviour, labels, _meanings(self.estimator))
-        ]
+        labels = charts.Labels(f"{self.model} · {self.task}", self._with_noise(), self.unit)
+        meanings = _meanings(self.estimator)
+        shown = [charts.emergence_chart(self.rows, self.behaviour, labels, meanings)]
         if self.rows:
             shown += [
-                charts.heatmap_chart(self.rows, labels),
-                charts.terms_chart(self.rows, labels),
+                make(self.rows, labels) for make in (charts.heatmap_chart, charts.terms_chart)
             ]
         if self.profile:
             shown.append(charts.profile_chart(self.profile, labels, self.noise))
@@ -206,6 +236,10 @@ class EmergenceCurve(Result):
         if self.calibration is not None:
             shown += [dataclasses.replace(c, png=True) for c in self.calibration.charts()]
         return shown
+
+    def _with_noise(self) -> str:
+        noise = "" if self.noise is None else f", noise {self.noise:.3g}"
+        return f"{self.estimator} estimator{noise}"
 
 
 def _meanings(*estimators: str) -> dict[str, str]:

@@ -24,7 +24,6 @@ and the estimator's work (see ``tests/benchmarks/bench_emergence.py``).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.untrained import untrained_twin
 from ed_interp.options import takes_options
+from ed_interp.probes.emergence import tabulate
 from ed_interp.probes.emergence.calibration.calibrate import calibrate_estimator
 from ed_interp.probes.emergence.curve import EmergenceCurve, EstimatorComparison
 from ed_interp.probes.emergence.estimators.base import Estimator
@@ -39,28 +39,12 @@ from ed_interp.probes.emergence.estimators.noise import Normalisation
 from ed_interp.probes.emergence.estimators.registry import get_estimator
 from ed_interp.probes.emergence.measure import Read, ShotTerms, estimate, read
 from ed_interp.probes.emergence.options import EmergenceOptions
-from ed_interp.probes.emergence.rows import EmergenceRow, ProfileRow
-from ed_interp.probes.emergence.tabulate import (
-    behaviour_rows,
-    comparison_rows,
-    emergence_rows,
-    profile_rows,
-)
+from ed_interp.probes.emergence.rows import ProfileRow
 from ed_interp.progress import Progress
 from ed_interp.prompts.population import Population, draw
-from ed_interp.prompts.tasks import (
-    LabelledTask,
-    ListTask,
-    MixedTask,
-    TextTask,
-    as_task,
-    most_shots,
-)
+from ed_interp.prompts.tasks import ListTask, TextTask, as_task, most_shots
 from ed_interp.prompts.tokens import TokenPopulation, draw_windows, tokenize
 from ed_interp.results import keep
-
-Terms = Mapping[int, ShotTerms]
-"""Terms of one model by one estimator, per shot count."""
 
 
 @takes_options(EmergenceOptions)
@@ -118,13 +102,11 @@ def emergence(
         others=[other.for_population(**size) for other in others if other.name != estimator.name],
         progress=progress,
     )
-    record: Mapping[str, Any] = options.to_dict()
-    if not all(
-        given is None or isinstance(given, (str, Path)) for given in (model, task, tokenizer)
-    ):
+    record = options.to_dict()
+    if not all(isinstance(given, (str, Path, type(None))) for given in (model, task, tokenizer)):
         # The options hold no more than the names of live objects: another one of the same name
         # must not resume this run.
-        record = {**record, "fingerprints": [hooked.fingerprint, population.fingerprint]}
+        record["fingerprints"] = [hooked.fingerprint, population.fingerprint]
     return keep(
         run,
         options=record,
@@ -140,23 +122,18 @@ def _population(task: Any, options: EmergenceOptions, hooked: HookedModel) -> To
     shots, prompts, seed = options.shots, options.prompts, options.seed
     if isinstance(task, (Population, TokenPopulation)):
         if shots is not None or options.template is not None:
-            raise InvalidInputError(
-                "shots and template must be left out with a population, which has its own"
-            )
+            message = "shots and template must be left out with a population, which has its own"
+            raise InvalidInputError(message)
         return task if isinstance(task, TokenPopulation) else tokenize(task, hooked.tokenizer)
     made = options.make_task(task)
     if made is task:  # a live object, which the template of the options is yet to be put on
         made = as_task(task, template=options.template)
     if isinstance(made, TextTask):
         return draw_windows(made, hooked.tokenizer, prompts=prompts, shots=shots, seed=seed)
-    counts = default_shots(made) if shots is None else shots
+    # 0 to 8 shots (lists: 1 to 8), as far as the task goes.
+    first = 1 if isinstance(made, ListTask) else 0
+    counts = range(first, min(8, most_shots(made)) + 1) if shots is None else shots
     return tokenize(draw(made, prompts=prompts, shots=counts, seed=seed), hooked.tokenizer)
-
-
-def default_shots(task: ListTask | LabelledTask | MixedTask) -> range:
-    """0 to 8 shots (lists: 1 to 8), as far as the task goes."""
-    first = 1 if isinstance(task, ListTask) else 0
-    return range(first, min(8, most_shots(task)) + 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,10 +159,13 @@ class _Run:
             twin = self.estimate(states, self.estimator, folder, "untrained twin")
         # From here on everything is computed from the activations that are read already.
         profile = self.profile(trained, folder) if self.options.noise_profile else ()
-        rows = self.rows(terms, twin)
+        about = self.hooked, self.population, self.options
+        rows = tabulate.emergence_rows(terms, twin, *about)
         estimates = {self.estimator.name: rows}
         for other in self.others:
-            estimates[other.name] = self.rows(self.estimate(trained, other, folder, other.name))
+            other_terms = self.estimate(trained, other, folder, other.name)
+            estimates[other.name] = tabulate.emergence_rows(other_terms, None, *about)
+        compared = EstimatorComparison(*tabulate.comparison_rows(estimates))
         calibration = None
         if self.options.calibrate:
             calibration = calibrate_estimator(
@@ -195,19 +175,18 @@ class _Run:
                 folder=folder and folder / "calibration",
                 progress=self.progress,
             )
+        drawn = self.population.population
         return EmergenceCurve(
             model=self.hooked.name,
-            task=self.population.population.task,
+            task=drawn.task,
             estimator=self.estimator.name,
             noise=self.estimator.added_noise,
             rows=rows,
-            behaviour=behaviour_rows(
-                trained.activations,
-                chance=self.population.population.chance or 0.0,
-                options=self.options,
+            behaviour=tabulate.behaviour_rows(
+                trained.activations, chance=drawn.chance or 0.0, options=self.options
             ),
             profile=profile,
-            comparison=EstimatorComparison(*comparison_rows(estimates)) if self.others else None,
+            comparison=compared if self.others else None,
             calibration=calibration,
             settings=self.settings(trained),
         )
@@ -229,17 +208,12 @@ class _Run:
 
     def estimate(
         self, states: Read, estimator: Estimator, folder: Path | None, what: str = "estimating"
-    ) -> Terms:
+    ) -> dict[int, ShotTerms]:
         """Terms per shot count."""
         # One folder for all: a training finds its state again by its rows and options.
         resumable = estimator.resuming(folder and folder / "training")
-        return estimate(
-            states, resumable, seed=self.options.seed, progress=self.progress, what=what
-        )
-
-    def rows(self, terms: Terms, twin: Terms | None = None) -> tuple[EmergenceRow, ...]:
-        """Terms as rows of the curve."""
-        return emergence_rows(terms, twin, self.hooked, self.population, self.options)
+        seed, progress = self.options.seed, self.progress
+        return estimate(states, resumable, seed=seed, progress=progress, what=what)
 
     def profile(self, trained: Read, folder: Path | None) -> tuple[ProfileRow, ...]:
         """Emergence over a range of noise, from the same activations."""
@@ -250,7 +224,7 @@ class _Run:
             noise = variant.added_noise
             assert noise is not None  # what makes it a variant
             terms = self.estimate(trained, variant, folder, f"noise {noise:.3g}")
-            rows += profile_rows(terms, beta, noise)
+            rows += tabulate.profile_rows(terms, beta, noise)
         # By block and shot count like all rows, not by the order of the estimates.
         return tuple(sorted(rows, key=dataclasses.astuple))
 

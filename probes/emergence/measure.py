@@ -8,8 +8,10 @@ capture (:mod:`ed_interp.streams.capture`), one pass over single tokens, and the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,11 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ed_interp.models.hooked import HookedModel
-from ed_interp.probes.emergence.estimators.base import Estimator
+from ed_interp.probes.emergence.estimators.base import Estimator, Terms
 from ed_interp.probes.emergence.estimators.noise import Normalisation, normalise
 from ed_interp.probes.emergence.options import SinglePosition
 from ed_interp.probes.emergence.single import SingleTokens, read_single_tokens, single_tokens
-from ed_interp.probes.emergence.together import Chain, Estimates
 from ed_interp.processes import gather, process
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.tokens import TokenPopulation
@@ -30,9 +31,13 @@ from ed_interp.statistics import Interval
 from ed_interp.streams.activations import Activations
 from ed_interp.streams.capture import capture
 
+Key = TypeVar("Key")
 Array = NDArray[np.float64]
 Contents = tuple[bytes, bytes]
 """What a slot holds: its distinct tokens and their counts. Slots of equal contents share terms."""
+
+_BYTES = 2**30
+"""Padded states in one call of an estimator."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +67,18 @@ class Read:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sequences:
-    """The distinct sequences of one shot count."""
+class Chain:
+    """One population."""
 
     states: Float[Tensor, "site row d_model"]
     counts: NDArray[np.int64]
-    """``row``: how many prompts have it."""
+    """``row``: how often each was seen."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequences(Chain):
+    """The distinct sequences of one shot count."""
+
     row_of: NDArray[np.int64]
     """``prompt``: its row."""
     first: NDArray[np.int64]
@@ -114,9 +125,8 @@ class ShotTerms:
         prompts = len(self.tokens)
         rng = np.random.default_rng(seed)
         # How often each prompt is drawn says all of a resample: one matrix product serves all.
-        counts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples).astype(
-            float
-        )
+        even = np.full(prompts, 1 / prompts)
+        counts = rng.multinomial(prompts, even, size=resamples).astype(float)
         macro = counts @ self.macro.T / prompts
         # A ratio: prompts differ in length, so the number of tokens varies with the resample.
         micro = (counts @ self.micro.T) / (counts @ self.tokens)[:, None]
@@ -125,6 +135,66 @@ class ShotTerms:
             Interval(*np.percentile(macro - micro, tails, axis=0)),
             Interval(*np.percentile(macro, tails, axis=0)),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """Estimates of one population."""
+
+    terms: NDArray[np.float64]
+    """``block row``, in bits."""
+    flags: tuple[tuple[str, ...], ...]
+    """Per block."""
+
+
+class Estimates(Generic[Key]):
+    """Estimates of populations by key, each made once: all together, or when it is needed."""
+
+    def __init__(self, chain_of: Callable[[Key], Chain], estimator: Estimator, seed: int) -> None:
+        self._chain_of, self._estimator, self._seed = chain_of, estimator, seed
+        self._known: dict[Key, Blocks] = {}
+
+    def prepare(self, keys: Iterable[Key]) -> None:
+        """Estimate these populations together."""
+        # For estimators whose critics train together (Estimator.together). Others are called when
+        # an estimate is needed, so that the states of one population are in memory at a time.
+        chains = {key: self._chain_of(key) for key in keys}
+        varied = {key: chain for key, chain in chains.items() if len(chain.counts) > 1}
+        # Populations of similar length share a call: less padding.
+        left = sorted(varied, key=lambda key: len(varied[key].counts), reverse=True)
+        while left:
+            # The longest of those that are left sets the size that the others are padded to.
+            longest = varied[left[0]].states
+            size = max(1, _BYTES // (longest.numel() * longest.element_size()))
+            part, left = left[:size], left[size:]
+            self._known |= zip(part, self._together([varied[key] for key in part]), strict=True)
+
+    def __getitem__(self, key: Key) -> Blocks:
+        if key not in self._known:
+            chain = self._chain_of(key)
+            # A single possible row carries no information, and an estimator needs two.
+            blocks = len(chain.states) - 1
+            self._known[key] = Blocks(np.zeros((blocks, 1)), ((),) * blocks)
+            if len(chain.counts) > 1:
+                weights = torch.as_tensor(chain.counts)
+                terms = self._estimator.chain(chain.states, weights=weights, seed=self._seed)
+                self._known[key] = _blocks_of(terms, len(weights))
+        return self._known[key]
+
+    def _together(self, chains: Sequence[Chain]) -> list[Blocks]:
+        # Shorter populations are padded with rows of weight 0, which an estimator leaves out.
+        padded = functools.partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+        states = padded([one.states.movedim(1, 0) for one in chains]).movedim(1, 2).contiguous()
+        counts = padded([torch.as_tensor(one.counts) for one in chains])
+        result = self._estimator.chain(states, weights=counts, seed=self._seed)
+        return [_blocks_of(result, len(one.counts), i) for i, one in enumerate(chains)]
+
+
+def _blocks_of(terms: Terms, rows: int, *element: int) -> Blocks:
+    """The first ``rows`` of one element of the batch."""
+    values = terms.terms[element][:, :rows].cpu().double().numpy()
+    flags = tuple(terms.flags_at(*element, block) for block in range(len(values)))
+    return Blocks(values, flags)
 
 
 def read(
@@ -167,7 +237,7 @@ def estimate(
 
     def sequences(shots: int) -> Chain:
         distinct = read.sequences(shots)
-        return Chain(read.normal(distinct.states), distinct.counts)
+        return dataclasses.replace(distinct, states=read.normal(distinct.states))
 
     def tokens_of(contents: Contents) -> Chain:
         # Copies, as arrays over bytes are read-only, which torch warns of.
@@ -189,17 +259,14 @@ def estimate(
             terms[shots] = _shot_terms(read, shots, macro, micro)
             advance(1)
     # Each process has its own shot counts; afterwards all have all of them, in order.
-    merged: dict[int, ShotTerms] = {}
-    for part in gather(terms):
-        merged |= part
+    merged = {shots: term for part in gather(terms) for shots, term in part.items()}
     return {shots: merged[shots] for shots in read.population.shots}
 
 
 def _shot_terms(
     read: Read, shots: int, macros: Estimates[int], micros: Estimates[Contents]
 ) -> ShotTerms:
-    sequences = read.sequences(shots)
-    blocks = macros[shots]
+    sequences, blocks = read.sequences(shots), macros[shots]
     micro = np.zeros((len(sequences.states) - 1, len(sequences.first)))
     tokens = np.zeros(len(sequences.first))
     entropy = 0.0
@@ -238,6 +305,5 @@ def first_rows(sequences: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
 
 def entropy_bits(values: NDArray[np.int64]) -> float:
     """Entropy of the empirical distribution of ``values``, in bits."""
-    _, counts = np.unique(values, return_counts=True)
-    share = counts / counts.sum()
+    share = np.unique(values, return_counts=True)[1] / len(values)
     return float(-(share * np.log2(share)).sum()) + 0.0  # + 0.0 turns -0.0 into 0.0

@@ -1,4 +1,4 @@
-"""Settings of an emergence run, for Python, the command line and ``run.json``.
+"""Settings of an emergence run and of a calibration, for Python, the command line and ``run.json``.
 
 Nothing heavy is imported here, so that ``--help`` stays fast.
 """
@@ -11,16 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.options import ModelOptions
-from ed_interp.options import (
-    MEASURE,
-    OUTPUT,
-    PROMPTS,
-    RUNNING,
-    Batched,
-    Options,
-    Seeded,
-    option,
-)
+from ed_interp.options import MEASURE, OUTPUT, PROMPTS, RUNNING, Batched, Options, Seeded, option
 from ed_interp.prompts.options import PromptOptions
 
 if TYPE_CHECKING:
@@ -56,7 +47,8 @@ class EstimatorOptions(Options):
 
     def __post_init__(self) -> None:
         if isinstance(self.set, Mapping):  # as is natural in Python: set={"neighbours": 5}
-            texts = tuple(f"{name}={_text(value)}" for name, value in self.set.items())
+            lists = {k: v if isinstance(v, (tuple, list)) else [v] for k, v in self.set.items()}
+            texts = tuple(f"{name}={','.join(map(str, v))}" for name, v in lists.items())
             # The dataclass is frozen for its users; its own making is the exception.
             object.__setattr__(self, "set", texts)
         super().__post_init__()
@@ -66,12 +58,7 @@ class EstimatorOptions(Options):
             )
 
     def make_estimator(self) -> Estimator:
-        """The estimator, with its own options.
-
-        Raises:
-            UnknownNameError: no estimator has the name; the nearest names are listed.
-            InvalidInputError: an option that it does not have, or a value that it cannot use.
-        """
+        """The estimator, with its own options; raises as ``get_estimator``."""
         from ed_interp.probes.emergence.estimators.registry import get_estimator, parse_settings
 
         settings = parse_settings(self.estimator, self.set)
@@ -126,11 +113,30 @@ class EmergenceOptions(ModelOptions, PromptOptions, EstimatorOptions, Seeded, Ba
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data, as ``run.json`` records it: everything that can change a number."""
-        data = super().to_dict()
         # A run that was interrupted without it can be resumed with it.
-        del data["keep_activations"]
-        return data
+        return {k: v for k, v in super().to_dict().items() if k != "keep_activations"}
 
 
-def _text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CalibrationOptions(EstimatorOptions):
+    """How an estimator is tested on data of known information."""
+
+    n: int = option(2000, "Rows of every sample.", MEASURE, min=4)
+    d: int = option(768, "Columns of x.", MEASURE, min=1)
+    d_y: int | None = option(None, "Columns of y.", MEASURE, shown="as --d", min=1)
+    bits: tuple[float, ...] = option(
+        (0, 1, 2, 4, 8), "True values of mutual information.", MEASURE, min=0
+    )
+    families: tuple[str, ...] = option(
+        (), "Families of populations, e.g. gaussian,clusters.", MEASURE, shown="all of them"
+    )
+    seeds: int = option(3, "Samples of every population.", MEASURE, min=1)
+    checks: bool = option(True, "Also check self-consistency.", MEASURE)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.checks and (self.d < 2 or self.n < 16):
+            raise InvalidInputError(
+                "d must be 2 or greater and n 16 or greater for the self-consistency checks, got "
+                f"d = {self.d} and n = {self.n}; leave the checks out"
+            )

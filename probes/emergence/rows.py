@@ -1,8 +1,4 @@
-"""Rows of an emergence curve: what was measured per block and shot count. Information is in bits.
-
-Rows are plain data, so that charts, words and tables can be made from them without the class that
-holds them.
-"""
+"""Rows of an emergence curve: what was measured per block and shot count; information in bits."""
 
 from __future__ import annotations
 

@@ -46,15 +46,10 @@ class SingleTokens:
 def single_tokens(
     population: TokenPopulation, *, position: SinglePosition = "zero"
 ) -> SingleTokens:
-    """Collect the distinct tokens of a population by slot.
+    """Collect the distinct tokens of a population by slot, without special tokens at the start.
 
-    Args:
-        population: Special tokens at the start of a prompt are not counted.
-        position: ``zero`` feeds every token at position 0; ``original`` at the position it has in
-            its sequence (which matters for learned absolute positions only).
-
-    Raises:
-        InvalidInputError: another ``position``.
+    ``position`` ``zero`` feeds every token at position 0; ``original`` at the position it has in
+    its sequence (which matters for learned absolute positions only).
     """
     if position not in get_args(SinglePosition):
         raise InvalidInputError(f"position must be zero or original, got {position!r}")
@@ -75,10 +70,9 @@ def single_tokens(
                 # its slots are named after the shot count.
                 if slot[0] == "query" or shots == most:
                     key = (token, start + place if position == "original" else 0)
-                    table = slots.setdefault(
-                        slot, np.full(len(population.prompts), -1, dtype=np.int64)
-                    )
-                    table[row] = index.setdefault(key, len(index))
+                    if slot not in slots:
+                        slots[slot] = np.full(len(population.prompts), -1, dtype=np.int64)
+                    slots[slot][row] = index.setdefault(key, len(index))
         by_shots[shots] = tuple(seen)
     return SingleTokens(tuple(index), slots, by_shots)
 
@@ -86,14 +80,8 @@ def single_tokens(
 def read_single_tokens(
     hooked: HookedModel, tokens: SingleTokens, sites: Sequence[Site]
 ) -> Float[Tensor, "site token d_model"]:
-    """States of every single token at every site, float32, on the CPU.
-
-    Raises:
-        InvalidInputError: positions other than 0 on a model that takes none.
-        CaptureError: NaN or infinite states.
-    """
-    positions = torch.tensor([place for _, place in tokens.keys])[:, None]
-    ids = torch.tensor([token for token, _ in tokens.keys])[:, None]
+    """States of every single token at every site, float32, on the CPU."""
+    ids, positions = (part[:, None] for part in torch.tensor(tokens.keys).T.contiguous())
     moved = bool(positions.any())
     if moved and not hooked.runner.takes_masks:
         raise InvalidInputError(

@@ -1,7 +1,4 @@
-"""Rows from terms per prompt: estimates, intervals and flags.
-
-Cost: the bootstrap, one small matrix product per shot count.
-"""
+"""Rows from terms per prompt: estimates, bootstrap intervals and flags."""
 
 from __future__ import annotations
 
@@ -81,14 +78,13 @@ def emergence_rows(
 
 def profile_rows(terms: Mapping[int, ShotTerms], beta: float, noise: float) -> list[ProfileRow]:
     """One row per block and shot count at one noise level."""
-    rows = []
-    for shots, term in terms.items():
-        triples = zip(term.bits(), term.macro_bits(), term.micro_bits(), strict=True)
-        rows += [
-            ProfileRow(layer, shots, beta, noise, float(bits), float(macro), float(micro))
-            for layer, (bits, macro, micro) in enumerate(triples)
-        ]
-    return rows
+    return [
+        ProfileRow(layer, shots, beta, noise, *map(float, values))
+        for shots, term in terms.items()
+        for layer, values in enumerate(
+            zip(term.bits(), term.macro_bits(), term.micro_bits(), strict=True)
+        )
+    ]
 
 
 def behaviour_rows(
@@ -100,41 +96,30 @@ def behaviour_rows(
     scores = activations.scores()
     if scores is None:
         return ()
-    tables = {name: table.double().numpy() for name, table in scores.items()}
-    correct, logprob = tables["correct"], tables["logprob"]
+    correct, logprob, rank = (
+        scores[name].double().numpy() for name in ("correct", "logprob", "rank")
+    )
 
-    def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    def mean(values: NDArray[np.float64]) -> tuple[float, float, float]:
         ends = bootstrap_interval(
             values, level=options.level, resamples=options.resamples, seed=options.seed
         )
-        return float(ends.low), float(ends.high)
+        return float(values.mean()), float(ends.low), float(ends.high)
 
-    rows = []
-    for column, shots in enumerate(activations.shots):
-        accuracy = interval(correct[:, column])
-        likelihood = interval(logprob[:, column])
-        # Against the fewest shots, on the same prompts: paired, so much narrower than a
-        # difference of two accuracies.
-        difference = correct[:, column] - correct[:, 0]
-        gain = interval(difference)
-        rows.append(
-            BehaviourRow(
-                shots=shots,
-                accuracy=float(correct[:, column].mean()),
-                ci_low=accuracy[0],
-                ci_high=accuracy[1],
-                logprob=float(logprob[:, column].mean()),
-                logprob_ci_low=likelihood[0],
-                logprob_ci_high=likelihood[1],
-                rank=float(np.median(tables["rank"][:, column])),
-                chance=chance,
-                gain=float(difference.mean()),
-                gain_ci_low=gain[0],
-                gain_ci_high=gain[1],
-                n=len(correct),
-            )
+    return tuple(
+        BehaviourRow(
+            shots,
+            *mean(correct[:, column]),
+            *mean(logprob[:, column]),
+            float(np.median(rank[:, column])),
+            chance,
+            # Against the fewest shots, on the same prompts: paired, so much narrower than a
+            # difference of two accuracies.
+            *mean(correct[:, column] - correct[:, 0]),
+            len(correct),
         )
-    return tuple(rows)
+        for column, shots in enumerate(activations.shots)
+    )
 
 
 def comparison_rows(
@@ -149,24 +134,17 @@ def comparison_rows(
         for name, one in estimates.items()
         for row in sorted(one, key=lambda row: (row.layer, row.shots))
     ]
-    agreement = [
-        _agreement(first, second, quantity, rows)
-        for first, second in itertools.combinations(estimates, 2)
-        for quantity in ("emergence", "macro")
-    ]
+    agreement = []
+    pairs = itertools.combinations(estimates, 2)
+    for (first, second), quantity in itertools.product(pairs, ("emergence", "macro")):
+        left, right = (
+            np.array([getattr(row, quantity) for row in rows if row.estimator == name])
+            for name in (first, second)
+        )
+        spearman = kendall = None
+        # A correlation with a constant is not defined, and two points always correlate perfectly.
+        if len(left) >= 3 and np.ptp(left) > 0 and np.ptp(right) > 0:
+            spearman = float(stats.spearmanr(left, right).statistic)
+            kendall = float(stats.kendalltau(left, right).statistic)
+        agreement.append(AgreementRow(first, second, quantity, spearman, kendall, len(left)))
     return tuple(rows), tuple(agreement)
-
-
-def _agreement(
-    first: str, second: str, quantity: str, rows: Sequence[ComparisonRow]
-) -> AgreementRow:
-    left, right = (
-        np.array([getattr(row, quantity) for row in rows if row.estimator == name])
-        for name in (first, second)
-    )
-    spearman = kendall = None
-    # A correlation with a constant is not defined, and two points always correlate perfectly.
-    if len(left) >= 3 and np.ptp(left) > 0 and np.ptp(right) > 0:
-        spearman = float(stats.spearmanr(left, right).statistic)
-        kendall = float(stats.kendalltau(left, right).statistic)
-    return AgreementRow(first, second, quantity, spearman, kendall, len(left))

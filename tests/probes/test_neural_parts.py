@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.probes.emergence.estimators.neural import pairs, reference, sampling, scoring
+from ed_interp.probes.emergence.estimators.neural import reference, sampling, scoring, trained
 from ed_interp.probes.emergence.estimators.neural.critics import (
     Separable,
     halving,
@@ -229,23 +229,23 @@ def test_the_reference_is_the_log_ratio_of_the_densities() -> None:
 def test_what_counts_as_discrete() -> None:
     x, few = normal(400, 3), normal(40, 3)
     labels = torch.arange(400) % 40
-    assert pairs.is_discrete(few[labels], few[labels], None)
-    assert not pairs.is_discrete(x, x, None)
-    assert not pairs.is_discrete(few[labels], x, None)  # y tells more than x: a real question
-    assert pairs.is_discrete(few, few, torch.full((40,), 10.0))
-    assert not pairs.is_discrete(few, few, torch.ones(40))
-    assert pairs.is_discrete(x[:29], x[:29], None)
-    assert pairs.counts_of(torch.tensor([0.5, 0.5])) is None
-    assert pairs.counts_of(torch.tensor([2.0, 3.0])).tolist() == [2.0, 3.0]
+    assert trained.is_discrete(few[labels], few[labels], None)
+    assert not trained.is_discrete(x, x, None)
+    assert not trained.is_discrete(few[labels], x, None)  # y tells more than x: a real question
+    assert trained.is_discrete(few, few, torch.full((40,), 10.0))
+    assert not trained.is_discrete(few, few, torch.ones(40))
+    assert trained.is_discrete(x[:29], x[:29], None)
+    assert trained.counts_of(torch.tensor([0.5, 0.5])) is None
+    assert trained.counts_of(torch.tensor([2.0, 3.0])).tolist() == [2.0, 3.0]
 
 
 def test_discrete_information_is_that_of_the_labels() -> None:
     x = torch.tensor([0.0, 0.0, 1.0, 1.0])[:, None]
     y = torch.tensor([0.0, 1.0, 2.0, 2.0])[:, None]
     weights = torch.tensor([0.25, 0.25, 0.25, 0.25]).double()
-    assert float(pairs.discrete_terms(x, y, weights) @ weights) == pytest.approx(1.0)
+    assert float(trained.discrete_terms(x, y, weights) @ weights) == pytest.approx(1.0)
     uneven = torch.tensor([0.5, 0.25, 0.125, 0.125]).double()
     same = torch.arange(4.0)[:, None]
-    assert float(pairs.discrete_terms(same, -same, uneven) @ uneven) == pytest.approx(1.75)
+    assert float(trained.discrete_terms(same, -same, uneven) @ uneven) == pytest.approx(1.75)
     with pytest.raises(InvalidInputError, match="NaN"):
         check_finite(torch.tensor([[torch.nan]]), 0)

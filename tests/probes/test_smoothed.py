@@ -14,9 +14,8 @@ from ed_interp.probes.emergence.estimators import (
     mutual_information,
     normalise,
 )
-from ed_interp.probes.emergence.estimators.kernels import NoiseTables
 from ed_interp.probes.emergence.estimators.rows import equal_rows
-from ed_interp.probes.emergence.estimators.smoothed import Smoothed
+from ed_interp.probes.emergence.estimators.smoothed import NoiseTables, Smoothed
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -8,7 +8,7 @@ import ed_interp
 from ed_interp.probes.emergence import measure
 from ed_interp.probes.emergence.estimators import get_estimator
 from ed_interp.probes.emergence.estimators.infonce import InfoNCE
-from ed_interp.probes.emergence.together import Chain, Estimates
+from ed_interp.probes.emergence.measure import Chain, Estimates
 from ed_interp.prompts.population import Population, Prompt
 from ed_interp.prompts.tokens import ShotTokens, TokenPopulation
 
@@ -89,7 +89,7 @@ def test_memory_cuts_calls(monkeypatch) -> None:
         return {name: estimates[name] for name in chains}
 
     whole = estimated()
-    monkeypatch.setattr("ed_interp.probes.emergence.together._BYTES", 1)
+    monkeypatch.setattr("ed_interp.probes.emergence.measure._BYTES", 1)
     cut = estimated()
     for name, chain in chains.items():
         assert whole[name].terms.shape == (2, len(chain.counts))

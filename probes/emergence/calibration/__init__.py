@@ -6,8 +6,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "calibrate": ["calibrate"],
-        "consistency": ["consistency"],
+        "calibrate": ["calibrate", "consistency"],
         "result": ["Calibration"],
         "rows": ["CalibrationRow", "CheckRow"],
     },

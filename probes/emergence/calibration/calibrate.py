@@ -3,12 +3,18 @@
 ``calibrate("gaussian", n=2000, d=768)`` draws every population of
 :func:`ed_interp.probes.emergence.truth.calibration_tasks` with each seed and runs the estimator.
 
+Self-consistency: properties that any estimator of mutual information should have. After Song and
+Ermon, "Understanding the limitations of variational mutual information estimators" (ICLR 2020),
+who test independence, data processing and additivity; symmetry and growth with n are added.
+
 Cost: 21 populations times ``seeds`` estimates, less than a second each for ``gaussian`` or ``ksg``
-at n = 2,000 and d = 768. With a folder, every estimate is kept and an interrupted run resumes.
+at n = 2,000 and d = 768; 10 more for the checks. With a folder, every estimate is kept and an
+interrupted run resumes.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 import time
@@ -16,16 +22,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from ed_interp.errors import InvalidInputError
 from ed_interp.options import takes_options
-from ed_interp.probes.emergence.calibration.consistency import consistency
-from ed_interp.probes.emergence.calibration.options import CalibrationOptions
 from ed_interp.probes.emergence.calibration.result import Calibration
-from ed_interp.probes.emergence.calibration.rows import CalibrationRow, bands_of, is_right
+from ed_interp.probes.emergence.calibration.rows import (
+    CalibrationRow,
+    CheckRow,
+    allowed,
+    bands_of,
+    is_right,
+)
 from ed_interp.probes.emergence.estimators.base import Estimator, flags_of
+from ed_interp.probes.emergence.options import CalibrationOptions
 from ed_interp.probes.emergence.truth import KnownInformation, calibration_tasks
 from ed_interp.progress import Progress, track
 from ed_interp.records.files import write_json
 from ed_interp.results import keep
+
+_SEED_OF_PERMUTATION = 11
 
 
 @takes_options(CalibrationOptions)
@@ -58,10 +75,7 @@ def calibrate(
     tasks = calibration_tasks(
         options.d, options.d_y, bits=options.bits, families=options.families or None
     )
-
-    def make(folder: Path | None) -> Calibration:
-        return _calibration(chosen, tasks, options, folder, progress)
-
+    make = functools.partial(_calibration, chosen, tasks, options, progress)
     return keep(make, options=options, out=out, overwrite=overwrite, progress=progress)
 
 
@@ -70,15 +84,15 @@ def calibrate_estimator(
 ) -> Calibration:
     """:func:`calibrate` for an estimator that is made already, without the checks."""
     options = CalibrationOptions(estimator=estimator.name, n=n, d=d, checks=False)
-    return _calibration(estimator, calibration_tasks(d), options, folder, progress)
+    return _calibration(estimator, calibration_tasks(d), options, progress, folder)
 
 
 def _calibration(
     estimator: Estimator,
     tasks: Sequence[KnownInformation],
     options: CalibrationOptions,
-    folder: Path | None,
     progress: Progress,
+    folder: Path | None,
 ) -> Calibration:
     # An estimator that adds noise (smoothed) estimates the information that is left behind that
     # noise, so its truth is that of the noisy population: in closed form for Gaussians, integrated
@@ -86,8 +100,9 @@ def _calibration(
     # (Over the n rows themselves, as a finite population, it is exact but for its Monte Carlo
     # error; what is tested is how well n rows represent the population they were drawn from.)
     noise = estimator.added_noise
-    truths = {task.name: _truth(task, noise) for task in tasks}
-    known = [(task, truth) for task in tasks if (truth := truths[task.name]) is not None]
+    s = noise or 0.0
+    truths = [(task, task.through_noise(s, s)) for task in tasks]
+    known = [(task, truth) for task, truth in truths if truth is not None]
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     rows: list[CalibrationRow] = []
@@ -100,11 +115,10 @@ def _calibration(
                 cells.append(_cell(estimator, task, options.n, seed, file))
                 advance(1)
             rows.append(_row(task, cells, truth))
-    checks = (
-        consistency(estimator, n=options.n, d=options.d, progress=progress)
-        if options.checks
-        else ()
-    )
+    checks: tuple[CheckRow, ...] = ()
+    if options.checks:
+        checks = consistency(estimator, n=options.n, d=options.d, progress=progress)
+    settings = {"name": estimator.name, **estimator.to_dict()}
     return Calibration(
         estimator=estimator.name,
         n=options.n,
@@ -114,11 +128,8 @@ def _calibration(
         bands=bands_of(rows),
         checks=checks,
         noise=noise,
-        left_out=tuple(dict.fromkeys(task.family for task in tasks if truths[task.name] is None)),
-        settings={
-            "estimator": {"name": estimator.name, **estimator.to_dict()},
-            "seeds": options.seeds,
-        },
+        left_out=tuple(dict.fromkeys(task.family for task, truth in truths if truth is None)),
+        settings={"estimator": settings, "seeds": options.seeds},
     )
 
 
@@ -142,11 +153,6 @@ def _cell(
     return cell
 
 
-def _truth(task: KnownInformation, noise: float | None) -> tuple[float, float] | None:
-    """Information of a population behind the noise, and its standard error; None if not known."""
-    return task.through_noise(noise, noise) if noise else (task.bits, task.error)
-
-
 def _row(
     task: KnownInformation, cells: Sequence[Mapping[str, Any]], truth: tuple[float, float]
 ) -> CalibrationRow:
@@ -166,3 +172,68 @@ def _row(
         right=is_right(estimate, truth[0]),
         flags=tuple(dict.fromkeys(flag for cell in cells for flag in cell["flags"])),
     )
+
+
+def consistency(
+    estimator: Estimator,
+    *,
+    n: int = 2000,
+    d: int = 8,
+    bits: float = 2.0,
+    seed: int = 0,
+    progress: Progress = None,
+) -> tuple[CheckRow, ...]:
+    """Run every check on one estimator, with ``n`` Gaussian rows of ``bits`` true information.
+
+    x and y have ``d`` columns, half as many in each of the two blocks for additivity; ``seed`` is
+    that of the rows and of the estimator.
+
+    Raises:
+        InvalidInputError: fewer than 2 columns or 16 rows.
+    """
+    if d < 2 or n < 16:
+        raise InvalidInputError(
+            f"d must be 2 or greater and n 16 or greater for the checks, got d = {d} and n = {n}; "
+            "leave the checks out"
+        )
+    independent, dependent = calibration_tasks(d, bits=(0.0, bits), families=("gaussian",))
+    half = calibration_tasks(d // 2, bits=(bits / 2,), families=("gaussian",))[0]
+    apart = independent.sample(n, seed=seed)
+    # Samples are drawn with seeds of their own: equal seeds would share rows between them.
+    x, y = dependent.sample(n, seed=seed + 1)
+    first, second = half.sample(n, seed=seed + 2), half.sample(n, seed=seed + 3)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(_SEED_OF_PERMUTATION))
+    noisy = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+    with track(progress, f"checking {estimator.name}", 10) as advance:
+
+        def value(left: Tensor, right: Tensor) -> float:
+            estimate = float(estimator.pair(left, right, seed=seed).bits[0])
+            advance(1)
+            return estimate
+
+        # The same rows as they are: what most checks below compare with.
+        full = value(x, y)
+        parts = value(*first) + value(*second)
+        whole = value(*(torch.cat(pair, 1) for pair in zip(first, second, strict=True)))
+        kept = value(x, y[:, : max(1, d // 2)])
+        # A function of y holds no more of x than y itself (data processing), whatever it is.
+        rounded = value(x, torch.round(y * 2) / 2)
+        less = value(x[: n // 2], y[: n // 2])
+        # Estimate, what it should be, and whether it may be less.
+        checks = (
+            ("independence", "independent x and y share nothing", value(*apart), 0.0, False),
+            ("permutation", "rows of y in random order", value(x, y[order]), 0.0, False),
+            ("symmetry", "x and y exchanged", value(y, x), full, False),
+            ("additivity", "independent blocks add up", whole, parts, False),
+            ("data processing", "half of y's columns hold no more", kept, full, True),
+            ("coarse graining", "y rounded to halves holds no more", rounded, full, True),
+            ("growth with n", "half of the rows give the same", less, full, False),
+            ("noise", "noise on x adds nothing", value(noisy, y), full, True),
+        )
+    return tuple(_check(*check) for check in checks)
+
+
+def _check(check: str, meaning: str, estimate: float, expected: float, less: bool) -> CheckRow:
+    room = allowed(expected)
+    holds = estimate <= expected + room if less else abs(estimate - expected) <= room
+    return CheckRow(check, meaning, estimate, expected, room, holds)

@@ -17,14 +17,14 @@ _SYMBOLS: tuple[Symbol, ...] = get_args(Symbol)
 
 
 def calibration_chart(rows: Sequence[CalibrationRow], *, title: str, below: str) -> Chart:
-    """Estimate against truth: the diagonal, the band of the rule, a line per family.
-
-    A bar reaches from the least to the most over the seeds. Estimates beyond twice the largest
-    truth lie outside the picture.
-    """
+    """Estimate against truth: the diagonal, the band of the rule, a line per family."""
     # The rule bends where 10% of the truth exceeds 0.25 bits, so the band needs points between.
-    top = 1.05 * max([row.truth for row in rows], default=1.0) or 1.0
-    grid = [top * step / 60 for step in range(61)]
+    most = max([row.truth for row in rows], default=1.0)
+    grid = [(1.05 * most or 1.0) * step / 60 for step in range(61)]
+    # A wild estimate runs out of the picture, rather than press all others onto one line.
+    top = most or 1.0
+    high = min(max([top, *(row.high for row in rows)]), 2 * top + 1)
+    low = max(min([0.0, *(row.low for row in rows)]), -1 - top / 2)
     marks: list[Mark] = [
         Band(
             name=f"right: within {ABSOLUTE_BITS:g} bits or {RELATIVE:.0%}",
@@ -71,19 +71,8 @@ def calibration_chart(rows: Sequence[CalibrationRow], *, title: str, below: str)
                 marks=marks,
                 x="true mutual information (bits)",
                 y="estimate (bits)",
-                y_range=_shown_range(rows),
+                y_range=(low - 0.05 * (high - low), high + 0.05 * (high - low)),
                 height=1.7,
             )
         ],
     )
-
-
-def _shown_range(rows: Sequence[CalibrationRow]) -> tuple[float, float]:
-    """Ends of the axis of estimates.
-
-    A wild estimate runs out of the picture, rather than press all others onto one line.
-    """
-    top = max([row.truth for row in rows], default=1.0) or 1.0
-    high = min(max([top, *(row.high for row in rows)]), 2 * top + 1)
-    low = max(min([0.0, *(row.low for row in rows)]), -1 - top / 2)
-    return low - 0.05 * (high - low), high + 0.05 * (high - low)

@@ -8,15 +8,15 @@ holds for every family. Beyond the band an estimate is a number without a meanin
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 from ed_interp.charts.spec import Chart
 from ed_interp.probes.emergence.calibration.charts import calibration_chart
-from ed_interp.probes.emergence.calibration.rows import CalibrationRow, CheckRow
-from ed_interp.probes.emergence.calibration.words import band_text, calibration_tables, how
+from ed_interp.probes.emergence.calibration.rows import RULE, CalibrationRow, CheckRow
 from ed_interp.probes.emergence.words import glossary
 from ed_interp.results import Result
-from ed_interp.tables import Table
+from ed_interp.tables import Table, plain_table
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -62,8 +62,12 @@ class Calibration(Result):
         return min(tops) if tops and len(tops) == len(self.bands) else None
 
     def says(self) -> str:
-        """The band in words."""
-        return band_text(self.bands)
+        """Up to which true value the estimator is right, per family."""
+        good = [f"{name} to {top:.2g} bits" for name, top in self.bands.items() if top is not None]
+        bad = [name for name, top in self.bands.items() if top is None]
+        if not good:
+            return "right nowhere"
+        return "right on " + ", ".join([*good, *([f"nowhere on {', '.join(bad)}"] if bad else [])])
 
     def title(self) -> str:
         return f"Calibration of {self.estimator}"
@@ -78,7 +82,19 @@ class Calibration(Result):
         return facts
 
     def how(self) -> str:
-        return how(self.noise, self.left_out)
+        parts = [
+            "The estimator was run on samples of populations whose mutual information is known. "
+            f"Right means: {RULE}, whichever is more, at every true value up to the one given."
+        ]
+        if self.noise is not None:
+            parts.append(
+                f"The truth is that of the populations behind noise of scale {self.noise:.4g} per "
+                "coordinate, which is what this estimator estimates."
+            )
+        if self.left_out:
+            left = ", ".join(self.left_out)
+            parts.append(f"Left out, as their truth behind noise is not known: {left}.")
+        return " ".join(parts)
 
     def glossary(self) -> dict[str, str]:
         # Imported here, as it imports torch, which loading a calibration does not need.
@@ -87,7 +103,33 @@ class Calibration(Result):
         return glossary(self.rows, flag_meanings(self.estimator))
 
     def tables(self) -> list[Table]:
-        return calibration_tables(self.rows, self.checks)
+        short = Table(
+            name="estimates",
+            caption="Estimate against truth, in bits",
+            heads=["population", "truth", "estimate", "error", "right", "flags"],
+            rows=[
+                [
+                    row.population,
+                    f"{row.truth:.3f}",
+                    f"{row.estimate:.3f}",
+                    f"{row.estimate - row.truth:+.3f}",
+                    "yes" if row.right else "no",
+                    ", ".join(row.flags),
+                ]
+                for row in self.rows
+            ],
+            text=frozenset({4, 5}),
+            notes=[f"right: {RULE}, from the least value up"],
+        )
+        shown = functools.partial(plain_table, number=".3f")
+        heads = {"truth_error": "error of truth", "low": "over seeds"}
+        tables = [
+            short,
+            shown("calibration", "Every number of the calibration", self.rows, heads=heads),
+        ]
+        if self.checks:
+            tables.append(shown("checks", "Self-consistency, in bits", self.checks, terminal=True))
+        return tables
 
     def charts(self) -> list[Chart]:
         noise = "" if self.noise is None else f", noise {self.noise:.3g}"

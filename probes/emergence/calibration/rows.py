@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 ABSOLUTE_BITS = 0.25
 RELATIVE = 0.1
+RULE = f"the median over seeds is within {ABSOLUTE_BITS:g} bits or {RELATIVE:.0%} of the truth"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -66,10 +66,7 @@ class Auto(Estimator):
         seed: int = 0,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> Terms:
-        """Information between ``x`` and ``y``: terms of shape ``1 row``.
-
-        ``seed`` is that of ``latent``, and of the random pairs that check the Gaussian.
-        """
+        """As for any; ``seed`` is that of ``latent`` and of the pairs that check the Gaussian."""
         check_pair(x, y)
         _, _, sides = counted_rows((x, y), population_weights(weights, (), len(x)))
         distinct = [len(torch.unique(equal_rows(side))) for side in sides]
@@ -84,8 +81,8 @@ class Auto(Estimator):
             terms["ksg"] = KSG().pair(x, y, weights=weights, seed=seed, max_bytes=max_bytes)
         values = {name: float(one.bits[0]) for name, one in terms.items()}
         best = terms[max(values, key=lambda name: values[name])]
-        chosen = dict(best.settings)
-        return dataclasses.replace(best, settings=self.recorded(tried=values, chosen=chosen))
+        settings = self.recorded(tried=values, chosen=dict(best.settings))
+        return dataclasses.replace(best, settings=settings)
 
 
 def _bounded(x: Tensor, y: Tensor, weights: Tensor | None, seed: int, margins: Margins) -> Terms:

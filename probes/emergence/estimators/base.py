@@ -196,11 +196,8 @@ class Estimator(Options, abc.ABC):
     ) -> Terms:
         """Information between neighbouring sites, for every batch element.
 
-        Args:
-            states: Representations; batch elements may be different populations.
-            weights: Frequencies of the rows, in any unit; rows of weight 0 have no effect.
-            seed: As for :meth:`pair`. The result does not depend on how a batch was cut.
-            max_bytes: Working memory.
+        Batch elements may be different populations, and the result does not depend on how a batch
+        was cut; all else is as for :meth:`pair`.
 
         Raises:
             InvalidInputError: as :meth:`pair`, or fewer than two sites or rows.
@@ -272,7 +269,7 @@ class ChainEstimator(Estimator):
         seed: int = 0,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> Terms:
-        """Information between ``x`` and ``y``: the chain of these two sites."""
+        """Information between ``x`` and ``y``, which are a chain of two sites."""
         check_pair(x, y)
         return self.run(Batch([[x, y]], (), weights), seed=seed, max_bytes=max_bytes)
 

@@ -29,16 +29,12 @@ import torch
 from torch import Tensor
 
 from ed_interp.options import option
+from ed_interp.probes.emergence.estimators import gaussian
 from ed_interp.probes.emergence.estimators.base import Terms
-from ed_interp.probes.emergence.estimators.gaussian import (
-    degrees_of_freedom,
-    largest_by_chance,
-    most_components,
-)
 from ed_interp.probes.emergence.estimators.ksg import KSG
 from ed_interp.probes.emergence.estimators.registry import register
 from ed_interp.probes.emergence.estimators.rows import equal_in_all, equal_rows
-from ed_interp.probes.emergence.estimators.tables import DensityEstimator, Shares, Table, whitened
+from ed_interp.probes.emergence.estimators.tables import DensityEstimator, whitened
 
 # Added to the variances, so that directions without any do not become large codes.
 _RIDGE = 1e-3
@@ -116,7 +112,8 @@ class Latent(DensityEstimator):
         """KSG between the codes of the test rows; None if no code passes."""
         weight = share[train] / share[train].sum()
         # At least 4 rows a feature, or the covariance of the features would be mostly noise.
-        sides = [view[:, : most_components(degrees_of_freedom(weight))] for view in views]
+        most = gaussian.most_components(gaussian.degrees_of_freedom(weight))
+        sides = [view[:, :most] for view in views]
         if min(side.shape[1] for side in sides) == 0:
             return None
         whites = []
@@ -131,18 +128,17 @@ class Latent(DensityEstimator):
         count = min(self.codes, u.shape[1], v.shape[0])
         codes = left[test] @ u[:, :count], right[test] @ v.T[:, :count]
         held = share[test] / share[test].sum()
-        scores = [whitened_columns(code, held) for code in codes]
+        scores = []
+        for code in codes:
+            # A constant column becomes zeros.
+            centred = code - held @ code
+            spread = (held @ centred.square()).sqrt()
+            scores.append(centred / torch.where(spread > 0, spread, torch.ones_like(spread)))
         correlations = (held[:, None] * scores[0] * scores[1]).sum(0)
-        kept = correlations.square() > largest_by_chance(1, 1, max(2.0, degrees_of_freedom(held)))
+        dof = max(2.0, gaussian.degrees_of_freedom(held))
+        kept = correlations.square() > gaussian.largest_by_chance(1, 1, dof)
         if not bool(kept.any()):
             return None
         return KSG(neighbours=self.neighbours).pair(
             codes[0][:, kept], codes[1][:, kept], weights=held.cpu(), max_bytes=max_bytes
         )
-
-
-def whitened_columns(table: Table, weights: Shares) -> Table:
-    """Every column with weighted mean 0 and variance 1; a constant column becomes zeros."""
-    centred = table - weights @ table
-    spread = (weights @ centred.square()).sqrt()
-    return centred / torch.where(spread > 0, spread, torch.ones_like(spread))

@@ -42,10 +42,14 @@ from torch import Tensor
 
 from ed_interp.options import option
 from ed_interp.probes.emergence.estimators.neural.critics import Concat, Rows, Weights, halving
-from ed_interp.probes.emergence.estimators.neural.pairs import Pair, stack
 from ed_interp.probes.emergence.estimators.neural.sampling import SHIFT, permuted
 from ed_interp.probes.emergence.estimators.neural.scoring import donsker_varadhan, gathered
-from ed_interp.probes.emergence.estimators.neural.trained import Outcome, TrainedEstimator
+from ed_interp.probes.emergence.estimators.neural.trained import (
+    Outcome,
+    Pair,
+    TrainedEstimator,
+    stack,
+)
 from ed_interp.probes.emergence.estimators.neural.training import Adam, Saved
 from ed_interp.probes.emergence.estimators.registry import register
 

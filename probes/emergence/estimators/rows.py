@@ -5,6 +5,7 @@ Cost: one pass over 16 columns where all rows differ, else one pass over all col
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -54,23 +55,14 @@ def _hash(x: Float[Tensor, "row d"]) -> Int64[Tensor, "row"]:
 
 def equal_in_all(sites: Iterable[Int64[Tensor, "row"]]) -> Int64[Tensor, "row"]:
     """For each row the first row that is equal at every site, from ``equal_rows`` of the sites."""
-    joint: Tensor | None = None
-    for ids in sites:
-        # Both are below the number of rows, so each pair of them has a key of its own.
-        joint = ids if joint is None else first_index(joint * len(ids) + ids)
-    assert joint is not None
-    return joint
+    # Both are below the number of rows, so each pair of them has a key of its own.
+    return functools.reduce(lambda joint, ids: first_index(joint * len(ids) + ids), sites)
 
 
 def population_weights(
     weights: Tensor | None, batch: Sequence[int], rows: int
 ) -> Float[Tensor, "*batch row"]:
-    """Weights that sum to 1, float64 on the CPU; uniform for ``None``.
-
-    Raises:
-        InvalidInputError: for NaN, infinite or negative weights, weights that are all zero, or a
-            shape other than ``row`` or ``*batch row``.
-    """
+    """Weights that sum to 1, float64 on the CPU; uniform for ``None``. Bad ones are refused."""
     if weights is None:
         return torch.full((rows,), 1.0 / rows, dtype=torch.float64)
     weights = weights.detach().cpu().double()
@@ -99,10 +91,7 @@ def counted_rows(
 ) -> tuple[Int64[Tensor, "point"], Float[Tensor, "point"], list[Tensor]]:
     """Indices of the rows of positive weight, their weights, and these rows of every site.
 
-    Indices and weights are on the CPU, the rows on the device of the first site.
-
-    Raises:
-        InvalidInputError: NaN or infinite values in these rows.
+    Indices and weights are on the CPU, the rows on the device of the first site, and finite.
     """
     index, device = (weights > 0).nonzero()[:, 0], sites[0].device
     kept = [x.detach().to(device)[index.to(device)] for x in sites]
@@ -131,6 +120,5 @@ def population_entropy(
     sites: Sequence[Tensor] | Float[Tensor, "site row d"], weights: Float[Tensor, "row"]
 ) -> float:
     """Entropy of the population in bits, rows equal at every site being one element."""
-    joint = equal_in_all(equal_rows(x) for x in sites).cpu()
-    merged = torch.zeros(len(joint), dtype=torch.float64).index_add_(0, joint, weights.double())
-    return entropy_bits(merged)
+    joint = equal_in_all(map(equal_rows, sites)).cpu()
+    return entropy_bits(torch.bincount(joint, weights.double()))

@@ -40,11 +40,8 @@ class DensityEstimator(ChainEstimator):
     ) -> Iterable[tuple[Tensor, Sequence[str]]]:
         """For each pair of neighbouring sites the terms of the rows in bits, and flags.
 
-        Args:
-            sites: Tables ``row d`` on one device, of finite rows of positive weight.
-            share: Their weights, summing to 1, float64 on the CPU.
-            seed: Seed of what is random.
-            max_bytes: Working memory.
+        ``sites`` are tables ``row d`` on one device, of finite rows of positive weight; ``share``
+        are their weights, which sum to 1, float64 on the CPU.
         """
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.probes.emergence.truth.laws import Law, information
-from ed_interp.probes.emergence.truth.maps import Map, identity, standardise
+from ed_interp.probes.emergence.truth.maps import Map, compose, standardise
 
 Bits = tuple[float, float]
 """A value and its standard error, in bits."""
@@ -38,8 +38,8 @@ class KnownInformation:
     """Law of the informative columns."""
     pad: tuple[int, int] = (0, 0)
     """Columns of independent standard normal noise behind those of the law, in x and in y."""
-    map_x: Map = dataclasses.field(default=identity, repr=False)
-    map_y: Map = dataclasses.field(default=identity, repr=False)
+    map_x: Map = dataclasses.field(default=compose(), repr=False)
+    map_y: Map = dataclasses.field(default=compose(), repr=False)
     columns: int | None = None
     """Columns of x after ``map_x``, if that changes their number."""
     standardised: bool = False

@@ -25,11 +25,6 @@ def compose(*maps: Map) -> Map:
     return lambda x: reduce(lambda rows, one: one(rows), maps, x)
 
 
-def identity(x: Array) -> Array:
-    """The rows as they are."""
-    return x
-
-
 asinh: Map = np.arcsinh
 """Shortens long tails, coordinate by coordinate."""
 normal_cdf: Map = ndtr

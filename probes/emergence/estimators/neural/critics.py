@@ -82,8 +82,6 @@ Critic = Separable | Concat
 def halving(width: int) -> tuple[int, ...]:
     """Hidden widths of the paper's critic: half, a quarter, ... down to 3 (or less).
 
-    At 768 dimensions on both sides: 768, 384, 192, 96, 48, 24, 12, 6, 3.
-
     >>> halving(1536)
     (768, 384, 192, 96, 48, 24, 12, 6, 3)
     """

@@ -41,7 +41,6 @@ from torch import Tensor
 from ed_interp.options import option
 from ed_interp.probes.emergence.estimators.neural import sampling, scoring
 from ed_interp.probes.emergence.estimators.neural.critics import Critic, Separable, Weights
-from ed_interp.probes.emergence.estimators.neural.pairs import Pair, stack
 from ed_interp.probes.emergence.estimators.neural.reference import (
     Marginals,
     fit_reference,
@@ -49,7 +48,12 @@ from ed_interp.probes.emergence.estimators.neural.reference import (
     no_reference,
     white,
 )
-from ed_interp.probes.emergence.estimators.neural.trained import Outcome, TrainedEstimator
+from ed_interp.probes.emergence.estimators.neural.trained import (
+    Outcome,
+    Pair,
+    TrainedEstimator,
+    stack,
+)
 from ed_interp.probes.emergence.estimators.neural.training import Saved, Schedule, Training
 
 _LEAST_BATCH = 4

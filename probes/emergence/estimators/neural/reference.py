@@ -11,9 +11,8 @@ positive-part rule s (1 - 1 / (n s^2))_+ : correlations of fitted directions wit
 fitted on are far too high (Abadir, Distaso, Zikes 2014, use such a split for covariances).
 
 A held-out value of the fitted ratio still falls short of the information by what the fit missed,
-about d_x d_y / 2n nats: half a nat of two at 64 dimensions and 5,000 rows. That part is known: the
-information of the Gaussian with the population's covariance is estimated without bias by
-:func:`gaussian_nats`, and replaces the held-out mean of g (see ``heldout``).
+about d_x d_y / 2n nats: half a nat of two at 64 dimensions and 5,000 rows. So ``heldout`` replaces
+the held-out mean of g by an unbiased value of it, :func:`gaussian_nats`.
 
 Mutual information does not change under one-to-one maps of either side, so both are brought to the
 form in which a Gaussian reference fits best and a critic trains best: every coordinate replaced by
@@ -55,13 +54,9 @@ def white(
 ) -> Float[Tensor, "row component"]:
     """White coordinates, float64, padded with zeros to ``components`` columns.
 
-    Args:
-        x: Finite rows.
-        weights: Above 0, summing to 1, on the device of ``x``.
-        components: Width of the result. At most as many are used as there are directions with
-            variance, and one for every ``ROWS_PER_COMPONENT`` rows (by the effective number of
-            rows, 1 / sum w^2).
-        marginals: ``normal`` for normal scores, ``raw`` for the values as they are.
+    At most as many are used as there are directions with variance, and one for every
+    ``ROWS_PER_COMPONENT`` rows (by their effective number, 1 / sum w^2). Weights are above 0 and
+    sum to 1; marginals are ``normal`` scores, or the values as they are (``raw``).
     """
     table = x.detach().double()
     if marginals == "normal":
@@ -124,13 +119,9 @@ def no_reference(x: White, y: White) -> Reference:
 
 
 def fit_reference(x: White, y: White, train: Shares, stop: Shares) -> Reference:
-    """Fit g for every member.
+    """Fit g for every member, of sides of one width in float64.
 
-    Args:
-        x: White coordinates, float64.
-        y: White coordinates, of the same width.
-        train: Weights of the rows that determine directions; 0 elsewhere.
-        stop: Weights of the rows that determine correlations; 0 elsewhere.
+    Directions are determined by the rows with weights in ``train``, correlations by ``stop``.
     """
     left, _, right = torch.linalg.svd(_cross(x, y, train))
     u, v = x @ left, y @ right.mT

@@ -28,10 +28,7 @@ def uniforms(count: int, *stream: int) -> Float[Tensor, "count"]:
 def shuffled(
     counts: Int64[Tensor, "member"], length: int, *stream: int
 ) -> Int64[Tensor, "member length"]:
-    """A random order of the first ``count`` indices of each member; the others follow unshuffled.
-
-    Members of the same count get the same order.
-    """
+    """The first ``count`` indices of each member in an order of that count, the others behind."""
     keys = uniforms(length, *stream)
     kinds, kind = torch.unique(counts, return_inverse=True)
     orders = []

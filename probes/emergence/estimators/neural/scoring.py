@@ -261,13 +261,10 @@ def value_terms(
 ) -> Terms:
     """Row terms in nats over held-out rows; their weighted mean is the value.
 
-    Args:
-        scores: f of every x (rows) with every y (columns), float32 or float64.
-        weights: Weights that sum to 1 in every member; rows of weight 0 have no effect.
-        bound: Which bound.
-        level: Constant subtracted from f before ``nwj`` and ``smile``: the log of the mean of exp f
-            over other rows. The bound holds for any; it is sharpest at the log of the mean itself.
-        clip: Tau of ``smile``, in nats.
+    ``scores`` are f of every x (rows) with every y (columns); ``weights`` sum to 1 in every member,
+    and rows of weight 0 have no effect. Before ``nwj`` and ``smile``, ``level`` is subtracted from
+    f: the log of the mean of exp f over other rows. The bound holds for any; it is sharpest at the
+    log of the mean itself. ``clip`` is tau of ``smile``, in nats.
     """
     joint = scores.diagonal(dim1=1, dim2=2)
     logs = weights.log()

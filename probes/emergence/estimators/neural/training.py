@@ -143,11 +143,7 @@ class Saved:
             self._last = time.monotonic()
 
     def get(self) -> dict[str, Tensor] | None:
-        """The state that an earlier run left; None if it left none.
-
-        Raises:
-            RunFolderError: the file is damaged.
-        """
+        """The state that an earlier run left; None if it left none. A damaged one is refused."""
         if self._file is None or not self._file.exists():
             return None
         try:
