@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.eval.compare.cost import adapter_state
@@ -87,14 +88,12 @@ def measure_adaptivity(
         later = [script.probe(store, pause=pause) for pause in pauses]
         store.reset()
         after = script.probe(store)
-    rows = tuple(
-        _turn(turn, score, scores[0], before, level, seed) for turn, score in enumerate(scores)
-    )
+    rows = [_turn(turn, score, scores[0], before, level, seed) for turn, score in enumerate(scores)]
     trained = sum(tensor.numel() for tensor in (adapter_state(subject) or {}).values())
     gain = rows[-1].gain / turns
     decay = _decay(later, before, pauses)
     return Adaptivity(
-        turns=rows,
+        turns=tuple(rows),
         decay=decay,
         tau=tau,
         half_life_expected=tau * math.log(2),
@@ -162,17 +161,17 @@ class _Script:
         from ed_interp.adapters.bias_injection.experience import experience
 
         model, device = self._subject.model, self._subject.hooked.device
-        width = max(len(row) for row in rows)
         # Padding is masked, so any id serves.
-        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        ids, mask = (
+            pad_sequence([torch.tensor(row) for row in some], batch_first=True).to(device)
+            for some in (rows, [[1] * len(row) for row in rows])
+        )
         scope: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if store is not None:
             scope = experience(model, session=self._names, store=store)
         with scope:
             # Without a cache: a call is one interaction, whatever came before it in the cache.
-            output = model(input_ids=ids, attention_mask=mask.to(device), use_cache=False)
-        logits: Tensor = output.logits
+            logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return logits
 
     def _ids(self, text: str) -> list[int]:
@@ -233,22 +232,14 @@ def _half_life(decay: Sequence[Decay]) -> float | None:
 def _turn(
     turn: int, score: _Answers, first: _Answers, before: _Answers, level: float, seed: int
 ) -> Turn:
-    own = bootstrap_interval(score.logprob, level=level, seed=seed)
     # Paired: sessions differ far more from each other than from turn to turn.
     change = score.logprob - first.logprob
-    gain = bootstrap_interval(change, level=level, seed=seed)
-    return Turn(
-        turn=turn,
-        logprob=float(score.logprob.mean()),
-        ci_low=float(own.low),
-        ci_high=float(own.high),
-        accuracy=float(score.correct.mean()),
-        without=float(before.logprob.mean()),
-        gain=float(change.mean()),
-        gain_ci_low=float(gain.low),
-        gain_ci_high=float(gain.high),
-        n=len(score.logprob),
+    own, gain = (
+        [float(each.mean()), *map(float, bootstrap_interval(each, level=level, seed=seed))]
+        for each in (score.logprob, change)
     )
+    others = float(score.correct.mean()), float(before.logprob.mean())
+    return Turn(turn, *own, *others, *gain, len(change))
 
 
 def _same(first: _Answers, second: _Answers) -> bool:
