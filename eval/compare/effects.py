@@ -123,7 +123,14 @@ def emergence_effects(
     if first is None or second is None:
         return []
     cells = [
-        Cell("emergence", f"block {block}", "emergence", shots, first[:, block, at], second[:, block, at])
+        Cell(
+            "emergence",
+            f"block {block}",
+            "emergence",
+            shots,
+            first[:, block, at],
+            second[:, block, at],
+        )
         for block in range(first.shape[1])
         for at, shots in enumerate(readings[0].shots)
     ]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.eval.compare.rows import Identity
-from ed_interp.eval.compare.subjects import Subject, adapter_off
+from ed_interp.eval.compare.subjects import Subject, active_config, adapter_off
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
 from ed_interp.models.sites import resid_post
@@ -53,7 +53,7 @@ def check_identity(
     with adapter_off(treated):
         off = _logits(treated.hooked, prompts)
     # A steered control never runs without its steering, so there is nothing to compare with.
-    base_is_control: bool | None = None
+    base_is_control = None
     if control.kind in ("frozen", "prompt", "adapter"):
         with adapter_off(control):
             base_is_control = _equal(off, _logits(control.hooked, prompts))
@@ -80,16 +80,12 @@ def _fresh(treated: Subject) -> HookedModel:
     from peft import get_peft_model
 
     model: Any = treated.model
-    active = (
-        model.active_adapter if isinstance(model.active_adapter, str) else model.active_adapter[0]
-    )
-    config = copy.deepcopy(model.peft_config[active])
+    config = copy.deepcopy(active_config(model))
     # Saved configurations are marked for inference, which would freeze the new weights, and name
     # a base to load.
     config.inference_mode = False
     config.base_model_name_or_path = None
-    base = clean_base(model)
-    device = treated.hooked.device
+    base, device = clean_base(model), treated.hooked.device
     # Some initialisations draw random numbers, which the caller's generators must not notice.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
