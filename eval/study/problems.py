@@ -78,17 +78,17 @@ def make_problem(task: Task, options: StudyOptions) -> Problem:
         known=dataclasses.replace(task, pairs=kept),
         # Demonstrations come from the held-out pairs too, of which there may be few.
         shots=tuple(count for count in options.shots if count <= most_shots(on)),
-        data={
-            "trained": len(kept),
-            "asked": len(on.pairs),
-            "seed": options.seed,
-            "held_out": share,
-            "session": SESSION,
-        },
-    )
+        data={"trained": len(kept), "asked": len(on.pairs), "seed": options.seed,
+              "held_out": share, "session": SESSION},
+    )  # fmt: skip
 
 
 def _prompted(task: MixedTask | ListTask, options: StudyOptions) -> Problem:
+    if isinstance(task, ListTask) and options.arm(options.tested).method == "direction":
+        raise InvalidInputError(
+            f"task must have answers, got {task.name!r}: by their loss the length of "
+            f"{options.tested!r} is chosen; name a relation"
+        )
     trained = [arm.name for arm in options.arms() if arm.trained]
     if trained:
         raise InvalidInputError(
