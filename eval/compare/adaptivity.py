@@ -51,18 +51,11 @@ def measure_adaptivity(
     level: float = 0.95,
     seed: int = 0,
 ) -> Adaptivity:
-    """Run sessions with feedback on a bias-injection adapter.
+    """Run independent sessions on a bias-injection adapter, each with its own pairs of the task.
 
-    Args:
-        subject: An adapter with feedback nodes.
-        task: Where the pairs come from.
-        sessions: Number of independent sessions, each with its own pairs.
-        turns: Interactions with feedback per session.
-        probes: Pairs probed after each turn, never shown in the session.
-        pauses: Turns that pass afterwards without an interaction; the first is the reference.
-        tau: Time constant of the experience between interactions, in turns.
-        level: Confidence level of the intervals.
-        seed: Seed for drawing the pairs.
+    ``probes`` pairs, never shown in the session, are probed after each turn. Then each of the
+    ``pauses`` passes, in turns without an interaction; the first is the reference. ``tau`` is the
+    time constant of the experience between interactions, in turns.
 
     Raises:
         InvalidInputError: an adapter without feedback nodes, or too few pairs.

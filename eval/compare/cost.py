@@ -44,13 +44,8 @@ def measure_cost(
 ) -> Cost:
     """Measure both sides on prompts of the task, of which the first eight make one batch.
 
-    Args:
-        control: The base of the ratio.
-        treated: The model compared with it.
-        prompts: Token ids.
-        seconds: Time of the treated model's training, if it was timed; its record holds no times.
-        rounds: Rounds of paired decoding, each of ``tokens`` tokens; 0 leaves it out.
-        tokens: Tokens generated per round.
+    ``seconds`` is the time of the treated model's training, if it was timed: its record holds no
+    times. Paired decoding has ``rounds`` (0 leaves it out) of ``tokens`` generated tokens each.
     """
     state, sides = adapter_state(treated), (control, treated)
     ratios = _decode_ratios(control, treated, prompts[0], rounds, tokens)

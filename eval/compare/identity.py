@@ -30,13 +30,9 @@ _PROMPTS = 3
 def check_identity(
     control: Subject, treated: Subject, prompts: Sequence[Ids], *, required: bool = True
 ) -> Identity:
-    """Check the before-state of ``treated``'s adapter.
+    """Check the before-state of ``treated``'s adapter on the first few distinct prompts.
 
-    Args:
-        control: The model it is compared with.
-        treated: If it is not an adapter there is nothing to check, which the result records.
-        prompts: Token ids; the first few distinct ones are used.
-        required: Raise if it is not the identity; otherwise only report.
+    If ``treated`` is not an adapter there is nothing to check, which the result records.
 
     Raises:
         InvalidInputError: the adapter is merged; or (``required``) it is not neutral at the start,

@@ -60,12 +60,7 @@ class Questions:
 
 
 def draw_questions(tokenizer: Any, options: CompareOptions, *, on: On | None = None) -> Questions:
-    """Draw and tokenize everything.
-
-    Args:
-        tokenizer: That of both models; None for models without one.
-        options: What to draw.
-        on: The task, if it is a live object.
+    """Draw and tokenize everything; ``on`` is the task, if it is a live object.
 
     Raises:
         InvalidInputError: an empty task or text, settings that do not fit, or no tokenizer.

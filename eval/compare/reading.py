@@ -60,14 +60,10 @@ def read_prompts(
     options: CompareOptions | None = None,
     progress: Progress = None,
 ) -> Reading:
-    """Run one subject over a population.
+    """Run one subject over a population (without the subject's own text before the prompts).
 
-    Args:
-        subject: The model to run.
-        population: The prompts, without the subject's own text before them.
-        emergence: Also read every block and the single tokens, and estimate.
-        options: How to run the prompts, and the seed: equal seeds share the estimator's noise.
-        progress: See :mod:`ed_interp.progress`.
+    ``emergence`` also reads every block and the single tokens, and estimates; with equal seeds in
+    ``options`` two readings share the estimator's noise.
 
     Raises:
         CaptureError: NaN or infinite states.

@@ -74,11 +74,10 @@ def read_texts(
     features: FeatureSums | None = None,
     progress: Progress = None,
 ) -> TextReading:
-    """Run both models over windows of text.
+    """Run both models over windows of text; the divergence is from the control.
 
     Args:
-        control: The reference of the divergence.
-        treated: The model compared with it.
+        control, treated: The two models.
         windows: Token ids, two or more each; token 0 has nothing before it and is not predicted.
         first: Tokens that the tokenizer puts first.
         keep: How many of the positions that differ most to keep.
