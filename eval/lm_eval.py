@@ -84,9 +84,8 @@ def compare_tasks(
     """Run both models through tasks of the harness and compare them document by document.
 
     Args:
-        control: Anything :func:`ed_interp.load` takes that is a ``transformers`` or PEFT model, or
-            a :class:`~ed_interp.adapters.steering.SteeredModel`.
-        treated: Likewise.
+        control, treated: Anything :func:`ed_interp.load` takes that is a ``transformers`` or PEFT
+            model, or a :class:`~ed_interp.adapters.steering.SteeredModel`.
         tasks: Names of tasks of the harness.
         include: Folder with YAML files of your own tasks; then no other tasks are known, and
             nothing is looked up on the hub.
@@ -113,14 +112,8 @@ def compare_tasks(
     manager = _manager(include)
     options = {"limit": limit, "num_fewshot": few_shot}
     samples = [_evaluate(_model(s, batch_size), tasks, manager, options, seed) for s in sides]
-    settings = {
-        "tasks": list(tasks),
-        "include": None if include is None else str(include),
-        "limit": limit,
-        "few_shot": few_shot,
-        "level": level,
-        "seed": seed,
-    }
+    settings: dict[str, Any] = {"tasks": list(tasks), "include": include and str(include)}
+    settings |= {"limit": limit, "few_shot": few_shot, "level": level, "seed": seed}
     names = [
         f"{side.hooked.name}, steered" if isinstance(side, SteeredModel) else str(side.name)
         for side in sides
@@ -134,8 +127,8 @@ def compare_logs(
     """Compare two runs of the harness from their logs per sample (``--log_samples``).
 
     Args:
-        control: Folder that ``lm_eval --output_path`` wrote, searched for ``samples_*.jsonl``.
-        treated: Likewise; the newest log of each task is read.
+        control, treated: Folders that ``lm_eval --output_path`` wrote, searched for
+            ``samples_*.jsonl``; the newest log of each task is read.
         level: Confidence level of the intervals.
         seed: Seed of the bootstrap and the tests.
 

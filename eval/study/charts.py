@@ -82,20 +82,13 @@ def arms_chart(summary: Sequence[ArmRow], tested: str, title: str) -> Chart:
     panels = []
     for metric, label in metrics.items():
         # Each in units of its own, so a panel each.
-        rows = [row for row in summary if row.metric == metric]
         marks = [
-            Line(
-                name="under test" if row.arm == tested else "other arms",
-                x=[row.mean],
-                y=[row.arm],
-                low=[row.ci_low],
-                high=[row.ci_high],
-                across=True,
-                mode="points",
-                colour="accent" if row.arm == tested else "muted",
-            )
-            for row in rows
-        ]
+            Line(name="under test" if row.arm == tested else "other arms", x=[row.mean],
+                 y=[row.arm], low=[row.ci_low], high=[row.ci_high], across=True, mode="points",
+                 colour="accent" if row.arm == tested else "muted")
+            for row in summary
+            if row.metric == metric
+        ]  # fmt: skip
         if marks:
             panels.append(Panel(marks=marks, rows=True, title=label))
     return Chart(
