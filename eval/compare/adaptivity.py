@@ -11,12 +11,12 @@ Cost: ``(turns + pauses) x (probes + 1)`` forward passes of a batch of sessions.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import random
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,8 +83,7 @@ def measure_adaptivity(
         after = script.probe(store)
     rows = [_turn(turn, score, scores[0], before, level, seed) for turn, score in enumerate(scores)]
     trained = sum(tensor.numel() for tensor in (adapter_state(subject) or {}).values())
-    gain = rows[-1].gain / turns
-    decay = _decay(later, before, pauses)
+    gain, decay = rows[-1].gain / turns, _decay(later, before, pauses)
     return Adaptivity(
         turns=tuple(rows),
         decay=decay,
@@ -159,10 +158,8 @@ class _Script:
             pad_sequence([torch.tensor(row) for row in some], batch_first=True).to(device)
             for some in (rows, [[1] * len(row) for row in rows])
         )
-        scope: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        if store is not None:
-            scope = experience(model, session=self._names, store=store)
-        with scope:
+        some = store is not None
+        with experience(model, session=self._names, store=store) if some else nullcontext():
             # Without a cache: a call is one interaction, whatever came before it in the cache.
             logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return logits
@@ -202,10 +199,8 @@ def _decay(
     answers: Sequence[_Answers], before: _Answers, pauses: Sequence[float]
 ) -> tuple[Decay, ...]:
     """The effect of the experience after each pause, over that after the first; () if none."""
-    sizes = []
-    for each in answers:
-        gaps = zip(each.logits, before.logits, strict=True)
-        sizes.append(float(np.mean([float((a - b).abs().mean()) for a, b in gaps])))
+    pairs = [zip(each.logits, before.logits, strict=True) for each in answers]
+    sizes = [float(np.mean([float((a - b).abs().mean()) for a, b in each])) for each in pairs]
     # Untrained feedback leaves no effect, of which no share could be left; also if it is NaN.
     if not sizes[0] > 0:
         return ()

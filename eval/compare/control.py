@@ -59,8 +59,8 @@ class Panel:
             InvalidInputError: other tokens than the control's, or prompts beyond its window.
             ModelLoadError: it cannot be loaded.
         """
-        tokenizer = self.control.hooked.tokenizer
-        subject = open_subject(treated, name=name, **_loading(self.options, tokenizer))
+        settings = _loading(self.options, self.control.hooked.tokenizer)
+        subject = open_subject(treated, name=name, **settings)
         check_alike(self.control, subject)
         check_fits(subject, self.questions.longest(len(subject.before)))
         return subject

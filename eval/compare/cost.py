@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -95,8 +96,6 @@ def _checkpoint_bytes(subject: Subject, state: Mapping[str, torch.Tensor] | None
         return (subject.folder / WEIGHTS).stat().st_size
     if state is None:
         return None
-    from safetensors.torch import save
-
     return len(save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
 
 

@@ -109,14 +109,11 @@ def clean_base(model: Any) -> Any:
 
 def _logits(hooked: HookedModel, prompts: Sequence[Ids]) -> list[Float[Tensor, "1 pos d_vocab"]]:
     """Logits at every position of every prompt."""
-    logits = []
+    logits, last = [], [resid_post(hooked.n_layers - 1)]
     # One prompt at a time: padding and batch size change the last bits of a sum.
     for ids in prompts:
-        reads = torch.arange(len(ids))[None]
-        last = [resid_post(hooked.n_layers - 1)]
-        run = hooked.runner.run(
-            Inputs(torch.tensor([ids])), sites=last, reads=reads[:, :1], logit_reads=reads
-        )
+        reads, inputs = torch.arange(len(ids))[None], Inputs(torch.tensor([ids]))
+        run = hooked.runner.run(inputs, sites=last, reads=reads[:, :1], logit_reads=reads)
         assert run.logits is not None
         logits.append(run.logits.cpu())
     return logits

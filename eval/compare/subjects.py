@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,17 +137,15 @@ def check_alike(control: Subject, treated: Subject) -> None:
 def vocabulary_size(hooked: HookedModel) -> int:
     """Number of tokens the model predicts."""
     for name in ("vocab_size", "d_vocab"):
-        value = getattr(hooked.config, name, None)
-        if value:
+        if value := getattr(hooked.config, name, None):
             return int(value)
     raise InvalidInputError(f"the configuration of {hooked.name} must have vocab_size, got none")
 
 
-@contextlib.contextmanager
-def adapter_off(subject: Subject) -> Iterator[None]:
+def adapter_off(subject: Subject) -> contextlib.AbstractContextManager[Any]:
     """The subject without its adapters, if it has any, for a while."""
-    with subject.model.disable_adapter() if subject.is_adapter else contextlib.nullcontext():
-        yield
+    off: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    return subject.model.disable_adapter() if subject.is_adapter else off
 
 
 def _prompted(model: PromptOnly, name: str | None, options: dict[str, Any]) -> Subject:
@@ -167,13 +165,10 @@ def _prompted(model: PromptOnly, name: str | None, options: dict[str, Any]) -> S
 def _steered(model: Any, name: str | None) -> Subject:
     hooked: HookedModel = model.hooked
     written = [
-        {
-            "kind": type(each).__name__,
-            "sites": [site.name for site in each.sites(hooked)],
-            "coefficient": str(getattr(each, "coefficient", "")),
-        }
+        {"kind": type(each).__name__, "sites": [site.name for site in each.sites(hooked)],
+         "coefficient": str(getattr(each, "coefficient", ""))}
         for each in model.interventions
-    ]
+    ]  # fmt: skip
     title, details = name or f"{hooked.name} + steering", {"interventions": written}
     return Subject(title, "steered", hooked, scope=model.applied, details=details)
 

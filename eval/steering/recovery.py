@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ed_interp.eval.steering.plan import Cell
@@ -143,9 +143,8 @@ def recovery(
     return Recovery(hooked.name, tuple(rows), tuple(by_relation), tuple(heads), record)
 
 
-def _mean(values: Iterable[float]) -> float:
-    total = [*values]
-    return sum(total) / len(total)
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,8 +166,8 @@ class _Seed:
 
     def __init__(self, hooked: HookedModel, subjects: list[_Relation], seed: int) -> None:
         self.hooked, self.subjects, self.seed = hooked, subjects, seed
-        self.zero = _mean(self._one(subject.held) for subject in subjects)
-        self.eight = _mean(self._one(subject.shown) for subject in subjects)
+        self.zero = _mean([self._one(subject.held) for subject in subjects])
+        self.eight = _mean([self._one(subject.shown) for subject in subjects])
 
     def row(
         self, kind: str, vectors: Sequence[Direction], strength: float, site: str
@@ -202,7 +201,7 @@ class _Seed:
         self, vectors: Sequence[Direction], strength: float, queries: list[list[Question]]
     ) -> float:
         both = zip(queries, vectors, strict=True)
-        return _mean(self._one(some, vector, strength) for some, vector in both)
+        return _mean([self._one(some, vector, strength) for some, vector in both])
 
     def _one(
         self, queries: list[Question], vector: Direction | None = None, strength: float = 1.0

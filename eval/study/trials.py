@@ -88,25 +88,20 @@ class Bench:
         row = _row_of(trial, status="done", **training)
         if trial.sweep:
             return row
-        # Sessions with feedback take long and are the same question at every seed.
+        # Sessions with feedback take long and are the same question at every seed. Adapters without
+        # nodes carry nothing from one call to the next.
         first = trial.arm == options.tested and trial.seed == options.seed
-        comparison = self.panel().compare(
-            subject, session=self._session(subject) if first else None, training_seconds=row.seconds
-        )
+        config, on = subject.details.get("adapter", {}), self.problem.on
+        feeds = config.get("n_nodes", 0) and config.get("feedback") != "none"
+        session = on if first and feeds and isinstance(on, LabelledTask) else None
+        panel = self.panel()
+        comparison = panel.compare(subject, session=session, training_seconds=row.seconds)
         if options.keep == "all" or (options.keep == "tested" and first):
             folder = self.work.parent / "comparisons" / trial.name
             folder.mkdir(parents=True, exist_ok=True)
             # Without pages: each would weigh 5 MB, and the study has one of its own.
             comparison.write_record(folder)
         return dataclasses.replace(row, **_outcome(comparison))
-
-    def _session(self, subject: Subject) -> LabelledTask | None:
-        """The task of sessions with feedback, if the subject has nodes that could remember."""
-        # Other adapters carry nothing from one call to the next.
-        settings = subject.details.get("adapter", {})
-        feeds = settings.get("n_nodes", 0) and settings.get("feedback") != "none"
-        on = self.problem.on
-        return on if feeds and isinstance(on, LabelledTask) else None
 
     def _made(self, arm: Arm, trial: Trial) -> tuple[Subject, dict[str, Any]]:
         """The subject of a trial, and what is known of its training."""
