@@ -223,11 +223,12 @@ def _turn(
     # Paired: sessions differ far more from each other than from turn to turn.
     change = score.logprob - first.logprob
     own, gain = (
-        [float(each.mean()), *map(float, bootstrap_interval(each, level=level, seed=seed))]
+        map(float, (each.mean(), *bootstrap_interval(each, level=level, seed=seed)))
         for each in (score.logprob, change)
     )
     others = float(score.correct.mean()), float(before.logprob.mean())
-    return Turn(turn, *own, *others, *gain, len(change))
+    fields: Any = (turn, *own, *others, *gain, len(change))
+    return Turn(*fields)
 
 
 def _same(first: _Answers, second: _Answers) -> bool:

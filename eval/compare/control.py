@@ -91,8 +91,10 @@ class Panel:
         identity = check_identity(*sides, sequences, required=options.require_identity)
         sums = None if dictionary is None else FeatureSums(dictionary, len(questions.texts))
         reading, watched = _read(subject, questions, options, self.progress)
-        more = {"first": questions.first, "features": sums, "progress": self.progress}
-        text = read_texts(*sides, questions.texts, **more) if questions.texts else None
+        text = None
+        if windows := questions.texts:
+            first, progress = questions.first, self.progress
+            text = read_texts(*sides, windows, first=first, features=sums, progress=progress)
         target_pair = (self.reading, reading)
         pair = None if self.watched is None or watched is None else (self.watched, watched)
         effects, forgetting = effects_of(questions, target_pair, pair, text, options)
@@ -102,7 +104,7 @@ class Panel:
                 *sides, sequences, seconds=training_seconds, rounds=options.decode_rounds
             )
         if session is not None:
-            tests = {"level": options.level, "seed": options.seed}
+            tests: dict[str, Any] = {"level": options.level, "seed": options.seed}
             adaptivity = measure_adaptivity(subject, session, **tests)
         return Comparison(
             control=self.control.describe(),

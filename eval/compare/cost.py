@@ -118,8 +118,7 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = 0
-        self.peak: int = 0
+        self.now = self.peak = 0
         self._owners: collections.Counter[int] = collections.Counter()
         self._bytes: dict[int, int] = {}
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,7 +148,7 @@ def _between_prompts(effect: Effect, level: float) -> Effect:
     error = (low + high) / (2 * stats.norm.ppf((1 + level) / 2))
     if error > 0:
         p_value = max(p_value, float(2 * stats.norm.sf(abs(middle) / (2 * error))))
-    ends = {"ci_low": middle - 2 * low, "ci_high": middle + 2 * high}
+    ends: dict[str, Any] = {"ci_low": middle - 2 * low, "ci_high": middle + 2 * high}
     return dataclasses.replace(effect, **ends, p_value=p_value, p_holm=p_value, test="order two")
 
 
@@ -265,5 +265,6 @@ def paired_effects(
             test = "McNemar"
         # The second p-value is for as long as all effects are not known and `corrected` together.
         tested = (p_value, p_value, test, len(control), cell.watched)
-        effects.append(Effect(*cell[:4], *numbers[place], *tested))
+        fields: Any = (*cell[:4], *numbers[place], *tested)
+        effects.append(Effect(*fields))
     return effects

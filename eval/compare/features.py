@@ -39,19 +39,14 @@ class FeatureSums:
     """Sums of activations per text and feature, filled batch by batch."""
 
     def __init__(self, dictionary: Encoder, texts: int) -> None:
-        """Empty sums.
-
-        Raises:
-            InvalidInputError: a dictionary without a site, or no text to read.
-        """
+        """Empty sums; a dictionary without a site, or no text to read, is refused."""
         if dictionary.site is None:
             raise InvalidInputError(
                 "the dictionary must say at which site it reads, got none; load it with site="
             )
         if not texts:
             raise InvalidInputError("texts must not be empty with a dictionary, got none")
-        self.dictionary = dictionary
-        self.site = Site.parse(dictionary.site)
+        self.dictionary, self.site = dictionary, Site.parse(dictionary.site)
         self._texts = texts
         # Sums per text, since states of every token would not fit into memory.
         self._sums: list[Tensor] = []

@@ -92,10 +92,9 @@ def read_texts(
     site = None if features is None else features.site
     contexts: Sequence[Context] = ()
     # As many windows as fit, so that a large vocabulary does not fill the memory.
-    width = max(len(window) for window in windows)
-    size = max(1, _LOGITS // vocabulary_size(control.hooked) // width)
+    size = _LOGITS // vocabulary_size(control.hooked) // max(len(window) for window in windows)
     with track(progress, f"reading text ({treated.name})", len(windows)) as advance:
-        for rows in _batches(windows, size):
+        for rows in _batches(windows, max(1, size)):
             part = [windows[row] for row in rows]
             one, two = (_run(subject, part, first, site) for subject in (control, treated))
             scored = _score(one.logits, two.logits, part)

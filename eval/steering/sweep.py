@@ -229,7 +229,7 @@ class _Plan:
         low, high = wilson_interval(fell, len(steered), level=self.options.level)
         # A test is difference, both ends of its interval and p, in the order of the fields.
         comparisons = [
-            SweepComparison(name, float(control.mean()), *map(float, test), float(p_holm))
+            SweepComparison(name, *map(float, (control.mean(), *test, p_holm)))
             for (name, control), test, p_holm in zip(controls.items(), tests, adjusted, strict=True)
         ]
         numbers = (tuple(comparisons), float(steered.mean()), fell / len(steered), low, high)

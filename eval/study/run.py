@@ -68,7 +68,11 @@ def study(
         ModelLoadError: the model cannot be loaded.
         RunFolderError: the folder is taken, damaged or cannot be written.
     """
-    _check_treated(options)
+    folder = options.checkpoint
+    if folder is not None and not (folder / "adapter_config.json").is_file():
+        why = "which has no adapter_config.json" if folder.is_dir() else "which does not exist"
+        names = f"must be the folder of an adapter, or one of {', '.join(ARMS)}"
+        raise OptionError("treated", f"{names}, got {options.treated!r}, {why}")
     problem = make_problem(options.make_task(task), options)
     live = not (isinstance(model, (str, Path)) and isinstance(task, (str, type(None))))
     if live and process()[1] > 1:
@@ -109,15 +113,6 @@ def best_rates(rows: Sequence[TrialRow]) -> dict[str, float]:
     return {arm: rate for arm, (_, rate) in best.items()}
 
 
-def _check_treated(options: StudyOptions) -> None:
-    folder = options.checkpoint
-    if folder is None or (folder / "adapter_config.json").is_file():
-        return
-    why = "which has no adapter_config.json" if folder.is_dir() else "which does not exist"
-    names = f"must be the folder of an adapter, or one of {', '.join(ARMS)}"
-    raise OptionError("treated", f"{names}, got {options.treated!r}, {why}")
-
-
 def _study(bench: Bench, progress: Progress) -> Study:
     options, problem, work = bench.options, bench.problem, bench.work
     if process()[0] == 0:
@@ -139,10 +134,8 @@ def _study(bench: Bench, progress: Progress) -> Study:
     # Controls may fail; without the arm under test there is nothing to compare them with.
     if not any(row.arm == options.tested and row.status == "done" for row in final):
         errors = [row.error for row in rows if row.arm == options.tested and row.error]
-        raise InvalidInputError(
-            f"{options.tested}: {errors[0] if errors else 'it has no loss to choose its rate by'}; "
-            "what is finished is kept"
-        )
+        reason = next(iter(errors), "it has no loss to choose its rate by")
+        raise InvalidInputError(f"{options.tested}: {reason}; what is finished is kept")
     counts = {row.arm: row.parameters for row in rows if row.parameters is not None}
     return Study(
         model=bench.base.hooked.describe(),

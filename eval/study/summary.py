@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -80,12 +81,12 @@ def _row(arm: str, metric: str, own: dict[int, float], reference: dict[int, floa
     ]
     if not change:
         return row
-    ends = zip(("difference", "difference_low", "difference_high"), _interval(change), strict=True)
-    p_value = None
+    names = ("difference", "difference_low", "difference_high")
+    tested: dict[str, Any] = dict(zip(names, _interval(change), strict=True))
     # The t-test of differences without any spread would divide by zero.
     if len(change) > 1 and float(np.ptp(change)) > 0:
-        p_value = float(stats.ttest_1samp(change, 0.0).pvalue)
-    return dataclasses.replace(row, **dict(ends), p_value=p_value)
+        tested["p_value"] = float(stats.ttest_1samp(change, 0.0).pvalue)
+    return dataclasses.replace(row, **tested)
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
