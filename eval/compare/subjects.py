@@ -68,11 +68,8 @@ class Subject:
         """The population with this subject's text before every prompt."""
         if not self.before:
             return population
-        prompts = [
-            dataclasses.replace(prompt, prefix=prompt.prefix + self.before)
-            for prompt in population.prompts
-        ]
-        return dataclasses.replace(population, prompts=tuple(prompts))
+        texts = [dataclasses.replace(p, prefix=p.prefix + self.before) for p in population.prompts]
+        return dataclasses.replace(population, prompts=tuple(texts))
 
 
 def open_subject(model: Any, *, name: str | None = None, **options: Any) -> Subject:

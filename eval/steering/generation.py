@@ -106,15 +106,10 @@ def side_by_side(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> SideBySide:
-    """Continue ``prompt`` without and with ``interventions``.
+    """Continue ``prompt`` without and with ``interventions``, as ``inject`` takes them.
 
-    Args:
-        model: Anything :func:`ed_interp.load` takes, on ``transformers``.
-        prompt: Text.
-        interventions: See :func:`ed_interp.streams.injection.inject`.
-        max_new_tokens: Most tokens to generate.
-        temperature: 0 is greedy.
-        seed: Random seed of the sampling, the same for both.
+    The model is anything :func:`ed_interp.load` takes, on ``transformers``. A temperature of 0 is
+    greedy; otherwise both continuations are drawn from the same ``seed``.
 
     Raises:
         InvalidInputError: a prompt that is empty or leaves no room, or a TransformerLens model.
