@@ -84,8 +84,7 @@ def study(
     base = open_subject(options.load(model))
     # Read before anything is trained: what cannot be prompted or tested is refused at once.
     panel = control_of(options, problem, base)
-    if process()[0] == 0:
-        panel()
+    panel()  # by every process: they share the prompts out and wait for each other
 
     def make(work: Path | None) -> Study:
         # Trained adapters pass through files in any case; without `out` they are not kept.
