@@ -84,9 +84,8 @@ def compare_tasks(
     """Run both models through tasks of the harness and compare them document by document.
 
     Args:
-        control: Anything :func:`ed_interp.load` takes that is a ``transformers`` or PEFT model, or
-            a :class:`~ed_interp.adapters.steering.SteeredModel`.
-        treated: Likewise.
+        control, treated: Anything :func:`ed_interp.load` takes that is a ``transformers`` or PEFT
+            model, or a :class:`~ed_interp.adapters.steering.SteeredModel`.
         tasks: Names of tasks of the harness.
         include: Folder with YAML files of your own tasks; then no other tasks are known, and
             nothing is looked up on the hub.
@@ -110,17 +109,14 @@ def compare_tasks(
             "both models must have the same tokenizer, got different tokenizers: no document "
             "could be paired"
         )
-    manager = _manager(include)
+    if include is not None and not any(Path(include).glob("*.y*ml")):
+        raise InvalidInputError(f"{include} must hold the YAML file of a task, got no YAML file")
+    own = {} if include is None else {"include_path": str(include), "include_defaults": False}
+    manager = _harness("lm_eval.tasks").TaskManager(**own)
     options = {"limit": limit, "num_fewshot": few_shot}
     samples = [_evaluate(_model(s, batch_size), tasks, manager, options, seed) for s in sides]
-    settings = {
-        "tasks": list(tasks),
-        "include": None if include is None else str(include),
-        "limit": limit,
-        "few_shot": few_shot,
-        "level": level,
-        "seed": seed,
-    }
+    settings: dict[str, Any] = {"tasks": list(tasks), "include": include and str(include)}
+    settings |= {"limit": limit, "few_shot": few_shot, "level": level, "seed": seed}
     names = [
         f"{side.hooked.name}, steered" if isinstance(side, SteeredModel) else str(side.name)
         for side in sides
@@ -134,8 +130,8 @@ def compare_logs(
     """Compare two runs of the harness from their logs per sample (``--log_samples``).
 
     Args:
-        control: Folder that ``lm_eval --output_path`` wrote, searched for ``samples_*.jsonl``.
-        treated: Likewise; the newest log of each task is read.
+        control, treated: Folders that ``lm_eval --output_path`` wrote, searched for
+            ``samples_*.jsonl``; the newest log of each task is read.
         level: Confidence level of the intervals.
         seed: Seed of the bootstrap and the tests.
 
@@ -226,15 +222,6 @@ def _harness(module: str = "lm_eval") -> Any:
         ) from error
 
 
-def _manager(include: str | Path | None) -> Any:
-    tasks = _harness("lm_eval.tasks")
-    if include is None:
-        return tasks.TaskManager()
-    if not any(Path(include).glob("*.y*ml")):
-        raise InvalidInputError(f"{include} must hold the YAML file of a task, got no YAML file")
-    return tasks.TaskManager(include_path=str(include), include_defaults=False)
-
-
 def _evaluate(
     model: Any, tasks: Sequence[str], manager: Any, options: dict[str, Any], seed: int
 ) -> Samples:
@@ -244,6 +231,7 @@ def _evaluate(
             f"the harness knows no task {unknown[0]!r}; name the folder of its YAML file with "
             "include="
         )
+    seeds = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
     results = _harness().simple_evaluate(
         model=model,
         tasks=list(tasks),
@@ -251,10 +239,7 @@ def _evaluate(
         log_samples=True,
         # Its own intervals are of unpaired means, and are not used here.
         bootstrap_iters=0,
-        random_seed=seed,
-        numpy_random_seed=seed,
-        torch_random_seed=seed,
-        fewshot_random_seed=seed,
+        **dict.fromkeys(seeds, seed),
         **options,
     )
     return {task: _values(samples) for task, samples in results["samples"].items()}

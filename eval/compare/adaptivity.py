@@ -11,12 +11,12 @@ Cost: ``(turns + pauses) x (probes + 1)`` forward passes of a batch of sessions.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import random
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.eval.compare.cost import adapter_state
@@ -50,18 +51,11 @@ def measure_adaptivity(
     level: float = 0.95,
     seed: int = 0,
 ) -> Adaptivity:
-    """Run sessions with feedback on a bias-injection adapter.
+    """Run independent sessions on a bias-injection adapter, each with its own pairs of the task.
 
-    Args:
-        subject: An adapter with feedback nodes.
-        task: Where the pairs come from.
-        sessions: Number of independent sessions, each with its own pairs.
-        turns: Interactions with feedback per session.
-        probes: Pairs probed after each turn, never shown in the session.
-        pauses: Turns that pass afterwards without an interaction; the first is the reference.
-        tau: Time constant of the experience between interactions, in turns.
-        level: Confidence level of the intervals.
-        seed: Seed for drawing the pairs.
+    ``probes`` pairs, never shown in the session, are probed after each turn. Then each of the
+    ``pauses`` passes, in turns without an interaction; the first is the reference. ``tau`` is the
+    time constant of the experience between interactions, in turns.
 
     Raises:
         InvalidInputError: an adapter without feedback nodes, or too few pairs.
@@ -87,14 +81,11 @@ def measure_adaptivity(
         later = [script.probe(store, pause=pause) for pause in pauses]
         store.reset()
         after = script.probe(store)
-    rows = tuple(
-        _turn(turn, score, scores[0], before, level, seed) for turn, score in enumerate(scores)
-    )
+    rows = [_turn(turn, score, scores[0], before, level, seed) for turn, score in enumerate(scores)]
     trained = sum(tensor.numel() for tensor in (adapter_state(subject) or {}).values())
-    gain = rows[-1].gain / turns
-    decay = _decay(later, before, pauses)
+    gain, decay = rows[-1].gain / turns, _decay(later, before, pauses)
     return Adaptivity(
-        turns=rows,
+        turns=tuple(rows),
         decay=decay,
         tau=tau,
         half_life_expected=tau * math.log(2),
@@ -162,17 +153,15 @@ class _Script:
         from ed_interp.adapters.bias_injection.experience import experience
 
         model, device = self._subject.model, self._subject.hooked.device
-        width = max(len(row) for row in rows)
         # Padding is masked, so any id serves.
-        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-        scope: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        if store is not None:
-            scope = experience(model, session=self._names, store=store)
-        with scope:
+        ids, mask = (
+            pad_sequence([torch.tensor(row) for row in some], batch_first=True).to(device)
+            for some in (rows, [[1] * len(row) for row in rows])
+        )
+        some = store is not None
+        with experience(model, session=self._names, store=store) if some else nullcontext():
             # Without a cache: a call is one interaction, whatever came before it in the cache.
-            output = model(input_ids=ids, attention_mask=mask.to(device), use_cache=False)
-        logits: Tensor = output.logits
+            logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return logits
 
     def _ids(self, text: str) -> list[int]:
@@ -210,10 +199,8 @@ def _decay(
     answers: Sequence[_Answers], before: _Answers, pauses: Sequence[float]
 ) -> tuple[Decay, ...]:
     """The effect of the experience after each pause, over that after the first; () if none."""
-    sizes = []
-    for each in answers:
-        gaps = zip(each.logits, before.logits, strict=True)
-        sizes.append(float(np.mean([float((a - b).abs().mean()) for a, b in gaps])))
+    pairs = [zip(each.logits, before.logits, strict=True) for each in answers]
+    sizes = [float(np.mean([float((a - b).abs().mean()) for a, b in each])) for each in pairs]
     # Untrained feedback leaves no effect, of which no share could be left; also if it is NaN.
     if not sizes[0] > 0:
         return ()
@@ -233,22 +220,15 @@ def _half_life(decay: Sequence[Decay]) -> float | None:
 def _turn(
     turn: int, score: _Answers, first: _Answers, before: _Answers, level: float, seed: int
 ) -> Turn:
-    own = bootstrap_interval(score.logprob, level=level, seed=seed)
     # Paired: sessions differ far more from each other than from turn to turn.
     change = score.logprob - first.logprob
-    gain = bootstrap_interval(change, level=level, seed=seed)
-    return Turn(
-        turn=turn,
-        logprob=float(score.logprob.mean()),
-        ci_low=float(own.low),
-        ci_high=float(own.high),
-        accuracy=float(score.correct.mean()),
-        without=float(before.logprob.mean()),
-        gain=float(change.mean()),
-        gain_ci_low=float(gain.low),
-        gain_ci_high=float(gain.high),
-        n=len(score.logprob),
+    own, gain = (
+        map(float, (each.mean(), *bootstrap_interval(each, level=level, seed=seed)))
+        for each in (score.logprob, change)
     )
+    others = float(score.correct.mean()), float(before.logprob.mean())
+    fields: Any = (turn, *own, *others, *gain, len(change))
+    return Turn(*fields)
 
 
 def _same(first: _Answers, second: _Answers) -> bool:

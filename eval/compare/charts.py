@@ -61,29 +61,28 @@ def _behaviour(effects: Sequence[Effect], label: str, *, legend: bool) -> Panel:
 def _relations(effects: Sequence[Effect], alpha: float) -> Panel:
     """A point and its interval for each, the largest loss at the top."""
     ordered = sorted(effects, key=lambda effect: effect.difference)
-    points = []
-    for verdict, colour in VERDICTS.items():
-        rows = [effect for effect in ordered if effect.verdict(alpha) == verdict]
-        points.append(
-            Line(
-                name=verdict,
-                x=[effect.difference for effect in rows],
-                y=[effect.name for effect in rows],
-                low=[effect.ci_low for effect in rows],
-                high=[effect.ci_high for effect in rows],
-                across=True,
-                mode="points",
-                colour=colour,
-                hover=[
-                    f"{effect.name}\n{effect.difference:+.3f}, corrected p {effect.p_holm:.2g}"
-                    for effect in rows
-                ],
-            )
+    points = [
+        Line(
+            name=verdict,
+            x=[row.difference for row in rows],
+            y=[row.name for row in rows],
+            low=[row.ci_low for row in rows],
+            high=[row.ci_high for row in rows],
+            across=True,
+            mode="points",
+            colour=colour,
+            hover=[f"{r.name}\n{r.difference:+.3f}, corrected p {r.p_holm:.2g}" for r in rows],
         )
-    return Panel(marks=[line for line in points if line.x], rows=True, x="difference (nats)")
+        for verdict, colour in VERDICTS.items()
+        if (rows := [effect for effect in ordered if effect.verdict(alpha) == verdict])
+    ]
+    return Panel(marks=points, rows=True, x="difference (nats)")
 
 
 def _emergence(effects: Sequence[Effect]) -> Panel:
+    def hover(e: Effect) -> str:
+        return f"{e.name}, {e.shots} shots\n{e.difference:+.3f} bits, corrected p {e.p_holm:.2g}"
+
     blocks = list(dict.fromkeys(effect.name for effect in effects))
     shots = sorted({effect.shots for effect in effects if effect.shots is not None})
     cells = {(effect.name, effect.shots): effect for effect in effects}
@@ -93,14 +92,7 @@ def _emergence(effects: Sequence[Effect]) -> Panel:
         y=blocks,
         z=[[effect.difference for effect in row] for row in rows],
         text=[[f"{effect.difference:+.2f}" for effect in row] for row in rows],
-        hover=[
-            [
-                f"{effect.name}, {effect.shots} shots\n{effect.difference:+.3f} bits, corrected "
-                f"p {effect.p_holm:.2g}"
-                for effect in row
-            ]
-            for row in rows
-        ],
+        hover=[[hover(effect) for effect in row] for row in rows],
         centre=0.0,
     )
     return Panel(marks=[heat], x="shots")

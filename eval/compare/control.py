@@ -17,7 +17,6 @@ since keeping its distributions would take ``token d_vocab`` numbers. ``cost=Tru
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,8 @@ class Panel:
             InvalidInputError: other tokens than the control's, or prompts beyond its window.
             ModelLoadError: it cannot be loaded.
         """
-        tokenizer = self.control.hooked.tokenizer
-        subject = open_subject(treated, name=name, **_loading(self.options, tokenizer))
+        settings = _loading(self.options, self.control.hooked.tokenizer)
+        subject = open_subject(treated, name=name, **settings)
         check_alike(self.control, subject)
         check_fits(subject, self.questions.longest(len(subject.before)))
         return subject
@@ -87,39 +86,26 @@ class Panel:
         subject, options, questions = self.open(treated, name=name), self.options, self.questions
         target = questions.target
         sequences = [prompt.sequence(target.shots[-1]) for prompt in target.prompts]
+        sides = (self.control, subject)
         # First, since it refuses what the long passes after it would measure in vain.
-        identity = check_identity(
-            self.control, subject, sequences, required=options.require_identity
-        )
+        identity = check_identity(*sides, sequences, required=options.require_identity)
         sums = None if dictionary is None else FeatureSums(dictionary, len(questions.texts))
         reading, watched = _read(subject, questions, options, self.progress)
         text = None
-        if questions.texts:
-            text = read_texts(
-                self.control,
-                subject,
-                questions.texts,
-                first=questions.first,
-                features=sums,
-                progress=self.progress,
-            )
+        if windows := questions.texts:
+            first, progress = questions.first, self.progress
+            text = read_texts(*sides, windows, first=first, features=sums, progress=progress)
+        target_pair = (self.reading, reading)
         pair = None if self.watched is None or watched is None else (self.watched, watched)
-        effects, forgetting = effects_of(questions, (self.reading, reading), pair, text, options)
-        cost = adaptivity = samples = None
+        effects, forgetting = effects_of(questions, target_pair, pair, text, options)
+        cost = adaptivity = None
         if options.cost:
             cost = measure_cost(
-                self.control,
-                subject,
-                sequences,
-                seconds=training_seconds,
-                rounds=options.decode_rounds,
+                *sides, sequences, seconds=training_seconds, rounds=options.decode_rounds
             )
         if session is not None:
-            adaptivity = measure_adaptivity(
-                subject, session, level=options.level, seed=options.seed
-            )
-        if options.samples:
-            samples = _samples(questions, (self.reading, reading), pair)
+            tests: dict[str, Any] = {"level": options.level, "seed": options.seed}
+            adaptivity = measure_adaptivity(subject, session, **tests)
         return Comparison(
             control=self.control.describe(),
             treated=subject.describe(),
@@ -142,7 +128,7 @@ class Panel:
                 "permutations": enough_permutations(len(effects), options),
                 "correction": "Holm over all effects",
             },
-            samples=samples,
+            samples=_samples(questions, target_pair, pair) if options.samples else None,
         )
 
 
@@ -245,28 +231,23 @@ def _samples(
     questions: Questions, target: tuple[Reading, Reading], watched: tuple[Reading, Reading] | None
 ) -> pd.DataFrame | None:
     """One line per prompt and shot count, with the scores of both sides."""
-    parts = [_sample_rows("task", questions.relations, *target)]
+    sets = [("task", questions.relations, target)]
     if watched is not None:
-        parts.append(_sample_rows("watched", questions.watched_relations, *watched))
-    frames = [part for part in parts if part is not None]
+        sets.append(("watched", questions.watched_relations, watched))
+    frames = []
+    for part, relations, pair in sets:
+        if pair[0].correct is None:
+            continue
+        shots = pair[0].shots
+        data: dict[str, Any] = {
+            "set": part,
+            "relation": [name for name in relations for _ in shots],
+            "prompt": [row for row in range(len(relations)) for _ in shots],
+            "shots": list(shots) * len(relations),
+        }
+        # Scores are `prompt shot`, so row by row they are in the order of the columns above.
+        for side, reading in zip(("control", "treated"), pair, strict=True):
+            for name, kind in (("correct", "int32"), ("logprob", "float32"), ("rank", "int32")):
+                data[f"{side}_{name}"] = getattr(reading, name).ravel().astype(kind)
+        frames.append(pd.DataFrame(data))
     return pd.concat(frames, ignore_index=True) if frames else None
-
-
-def _sample_rows(
-    part: str, relations: Sequence[str], control: Reading, treated: Reading
-) -> pd.DataFrame | None:
-    if control.correct is None:
-        return None
-    prompts, shots = control.correct.shape
-    data: dict[str, Any] = {
-        "set": part,
-        "relation": [name for name in relations for _ in range(shots)],
-        "prompt": [row for row in range(prompts) for _ in range(shots)],
-        "shots": list(control.shots) * prompts,
-    }
-    for side, reading in (("control", control), ("treated", treated)):
-        for name in ("correct", "logprob", "rank"):
-            # Scores are `prompt shot`, so row by row they are in the order of the columns above.
-            values = getattr(reading, name).ravel()
-            data[f"{side}_{name}"] = values.astype("float32" if name == "logprob" else "int32")
-    return pd.DataFrame(data)

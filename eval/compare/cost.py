@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -44,20 +45,17 @@ def measure_cost(
 ) -> Cost:
     """Measure both sides on prompts of the task, of which the first eight make one batch.
 
-    Args:
-        control: The base of the ratio.
-        treated: The model compared with it.
-        prompts: Token ids.
-        seconds: Time of the treated model's training, if it was timed; its record holds no times.
-        rounds: Rounds of paired decoding; 0 leaves it out.
-        tokens: Tokens generated per round.
+    ``seconds`` is the time of the treated model's training, if it was timed: its record holds no
+    times. Paired decoding has ``rounds`` (0 leaves it out) of ``tokens`` generated tokens each.
     """
-    state = adapter_state(treated)
+    state, sides = adapter_state(treated), (control, treated)
     ratios = _decode_ratios(control, treated, prompts[0], rounds, tokens)
-    peaks = [_peak(subject, prompts[:_BATCH]) for subject in (control, treated)]
+    peaks = [_peak(side, prompts[:_BATCH]) for side in sides]
+    # `parameters()` yields a tied tensor once.
+    counts = [sum(each.numel() for each in side.model.parameters()) for side in sides]
     return Cost(
-        parameters_control=_parameters(control),
-        parameters_treated=_parameters(treated),
+        parameters_control=counts[0],
+        parameters_treated=counts[1],
         adapter_parameters=None if state is None else sum(t.numel() for t in state.values()),
         checkpoint_bytes=_checkpoint_bytes(treated, state),
         training_seconds=seconds,
@@ -83,11 +81,6 @@ def adapter_state(subject: Subject) -> dict[str, torch.Tensor] | None:
     return state
 
 
-def _parameters(subject: Subject) -> int:
-    # `parameters()` yields a tied tensor once.
-    return sum(parameter.numel() for parameter in subject.model.parameters())
-
-
 def _training_steps(folder: Path | None) -> int | None:
     """Steps by the record of the training in an adapter's folder; None without one."""
     if folder is None:
@@ -103,8 +96,6 @@ def _checkpoint_bytes(subject: Subject, state: Mapping[str, torch.Tensor] | None
         return (subject.folder / WEIGHTS).stat().st_size
     if state is None:
         return None
-    from safetensors.torch import save
-
     return len(save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
 
 
@@ -118,8 +109,7 @@ def peak_bytes(call: Callable[[], Any]) -> int:
     every operator, so never time a call that is measured this way.
     """
     with _Live() as live:
-        kept = call()
-    del kept
+        call()
     return int(live.peak)
 
 
@@ -128,8 +118,7 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = 0
-        self.peak: int = 0
+        self.now = self.peak = 0
         self._owners: collections.Counter[int] = collections.Counter()
         self._bytes: dict[int, int] = {}
 
@@ -141,24 +130,22 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        inputs = {
-            leaf.untyped_storage().data_ptr()
-            for leaf in tree_leaves((args, kwargs))
-            if isinstance(leaf, torch.Tensor)
-        }
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self._count(leaf, inputs)
+        given, made = (
+            [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+            for tree in ((args, kwargs), result)
+        )
+        inputs = {tensor.untyped_storage().data_ptr() for tensor in given}
+        for tensor in made:
+            self._count(tensor, inputs)
         return result
 
     def _count(self, tensor: torch.Tensor, inputs: set[int]) -> None:
         storage = tensor.untyped_storage()
         key = storage.data_ptr()
-        if not key:  # An empty tensor has no memory.
+        # An empty tensor has no memory, and a view of a parameter or an input is not new memory.
+        if not key or (key in inputs and key not in self._bytes):
             return
         if key not in self._bytes:
-            if key in inputs:  # A view of a parameter or an input, which is not new memory.
-                return
             self._bytes[key] = storage.nbytes()
             self.now += storage.nbytes()
             self.peak = max(self.peak, self.now)
@@ -200,16 +187,15 @@ def _decode_ratios(
     if rounds < 1 or not all(isinstance(side.hooked.runner, TransformersRunner) for side in sides):
         return []
     longest = len(prompt) + tokens + max(len(side.before) for side in sides)
-    windows = [side.hooked.context_window for side in sides]
-    if any(window is not None and longest > window for window in windows):
+    if any(longest > (side.hooked.context_window or longest) for side in sides):
         return []
     for side in sides:  # The first generation of a model fills caches, and is not timed.
         _decode(side, prompt, tokens)
     ratios = []
     for turn in range(rounds):
         # Who goes first changes with the round, so that neither side gains by its place.
-        first, second = (0, 1) if turn % 2 == 0 else (1, 0)
-        taken = {place: _decode(sides[place], prompt, tokens) for place in (first, second)}
+        order = (0, 1) if turn % 2 == 0 else (1, 0)
+        taken = {place: _decode(sides[place], prompt, tokens) for place in order}
         ratios.append(taken[1] / taken[0])
     return ratios
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,12 +62,11 @@ def effects_of(
     effects = behaviour_effects(questions.task, target, rules, clusters=clusters)
     # A task of one relation would be tested twice.
     if len(set(questions.relations)) > 1:
-        effects += relation_effects(
-            questions.relations, target, rules, watched=False, clusters=clusters
-        )
+        names = questions.relations
+        effects += relation_effects(names, target, rules, watched=False, clusters=clusters)
     if watched is not None and questions.watched is not None:
-        names, clusters_of = questions.watched_relations, same_query(questions.watched)
-        effects += relation_effects(names, watched, rules, watched=True, clusters=clusters_of)
+        names, own = questions.watched_relations, same_query(questions.watched)
+        effects += relation_effects(names, watched, rules, watched=True, clusters=own)
     forgetting: Forgetting | None = None
     if text is not None:
         of_text, forgetting = forgetting_effects(text, rules)
@@ -86,17 +85,9 @@ def behaviour_effects(
     """
     control, treated = (_scores(reading) for reading in readings)
     cells = [
-        Cell(
-            "behaviour",
-            task,
-            metric,
-            shots,
-            control[metric][:, column],
-            values[:, column],
-            binary=metric == "accuracy",
-        )
+        Cell("behaviour", task, metric, shots, one, two, binary=metric == "accuracy")
         for metric, values in treated.items()
-        for column, shots in enumerate(readings[0].shots)
+        for shots, one, two in zip(readings[0].shots, control[metric].T, values.T, strict=True)
     ]
     return paired_effects(cells, rules, clusters=clusters)
 
@@ -131,11 +122,17 @@ def emergence_effects(
     first, second = (reading.emergence() for reading in readings)
     if first is None or second is None:
         return []
-    control, treated = np.moveaxis(first, 0, -1), np.moveaxis(second, 0, -1)
     cells = [
-        Cell("emergence", f"block {block}", "emergence", shots, one[column], two[column])
-        for block, (one, two) in enumerate(zip(control, treated, strict=True))
-        for column, shots in enumerate(readings[0].shots)
+        Cell(
+            "emergence",
+            f"block {block}",
+            "emergence",
+            shots,
+            first[:, block, at],
+            second[:, block, at],
+        )
+        for block in range(first.shape[1])
+        for at, shots in enumerate(readings[0].shots)
     ]
     effects = paired_effects(cells, rules, clusters=clusters)
     return [_between_prompts(effect, rules.level) for effect in effects]
@@ -146,19 +143,13 @@ def _between_prompts(effect: Effect, level: float) -> Effect:
     # Information is about pairs: when a prompt's state moves, its neighbours' terms move with it.
     # The mean is a statistic of order two, whose standard error is up to twice that of
     # independent terms (Hoeffding 1948). That bound is used for the interval and for the test.
-    low, high = effect.difference - effect.ci_low, effect.ci_high - effect.difference
+    middle, p_value = effect.difference, effect.p_value
+    low, high = middle - effect.ci_low, effect.ci_high - middle
     error = (low + high) / (2 * stats.norm.ppf((1 + level) / 2))
-    p_value = effect.p_value
     if error > 0:
-        p_value = max(p_value, float(2 * stats.norm.sf(abs(effect.difference) / (2 * error))))
-    return dataclasses.replace(
-        effect,
-        ci_low=effect.difference - 2 * low,
-        ci_high=effect.difference + 2 * high,
-        p_value=p_value,
-        p_holm=p_value,
-        test="order two",
-    )
+        p_value = max(p_value, float(2 * stats.norm.sf(abs(middle) / (2 * error))))
+    ends: dict[str, Any] = {"ci_low": middle - 2 * low, "ci_high": middle + 2 * high}
+    return dataclasses.replace(effect, **ends, p_value=p_value, p_holm=p_value, test="order two")
 
 
 def forgetting_effects(reading: TextReading, rules: Inference) -> tuple[list[Effect], Forgetting]:
@@ -166,15 +157,14 @@ def forgetting_effects(reading: TextReading, rules: Inference) -> tuple[list[Eff
     tokens = reading.tokens
     one, two = reading.control_nll / tokens, reading.treated_nll / tokens
     cell = Cell("forgetting", NEUTRAL, "cross_entropy", None, one, two)
-    per_token = reading.divergence / tokens
-    divergence = bootstrap_interval(per_token, weights=tokens, **rules.resampling)
+    low, high = bootstrap_interval(reading.divergence / tokens, weights=tokens, **rules.resampling)
     total = tokens.sum()
     return paired_effects([cell], rules, weights=tokens), Forgetting(
         control_cross_entropy=float(reading.control_nll.sum() / total),
         treated_cross_entropy=float(reading.treated_nll.sum() / total),
         divergence_mean=float(reading.divergence.sum() / total),
-        divergence_ci_low=float(divergence.low),
-        divergence_ci_high=float(divergence.high),
+        divergence_ci_low=float(low),
+        divergence_ci_high=float(high),
         divergence_p99=float(np.percentile(reading.by_token, 99)),
         texts=len(tokens),
         tokens=int(total),
@@ -252,11 +242,20 @@ def paired_effects(
     control = np.stack([cell.control for cell in cells], axis=1)
     treated = np.stack([cell.treated for cell in cells], axis=1)
     if clusters is not None and len(set(clusters)) < len(clusters):
-        control, treated, weights = _cluster_means(clusters, control, treated)
+        # The mean of each cluster, with its size as the weight.
+        _, row_of, sizes = np.unique(np.asarray(clusters), return_inverse=True, return_counts=True)
+        sums = np.zeros((2, len(sizes), len(cells)))
+        # `sums[0, row_of] += control` would keep only one prompt of each cluster.
+        np.add.at(sums[0], row_of, control)
+        np.add.at(sums[1], row_of, treated)
+        control, treated = sums / sizes[:, None]
+        weights = sizes.astype(np.float64)
     change = paired_difference(
         treated, control, weights=weights, permutations=rules.permutations, **rules.resampling
     )
     means = [np.average(side, axis=0, weights=weights) for side in (control, treated)]
+    # One line per cell, in the order of the fields of an effect.
+    numbers = np.stack([*means, change.difference, change.low, change.high], axis=1).tolist()
     effects = []
     for place, cell in enumerate(cells):
         p_value, test = float(change.p_value[place]), "sign-flip"
@@ -264,36 +263,8 @@ def paired_effects(
         if cell.binary and weights is None:
             p_value = mcnemar(treated[:, place] > 0.5, control[:, place] > 0.5)
             test = "McNemar"
-        effects.append(
-            Effect(
-                family=cell.family,
-                name=cell.name,
-                metric=cell.metric,
-                shots=cell.shots,
-                control=float(means[0][place]),
-                treated=float(means[1][place]),
-                difference=float(change.difference[place]),
-                ci_low=float(change.low[place]),
-                ci_high=float(change.high[place]),
-                p_value=p_value,
-                p_holm=p_value,  # until all effects are known, and `corrected` together
-                test=test,
-                n=len(control),
-                watched=cell.watched,
-            )
-        )
+        # The second p-value is for as long as all effects are not known and `corrected` together.
+        tested = (p_value, p_value, test, len(control), cell.watched)
+        fields: Any = (*cell[:4], *numbers[place], *tested)
+        effects.append(Effect(*fields))
     return effects
-
-
-def _cluster_means(
-    clusters: Sequence[int], control: Array, treated: Array
-) -> tuple[Array, Array, Array]:
-    """Means over each cluster of both sides, and its size as the weight."""
-    _, row_of, sizes = np.unique(np.asarray(clusters), return_inverse=True, return_counts=True)
-    sides = []
-    for values in (control, treated):
-        sums = np.zeros((len(sizes), values.shape[1]))
-        # `sums[row_of] += values` would keep only one prompt of each cluster.
-        np.add.at(sums, row_of, values)
-        sides.append(sums / sizes[:, None])
-    return sides[0], sides[1], sizes.astype(np.float64)

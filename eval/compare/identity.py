@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.eval.compare.rows import Identity
-from ed_interp.eval.compare.subjects import Subject, adapter_off
+from ed_interp.eval.compare.subjects import Subject, active_config, adapter_off
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
 from ed_interp.models.sites import resid_post
@@ -30,13 +30,9 @@ _PROMPTS = 3
 def check_identity(
     control: Subject, treated: Subject, prompts: Sequence[Ids], *, required: bool = True
 ) -> Identity:
-    """Check the before-state of ``treated``'s adapter.
+    """Check the before-state of ``treated``'s adapter on the first few distinct prompts.
 
-    Args:
-        control: The model it is compared with.
-        treated: If it is not an adapter there is nothing to check, which the result records.
-        prompts: Token ids; the first few distinct ones are used.
-        required: Raise if it is not the identity; otherwise only report.
+    If ``treated`` is not an adapter there is nothing to check, which the result records.
 
     Raises:
         InvalidInputError: the adapter is merged; or (``required``) it is not neutral at the start,
@@ -53,7 +49,7 @@ def check_identity(
     with adapter_off(treated):
         off = _logits(treated.hooked, prompts)
     # A steered control never runs without its steering, so there is nothing to compare with.
-    base_is_control: bool | None = None
+    base_is_control = None
     if control.kind in ("frozen", "prompt", "adapter"):
         with adapter_off(control):
             base_is_control = _equal(off, _logits(control.hooked, prompts))
@@ -80,16 +76,12 @@ def _fresh(treated: Subject) -> HookedModel:
     from peft import get_peft_model
 
     model: Any = treated.model
-    active = (
-        model.active_adapter if isinstance(model.active_adapter, str) else model.active_adapter[0]
-    )
-    config = copy.deepcopy(model.peft_config[active])
+    config = copy.deepcopy(active_config(model))
     # Saved configurations are marked for inference, which would freeze the new weights, and name
     # a base to load.
     config.inference_mode = False
     config.base_model_name_or_path = None
-    base = clean_base(model)
-    device = treated.hooked.device
+    base, device = clean_base(model), treated.hooked.device
     # Some initialisations draw random numbers, which the caller's generators must not notice.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
@@ -117,14 +109,11 @@ def clean_base(model: Any) -> Any:
 
 def _logits(hooked: HookedModel, prompts: Sequence[Ids]) -> list[Float[Tensor, "1 pos d_vocab"]]:
     """Logits at every position of every prompt."""
-    logits = []
+    logits, last = [], [resid_post(hooked.n_layers - 1)]
     # One prompt at a time: padding and batch size change the last bits of a sum.
     for ids in prompts:
-        reads = torch.arange(len(ids))[None]
-        last = [resid_post(hooked.n_layers - 1)]
-        run = hooked.runner.run(
-            Inputs(torch.tensor([ids])), sites=last, reads=reads[:, :1], logit_reads=reads
-        )
+        reads, inputs = torch.arange(len(ids))[None], Inputs(torch.tensor([ids]))
+        run = hooked.runner.run(inputs, sites=last, reads=reads[:, :1], logit_reads=reads)
         assert run.logits is not None
         logits.append(run.logits.cpu())
     return logits

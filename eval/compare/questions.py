@@ -12,6 +12,7 @@ from typing import Any
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.eval.compare.options import CompareOptions
+from ed_interp.models.recipe.corpus import Corpus
 from ed_interp.prompts.population import Population, draw
 from ed_interp.prompts.tasks import (
     LabelledTask,
@@ -59,12 +60,7 @@ class Questions:
 
 
 def draw_questions(tokenizer: Any, options: CompareOptions, *, on: On | None = None) -> Questions:
-    """Draw and tokenize everything.
-
-    Args:
-        tokenizer: That of both models; None for models without one.
-        options: What to draw.
-        on: The task, if it is a live object.
+    """Draw and tokenize everything; ``on`` is the task, if it is a live object.
 
     Raises:
         InvalidInputError: an empty task or text, settings that do not fit, or no tokenizer.
@@ -76,11 +72,12 @@ def draw_questions(tokenizer: Any, options: CompareOptions, *, on: On | None = N
             f"task {target.population.task!r} must have at least 2 prompts, got none"
         )
     watched, names = _watched(set(relations), tokenizer, options)
-    texts = options.texts
+    texts: int | Sequence[str] = options.texts
     if isinstance(texts, int):
+        # Facts and small stories, from sentences kept out of the bundled models' training.
         # Models without a tokenizer can be compared, but not on generated text.
-        some = texts > 0 and tokenizer is not None
-        texts = neutral_texts(documents=texts, seed=options.seed) if some else ()
+        corpus = Corpus(seed=0, stream=f"neutral text {options.seed}")
+        texts = corpus.held_out_text(documents=texts if tokenizer is not None else 0)
     windows, first = _windows(texts, tokenizer, options.text_tokens)
     if texts and not windows:
         raise InvalidInputError(
@@ -103,23 +100,6 @@ def same_query(population: TokenPopulation) -> tuple[int, ...]:
     return tuple(clusters)
 
 
-def neutral_texts(*, documents: int = 60, seed: int = 0) -> tuple[str, ...]:
-    """Generated plain English: sentences about many things and small stories.
-
-    The grammar of the bundled models' plain text (:mod:`ed_interp.models.recipe.corpus`), from the
-    sentences that were kept out of their training.
-    """
-    from ed_interp.models.recipe.corpus import Corpus
-
-    corpus = Corpus(seed=0, stream=f"neutral text {seed}")
-    return tuple(corpus.held_out_text(documents=documents))
-
-
-def watchable() -> list[str]:
-    """Names of the built-in relations: what ``watch="all"`` watches."""
-    return [name for name in task_names() if isinstance(builtin_task(name), LabelledTask)]
-
-
 def _target(
     on: On, tokenizer: Any, options: CompareOptions
 ) -> tuple[TokenPopulation, tuple[str, ...]]:
@@ -132,16 +112,15 @@ def _target(
         drawn = on if isinstance(on, TokenPopulation) else tokenize(on, tokenizer)
         return drawn, _members(drawn.population)
     task = as_task(on, template=options.template)
+    drawn_by: dict[str, Any] = {"prompts": options.prompts, "seed": options.seed}
     if isinstance(task, TextTask):
-        windows = draw_windows(
-            task, tokenizer, prompts=options.prompts, shots=shots, seed=options.seed
-        )
+        windows = draw_windows(task, tokenizer, shots=shots, **drawn_by)
         return windows, (task.name,) * len(windows.prompts)
     if shots is None:
         # A list without entities is an empty prompt.
         first = 1 if isinstance(task, ListTask) else 0
         shots = tuple(range(first, min(8, most_shots(task)) + 1))
-    population = draw(task, prompts=options.prompts, shots=shots, seed=options.seed)
+    population = draw(task, shots=shots, **drawn_by)
     return tokenize(population, tokenizer), _members(population)
 
 
@@ -159,8 +138,10 @@ def _watched(
     watch = options.watch
     if watch is None or (watch == "all" and tokenizer is None):
         return None, ()
-    if isinstance(watch, str):
-        watch = watchable() if watch == "all" else [watch]
+    if watch == "all":
+        watch = [name for name in task_names() if isinstance(builtin_task(name), LabelledTask)]
+    elif isinstance(watch, str):
+        watch = [watch]
     members: list[LabelledTask] = []
     for item in watch:
         task = builtin_task(item) if isinstance(item, str) else item
@@ -172,13 +153,9 @@ def _watched(
     if not members:
         return None, ()
     # A mixture draws all relations at once, so that they share their forward passes.
-    one = len(members) == 1
-    population = draw(
-        members[0] if one else MixedTask(WATCHED, tuple(members)),
-        prompts=options.watch_prompts * len(members),
-        shots=options.watch_shots,
-        seed=options.seed,
-    )
+    mixture = members[0] if len(members) == 1 else MixedTask(WATCHED, tuple(members))
+    prompts, shots = options.watch_prompts * len(members), options.watch_shots
+    population = draw(mixture, prompts=prompts, shots=shots, seed=options.seed)
     return tokenize(population, tokenizer), _members(population)
 
 

@@ -8,7 +8,6 @@ of treated models. Cost: those two passes and the estimator's work.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,13 +46,10 @@ class Reading:
         """``prompt block shot``: what each prompt contributes; their mean over prompts is E."""
         if not self.terms:
             return None
-        parts = []
-        for shots in self.shots:
-            term = self.terms[shots]
-            # E is a ratio (all single-token terms over all tokens), so a prompt's share is scaled
-            # by the mean number of tokens, which is the same for both models.
-            parts.append((term.macro - term.micro / term.tokens.mean()).T)
-        return np.stack(parts, axis=-1)
+        terms = [self.terms[shots] for shots in self.shots]
+        # E is a ratio (all single-token terms over all tokens), so a prompt's share is scaled by
+        # the mean number of tokens, which is the same for both models.
+        return np.stack([(t.macro - t.micro / t.tokens.mean()).T for t in terms], axis=-1)
 
 
 def read_prompts(
@@ -64,14 +60,10 @@ def read_prompts(
     options: CompareOptions | None = None,
     progress: Progress = None,
 ) -> Reading:
-    """Run one subject over a population.
+    """Run one subject over a population (without the subject's own text before the prompts).
 
-    Args:
-        subject: The model to run.
-        population: The prompts, without the subject's own text before them.
-        emergence: Also read every block and the single tokens, and estimate.
-        options: How to run the prompts, and the seed: equal seeds share the estimator's noise.
-        progress: See :mod:`ed_interp.progress`.
+    ``emergence`` also reads every block and the single tokens, and estimates; with equal seeds in
+    ``options`` two readings share the estimator's noise.
 
     Raises:
         CaptureError: NaN or infinite states.
@@ -79,7 +71,7 @@ def read_prompts(
     """
     prompts, hooked = subject.prefixed(population), subject.hooked
     options = options or CompareOptions()
-    common: dict[str, Any] = {"path": options.path, "batch_size": options.batch_size}
+    common = {name: getattr(options, name) for name in ("path", "batch_size")}
     common |= {"answers": True, "progress": progress}
     with subject.scope():
         if not emergence:
@@ -111,12 +103,7 @@ def check_fits(subject: Subject, longest: int) -> None:
 
 def _reading(activations: Activations, terms: dict[int, ShotTerms]) -> Reading:
     scores = activations.scores() or {}
-    tables = {name: table.double().numpy() for name, table in scores.items()}
-    return Reading(
-        activations.shots,
-        tables.get("correct"),
-        tables.get("logprob"),
-        tables.get("rank"),
-        terms,
-        activations.path,
+    correct, logprob, rank = (
+        scores[name].double().numpy() if scores else None for name in ("correct", "logprob", "rank")
     )
+    return Reading(activations.shots, correct, logprob, rank, terms, activations.path)

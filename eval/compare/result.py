@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import ed_interp.eval.compare.words as words
 from ed_interp.charts.spec import Chart
 from ed_interp.eval.compare.charts import comparison_charts
 from ed_interp.eval.compare.rows import (
@@ -22,17 +23,6 @@ from ed_interp.eval.compare.rows import (
     FeatureChange,
     Forgetting,
     Identity,
-)
-from ed_interp.eval.compare.words import (
-    HOW,
-    cautions,
-    effect_tables,
-    harmed,
-    headline,
-    pick,
-    session_tables,
-    significant,
-    summary,
 )
 from ed_interp.results import Result
 from ed_interp.tables import Table, plain_table
@@ -92,11 +82,11 @@ class Comparison(Result):
 
     def significant(self) -> tuple[Effect, ...]:
         """Effects that hold at the corrected level, strongest evidence first."""
-        return significant(self.effects, self.alpha)
+        return words.significant(self.effects, self.alpha)
 
     def side_effects(self) -> tuple[Effect, ...]:
         """What became worse: relations by name, the task itself, and neutral text."""
-        return harmed(self.effects, self.alpha)
+        return words.harmed(self.effects, self.alpha)
 
     def harmed(self) -> tuple[str, ...]:
         """Names of what became worse, each once, the surest first."""
@@ -104,7 +94,7 @@ class Comparison(Result):
 
     def effect(self, family: str, metric: str, *, name: str | None = None) -> tuple[Effect, ...]:
         """The effects of one family and metric, and of one name if given."""
-        return pick(self.effects, family, metric, name)
+        return words.pick(self.effects, family, metric, name)
 
     def to_frame(self, table: str = "") -> pd.DataFrame:
         """One line per row of a table; effects, the default one, also have their verdict."""
@@ -120,17 +110,17 @@ class Comparison(Result):
             "treated": self.treated.get("name"),
             "task": self.task,
             "harmed": list(self.harmed()),
-            **summary(self.effects, self.forgetting, self.cost),
+            **words.summary(self.effects, self.forgetting, self.cost),
         }
 
     def title(self) -> str:
         return f"{self.treated.get('name')} against {self.control.get('name')}: {self.task}"
 
     def headline(self) -> str:
-        return headline(self.task, self.effects, self.forgetting, self.alpha)
+        return words.headline(self.task, self.effects, self.forgetting, self.alpha)
 
     def cautions(self) -> str:
-        return cautions(self.identity)
+        return words.cautions(self.identity)
 
     def facts(self) -> Mapping[str, str]:
         facts = {"effects": str(len(self.effects)), "prompts": str(self.settings.get("prompts"))}
@@ -141,10 +131,10 @@ class Comparison(Result):
         return facts
 
     def how(self) -> str:
-        return HOW
+        return words.HOW
 
     def tables(self) -> list[Table]:
-        tables = [*effect_tables(self.effects, self.alpha)]
+        tables = [*words.effect_tables(self.effects, self.alpha)]
         if self.forgetting is not None and self.forgetting.contexts:
             where = "Where in neutral text the predictions differ most"
             tables.append(plain_table("contexts", where, self.forgetting.contexts))
@@ -152,7 +142,7 @@ class Comparison(Result):
             what = "Features of the dictionary that changed most"
             tables.append(plain_table("features", what, self.features))
         if self.adaptivity is not None:
-            tables += session_tables(self.adaptivity)
+            tables += words.session_tables(self.adaptivity)
         if self.cost is not None:
             tables.append(plain_table("cost", "Cost", [self.cost]))
         return tables

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,22 +61,15 @@ class Subject:
 
     def describe(self) -> dict[str, Any]:
         """Plain data for the record."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "model": self.hooked.describe(),
-            **self.details,
-        }
+        data = {"name": self.name, "kind": self.kind, "model": self.hooked.describe()}
+        return {**data, **self.details}
 
     def prefixed(self, population: TokenPopulation) -> TokenPopulation:
         """The population with this subject's text before every prompt."""
         if not self.before:
             return population
-        prompts = tuple(
-            dataclasses.replace(prompt, prefix=prompt.prefix + self.before)
-            for prompt in population.prompts
-        )
-        return dataclasses.replace(population, prompts=prompts)
+        texts = [dataclasses.replace(p, prefix=p.prefix + self.before) for p in population.prompts]
+        return dataclasses.replace(population, prompts=tuple(texts))
 
 
 def open_subject(model: Any, *, name: str | None = None, **options: Any) -> Subject:
@@ -97,7 +90,8 @@ def open_subject(model: Any, *, name: str | None = None, **options: Any) -> Subj
     # The two below hold a model that `load` would not take.
     if isinstance(model, PromptOnly):
         return _prompted(model, name, options)
-    if _is_steered(model):
+    # By name, so that steering is not imported for models that are not steered.
+    if type(model).__name__ == "SteeredModel" and hasattr(model, "applied"):
         return _steered(model, name)
     folder = Path(os.fspath(model)) if isinstance(model, (str, os.PathLike)) else None
     if folder is None:
@@ -107,7 +101,9 @@ def open_subject(model: Any, *, name: str | None = None, **options: Any) -> Subj
     subject = Subject(name or hooked.name, "frozen", hooked)
     if not subject.is_adapter:
         return subject
-    config = _adapter_config(subject.model)
+    # PEFT keeps sets (target modules) and enums, which JSON has no form for.
+    plain = json.loads(json.dumps(active_config(subject.model).to_dict(), default=_listed))
+    config = {key: value for key, value in sorted(plain.items()) if value is not None}
     return dataclasses.replace(subject, kind="adapter", folder=folder, details={"adapter": config})
 
 
@@ -118,19 +114,16 @@ def check_alike(control: Subject, treated: Subject) -> None:
         InvalidInputError: tokenizers, vocabularies or precisions differ.
     """
     sides = (control.hooked, treated.hooked)
-    known: dict[str, tuple[list[Any], str]] = {
-        "tokenizer": (
-            [tokenizer_fingerprint(side.tokenizer) for side in sides],
-            "no prompt would be the same for both",
-        ),
-        "number of output tokens": (
-            [vocabulary_size(side) for side in sides],
-            "next-token distributions of different length cannot be compared",
-        ),
-        "dtype": ([side.dtype for side in sides], "the difference would be that of the precision"),
-    }
     # In this order: models of different vocabularies most often differ in their tokenizer first.
-    for what, ((first, second), why) in known.items():
+    known: list[tuple[str, Callable[[HookedModel], Any], str]] = [
+        ("tokenizer", lambda side: tokenizer_fingerprint(side.tokenizer),
+         "no prompt would be the same for both"),
+        ("number of output tokens", vocabulary_size,
+         "next-token distributions of different length cannot be compared"),
+        ("dtype", lambda side: side.dtype, "the difference would be that of the precision"),
+    ]  # fmt: skip
+    for what, read, why in known:
+        first, second = map(read, sides)
         if None not in (first, second) and first != second:
             raise InvalidInputError(
                 f"{control.name} and {treated.name} must have the same {what}, got {first} and "
@@ -141,17 +134,15 @@ def check_alike(control: Subject, treated: Subject) -> None:
 def vocabulary_size(hooked: HookedModel) -> int:
     """Number of tokens the model predicts."""
     for name in ("vocab_size", "d_vocab"):
-        value = getattr(hooked.config, name, None)
-        if value:
+        if value := getattr(hooked.config, name, None):
             return int(value)
     raise InvalidInputError(f"the configuration of {hooked.name} must have vocab_size, got none")
 
 
-@contextlib.contextmanager
-def adapter_off(subject: Subject) -> Iterator[None]:
+def adapter_off(subject: Subject) -> contextlib.AbstractContextManager[Any]:
     """The subject without its adapters, if it has any, for a while."""
-    with subject.model.disable_adapter() if subject.is_adapter else contextlib.nullcontext():
-        yield
+    off: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    return subject.model.disable_adapter() if subject.is_adapter else off
 
 
 def _prompted(model: PromptOnly, name: str | None, options: dict[str, Any]) -> Subject:
@@ -168,32 +159,21 @@ def _prompted(model: PromptOnly, name: str | None, options: dict[str, Any]) -> S
     return dataclasses.replace(base, name=title, kind="prompt", before=ids, details=details)
 
 
-def _is_steered(model: Any) -> bool:
-    # By name, so that steering is not imported for models that are not steered.
-    return type(model).__name__ == "SteeredModel" and hasattr(model, "applied")
-
-
 def _steered(model: Any, name: str | None) -> Subject:
     hooked: HookedModel = model.hooked
     written = [
-        {
-            "kind": type(each).__name__,
-            "sites": [site.name for site in each.sites(hooked)],
-            "coefficient": str(getattr(each, "coefficient", "")),
-        }
+        {"kind": type(each).__name__, "sites": [site.name for site in each.sites(hooked)],
+         "coefficient": str(getattr(each, "coefficient", ""))}
         for each in model.interventions
-    ]
+    ]  # fmt: skip
     title, details = name or f"{hooked.name} + steering", {"interventions": written}
     return Subject(title, "steered", hooked, scope=model.applied, details=details)
 
 
-def _adapter_config(model: Any) -> dict[str, Any]:
-    """The active adapter's configuration, as far as it is plain data."""
+def active_config(model: Any) -> Any:
+    """The configuration of the active adapter of a model with adapters."""
     active = model.active_adapters[0] if hasattr(model, "active_adapters") else "default"
-    config = model.peft_config.get(active) or next(iter(model.peft_config.values()))
-    # PEFT keeps sets (target modules) and enums, which JSON has no form for.
-    plain: dict[str, Any] = json.loads(json.dumps(config.to_dict(), default=_listed))
-    return {key: value for key, value in sorted(plain.items()) if value is not None}
+    return model.peft_config.get(active) or next(iter(model.peft_config.values()))
 
 
 def _listed(value: Any) -> Any:

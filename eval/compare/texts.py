@@ -10,7 +10,6 @@ model over the text.
 from __future__ import annotations
 
 import dataclasses
-import heapq
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -75,11 +74,10 @@ def read_texts(
     features: FeatureSums | None = None,
     progress: Progress = None,
 ) -> TextReading:
-    """Run both models over windows of text.
+    """Run both models over windows of text; the divergence is from the control.
 
     Args:
-        control: The reference of the divergence.
-        treated: The model compared with it.
+        control, treated: The two models.
         windows: Token ids, two or more each; token 0 has nothing before it and is not predicted.
         first: Tokens that the tokenizer puts first.
         keep: How many of the positions that differ most to keep.
@@ -92,12 +90,11 @@ def read_texts(
     tokens, control_nll, treated_nll, divergence = sums = np.zeros((4, len(windows)))
     by_token: list[Array] = []
     site = None if features is None else features.site
-    contexts = _Contexts(windows, control.hooked.tokenizer, keep)
+    contexts: Sequence[Context] = ()
     # As many windows as fit, so that a large vocabulary does not fill the memory.
-    width = max(len(window) for window in windows)
-    size = max(1, _LOGITS // vocabulary_size(control.hooked) // width)
+    size = _LOGITS // vocabulary_size(control.hooked) // max(len(window) for window in windows)
     with track(progress, f"reading text ({treated.name})", len(windows)) as advance:
-        for rows in _batches(windows, size):
+        for rows in _batches(windows, max(1, size)):
             part = [windows[row] for row in rows]
             one, two = (_run(subject, part, first, site) for subject in (control, treated))
             scored = _score(one.logits, two.logits, part)
@@ -114,12 +111,12 @@ def read_texts(
             for total, values in zip(sums, columns, strict=True):
                 np.add.at(total, owner, values.double().numpy())
             by_token.append(scored.divergence.double().numpy())
-            contexts.add(scored, places)
+            contexts = _largest(contexts, keep, scored, places, windows, control.hooked.tokenizer)
             if features is not None and one.states is not None and two.states is not None:
                 features.add(one.states, two.states, owner.tolist())
             advance(len(rows))
     return TextReading(
-        tokens, control_nll, treated_nll, divergence, np.concatenate(by_token), contexts.largest()
+        tokens, control_nll, treated_nll, divergence, np.concatenate(by_token), tuple(contexts)
     )
 
 
@@ -162,58 +159,46 @@ def _score(control: Tensor, treated: Tensor, part: Sequence[Ids]) -> _Scored:
     return _Scored(nll[0], nll[1], divergence.cpu(), (first, second))
 
 
-class _Contexts:
-    """The positions of largest divergence so far, as a heap whose smallest is dropped first."""
+def _largest(
+    kept: Sequence[Context],
+    keep: int,
+    scored: _Scored,
+    places: Sequence[tuple[int, int]],
+    windows: Sequence[Ids],
+    tokenizer: Any,
+) -> list[Context]:
+    """The positions that differ most so far; ``places`` are text and position of each token."""
 
-    def __init__(self, windows: Sequence[Ids], tokenizer: Any, keep: int) -> None:
-        self._windows, self._tokenizer, self._keep = windows, tokenizer, keep
-        self._heap: list[tuple[float, int, int, Context]] = []
+    def text(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids))) if tokenizer is not None else str(list(ids))
 
-    def add(self, scored: _Scored, places: Sequence[tuple[int, int]]) -> None:
-        """Take over what is larger; ``places`` are text and position of each token."""
-        # At most `keep` tokens of a batch can be among the largest of all.
-        best = scored.divergence.topk(min(self._keep, len(places)))
-        for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            full = len(self._heap) == self._keep
-            if value <= 0 or (full and value <= self._heap[0][0]):
-                continue
-            row, position = places[index]
-            context = self._context(value, row, position, scored, index)
-            (heapq.heapreplace if full else heapq.heappush)(
-                self._heap, (value, row, position, context)
+    contexts = list(kept)
+    floor = kept[-1].divergence if kept and len(kept) == keep else 0.0
+    # At most `keep` tokens of a batch can be among the largest of all.
+    best = scored.divergence.topk(min(keep, len(places)))
+    for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        if value <= floor:
+            break
+        row, position = places[index]
+        window = windows[row]
+        tops = [table[index].topk(min(_TOP, table.shape[-1])) for table in scored.logits]
+        control_top, treated_top = (tuple(text([n]) for n in top.indices.tolist()) for top in tops)
+        contexts.append(
+            Context(
+                text=row,
+                position=position,
+                before=text(window[max(0, position - _BEFORE) : position]),
+                token=text(window[position : position + 1]),
+                divergence=value,
+                control_logprob=-float(scored.control[index]),
+                treated_logprob=-float(scored.treated[index]),
+                control_top=control_top,
+                treated_top=treated_top,
             )
-
-    def largest(self) -> tuple[Context, ...]:
-        """All of them, the largest first."""
-        return tuple(entry[-1] for entry in sorted(self._heap, key=_place, reverse=True))
-
-    def _context(
-        self, value: float, row: int, position: int, scored: _Scored, index: int
-    ) -> Context:
-        window = self._windows[row]
-        tops = [
-            table[index].topk(min(_TOP, table.shape[-1])).indices.tolist()
-            for table in scored.logits
-        ]
-        return Context(
-            text=row,
-            position=position,
-            before=self._text(window[max(0, position - _BEFORE) : position]),
-            token=self._text(window[position : position + 1]),
-            divergence=value,
-            control_logprob=-float(scored.control[index]),
-            treated_logprob=-float(scored.treated[index]),
-            control_top=tuple(self._text([token]) for token in tops[0]),
-            treated_top=tuple(self._text([token]) for token in tops[1]),
         )
-
-    def _text(self, ids: Sequence[int]) -> str:
-        known = self._tokenizer
-        return str(known.decode(list(ids))) if known is not None else str(list(ids))
-
-
-def _place(entry: tuple[float, int, int, Context]) -> tuple[float, int, int]:
-    return entry[:3]
+    # Of equals at the end of the list, those of an earlier batch stay.
+    contexts = sorted(contexts, key=lambda context: -context.divergence)[:keep]
+    return sorted(contexts, key=lambda c: (c.divergence, c.text, c.position), reverse=True)
 
 
 def _batches(windows: Sequence[Ids], size: int) -> Iterator[list[int]]:

@@ -165,8 +165,7 @@ def effect_tables(effects: Sequence[Effect], alpha: float) -> Iterator[Table]:
         "emergence": "Emergence per block",
     }
     for family, caption in captions.items():
-        rows = [effect for effect in effects if effect.family == family]
-        if rows:
+        if rows := [effect for effect in effects if effect.family == family]:
             table = effect_table(family, caption, rows, alpha)
             yield dataclasses.replace(table, terminal=False, folded=True)
 
@@ -178,21 +177,12 @@ def effect_table(
     heads = ("effect", "metric", "shots", "control", "treated", "difference", "interval",
              "corrected p", "verdict", "test", "n")  # fmt: skip
     rows = [
-        (
-            effect.name,
-            _METRICS.get(effect.metric, effect.metric),
-            "all" if effect.shots is None else str(effect.shots),
-            f"{effect.control:.3f}",
-            f"{effect.treated:.3f}",
-            f"{effect.difference:+.3f}",
-            f"{effect.ci_low:+.3f} to {effect.ci_high:+.3f}",
-            f"{effect.p_holm:.2g}",
-            effect.verdict(alpha),
-            effect.test,
-            str(effect.n),
-        )
-        for effect in effects
-    ]
+        (e.name, _METRICS.get(e.metric, e.metric), "all" if e.shots is None else str(e.shots),
+         f"{e.control:.3f}", f"{e.treated:.3f}", f"{e.difference:+.3f}",
+         f"{e.ci_low:+.3f} to {e.ci_high:+.3f}", f"{e.p_holm:.2g}", e.verdict(alpha), e.test,
+         str(e.n))
+        for e in effects
+    ]  # fmt: skip
     return Table(name=name, caption=caption, heads=heads, rows=rows, text=frozenset({1, 8, 9}),
                  notes=(*notes, _UNITS))  # fmt: skip
 
@@ -201,14 +191,12 @@ def session_tables(adaptivity: Adaptivity) -> Iterator[Table]:
     """Turn by turn, and what is left after a pause."""
     neutral = "leaves" if adaptivity.reset_is_neutral else "does not leave"
     reset = f"A reset {neutral} the model as it was before the first turn, bit for bit."
-    yield plain_table(
-        "session", "A session with feedback, after each turn", adaptivity.turns, reset
-    )
+    turns = "A session with feedback, after each turn"
+    yield plain_table("session", turns, adaptivity.turns, reset)
     expected, measured = adaptivity.half_life_expected, adaptivity.half_life
     half = f"half-life {'not reached' if measured is None else f'{measured:.3g}'}"
     if expected is not None:
         half += f", expected {expected:.3g} (tau ln 2)"
     if adaptivity.decay:
-        yield plain_table(
-            "decay", "What is left of the experience after a pause", adaptivity.decay, half
-        )
+        left = "What is left of the experience after a pause"
+        yield plain_table("decay", left, adaptivity.decay, half)

@@ -41,12 +41,9 @@ def by_verdict(
 ) -> dict[str, list[Place]]:
     """Rows sorted into ``better``, ``worse``, ``changed``, ``unsupported`` and ``untested``.
 
-    Args:
-        rows: Have ``difference``, ``p_holm`` and the interval's ends.
-        interval: Name of the interval, whose ends are ``{interval}_low`` and ``_high``.
-        alpha: Level of the corrected test.
-        higher: Whether a higher value is the better one, or that by metric; None if neither
-            direction is, so that a difference is a change.
+    Rows have ``difference``, ``p_holm`` and the ends ``{interval}_low`` and ``_high``; ``alpha`` is
+    the level of the corrected test. ``higher``: whether a higher value is the better one, or that
+    by metric; None if neither direction is, so that a difference is a change.
     """
     names = ("better", "worse", "changed", "unsupported", "untested")
     groups: dict[str, list[Place]] = {name: [] for name in names}
@@ -112,13 +109,8 @@ def entries(
 ) -> Iterator[tuple[Code, Place | None]]:
     """Every single value, and list of them, below a place, with its key.
 
-    Args:
-        place: Where to look.
-        but: Keys to leave out.
-        lists: Also what is inside lists of objects.
-
-    Returns:
-        Pairs of key and place, which is None for a list that no cell could hold.
+    Keys in ``but`` are left out, and without ``lists`` what is inside lists of objects. A place is
+    None for a list that no cell could hold.
     """
     for leaf in _leaves(place):
         inner = leaf.path[len(place.path) :]
@@ -127,9 +119,12 @@ def entries(
             yield Code(key_of(inner)), None if long else leaf
 
 
+def _nested(raw: Any) -> bool:
+    return isinstance(raw, list) and any(isinstance(item, (dict, list)) for item in raw)
+
+
 def _leaves(place: Place) -> Iterator[Place]:
-    nested = isinstance(place.raw, list) and any(isinstance(i, (dict, list)) for i in place.raw)
-    if nested or (isinstance(place.raw, dict) and place.raw):
+    if _nested(place.raw) or (isinstance(place.raw, dict) and place.raw):
         for inner in place:
             yield from _leaves(inner)
     else:
@@ -151,8 +146,7 @@ def columns(rows: Place) -> list[Column]:
 
     def flat(raw: Any) -> bool:
         inner = raw if isinstance(raw, list) else []
-        deep = any(isinstance(item, (dict, list)) for item in inner)
-        return not (isinstance(raw, dict) or deep or len(inner) > 8)
+        return not (isinstance(raw, dict) or _nested(raw) or len(inner) > 8)
 
     names = [name for name, value in rows.raw[0].items() if flat(value)]
     # More columns fit neither a page nor a screen; the record has them.
@@ -184,16 +178,16 @@ def models(records: Sequence[Record]) -> list[Place]:
             place = record.place(*path)
             # Older records name the model there and describe it elsewhere.
             if isinstance(place.raw, dict):
-                known[place["fingerprint"] if place["fingerprint"] else place["name"]] = place
+                known[place["fingerprint"] or place["name"]] = place
                 break
     return list(known.values())
 
 
 def methods(records: Sequence[Record]) -> set[str]:
     """Methods that the records rely on: ``bias-injection``, ``lora``, ``emergence``, ..."""
-    names = [record.adapter["peft_type"].raw for record in records]
-    names += [record.place("architecture").raw for record in records]
+    names = []
     for record in records:
+        names += [record.adapter["peft_type"].raw, record.place("architecture").raw]
         names += [arm["method"].raw for arm in record.place("arms")]
         if record.kind == CURVE or _measures_emergence(record):
             names.append("emergence")

@@ -1,7 +1,8 @@
-"""The paper as one HTML page, from its rendered Markdown.
+"""The paper as one HTML page and as Markdown, from its rendered template.
 
-The Markdown is the template's own; what the records hold is put into the finished HTML, escaped, so
-that it cannot become markup. Cost: a second, and 5 MB for Plotly's script if there is a picture.
+On the page, the Markdown is the template's own; what the records hold is put into the finished
+HTML, escaped, so that it cannot become markup. In Markdown, the values of sentences have footnotes,
+and tables a column of sources. Cost: a second, and 5 MB for Plotly's script if there is a picture.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from collections.abc import Mapping
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from ed_interp.eval.paper.markdown import NOTHING
-from ed_interp.eval.paper.template import MARK, Draft
-from ed_interp.eval.paper.values import Code, Part, Picture, Quote, Work
+from ed_interp.eval.paper.template import MARK, TABLE, Draft
+from ed_interp.eval.paper.values import Code, Part, Picture, Quote, Value, Work, key_of
 from ed_interp.report import page, page_figure, templates
 
+NOTHING = "not recorded"
 # No HTML: whatever the template's text holds is text, and links to scripts are refused.
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 _SECTION = re.compile(r"^## (.*)\n", re.M)
@@ -29,6 +30,9 @@ _FIGURE = Markup("""<div id="{id}" class="plot" role="group" \
 aria-label="{heading}: interactive figure; its numbers are in the tables of appendix D"></div>
 <div class="still">{still}</div>
 """)
+_VALUE = Markup(
+    '<data value="{}" data-record="{}" data-file="{}" data-key="{}" title="{}"{}>{}</data>'
+)
 _DATA = Markup('<script type="application/json" id="{}-{}">{}</script>\n')
 
 
@@ -37,14 +41,10 @@ def render(draft: Draft, stills: Mapping[str, str]) -> str:
     # One by one, so that each section is an element of its own, named by its heading.
     head, *rest = _SECTION.split(draft.text.strip())
     title, _, intro = head.removeprefix("# ").partition("\n")
-    sections = [
-        {
-            "name": _name(heading),
-            "heading": heading,
-            "body": html(draft, stills, body, _name(heading)),
-        }
-        for heading, body in zip(rest[::2], rest[1::2], strict=True)
-    ]
+    sections = []
+    for heading, body in zip(rest[::2], rest[1::2], strict=True):
+        name = re.sub(r"\W+", "-", heading.lower())
+        sections.append({"name": name, "heading": heading, "body": html(draft, stills, body, name)})
     return page(
         "paper.html.j2",
         title=draft.filled(title, lambda part: getattr(part, "text", "")),
@@ -53,10 +53,6 @@ def render(draft: Draft, stills: Mapping[str, str]) -> str:
         sections=sections,
         pictures=draft.pictures(),
     )
-
-
-def _name(heading: str) -> str:
-    return re.sub(r"\W+", "-", heading.lower())
 
 
 def html(draft: Draft, stills: Mapping[str, str], text: str, name: str) -> Markup:
@@ -102,14 +98,76 @@ def html_of(part: Part) -> str:
         return Markup('<cite><a href="#work-{}">{}</a></cite>').format(part.key, part.label)
     if isinstance(part, Picture):
         raise TypeError(f"picture {part.chart.name} must be a paragraph of its own")
-    return Markup(
-        '<data value="{}" data-record="{}" data-file="{}" data-key="{}" title="{}"{}>{}</data>'
-    ).format(
-        part.text,
-        part.record,
-        part.file,
-        part.key,
-        part.source,
-        Markup(' class="missing"') if part.missing else "",
-        part.text or NOTHING,
+    kind = Markup(' class="missing"') if part.missing else ""
+    places = (part.text, part.record, part.file, part.key, part.source, kind)
+    return _VALUE.format(*places, part.text or NOTHING)
+
+
+# Markdown -----------------------------------------------------------------------------------
+
+
+def markdown(draft: Draft) -> str:
+    """The whole file; pictures are beside it, in ``figures/``."""
+    notes: dict[str, int] = {}
+
+    def sentence(part: Part) -> str:
+        if not isinstance(part, Value):
+            return written(part)
+        return f"{written(part)}[^{notes.setdefault(plain(part.source), len(notes) + 1)}]"
+
+    pieces = TABLE.split(draft.text)  # words and tables by turns
+    text = "".join(
+        _table(piece, draft) if piece.startswith("|") else draft.filled(piece, sentence)
+        for piece in pieces
     )
+    lines = [f"[^{number}]: {source}" for source, number in notes.items()]
+    return "\n".join([text.strip(), "", "## Sources of the numbers", "", *lines, ""])
+
+
+def _table(text: str, draft: Draft) -> str:
+    # A footnote per cell would bury the table: the last column says where a row is.
+    rows = text.splitlines()
+    sources = [source(draft.values(row)) for row in rows[2:]]
+    if any(sources):
+        ends = ["source", ":--", *sources]
+        rows = [f"{row} {end} |" for row, end in zip(rows, ends, strict=True)]
+    return draft.filled("\n".join([*rows, ""]), written)
+
+
+def source(values: list[Value]) -> str:
+    """Where the values of a row are: the place that is common to them, or their places."""
+    files: dict[tuple[str, str], list[Value]] = {}
+    for value in values:
+        files.setdefault((value.record, value.file), []).append(value)
+    texts = []
+    for (record, file), group in files.items():
+        # A row of a list is two steps deep, rows[3]; its values have their common path.
+        rows = dict.fromkeys(value.path[:2] for value in group)
+        steps = zip(*(value.path for value in group), strict=False)
+        common = [same[0] for same in itertools.takewhile(lambda each: len({*each}) == 1, steps)]
+        keys = [key_of(common)] if len(rows) == 1 else map(key_of, rows)
+        texts.append(f"{record} {file} {', '.join(keys)}".strip())
+    return plain("; ".join(texts))
+
+
+def written(part: Part) -> str:
+    """A part as Markdown, without its source."""
+    if isinstance(part, Value):
+        return f"*{part.text or NOTHING}*" if part.missing else plain(part.text)
+    if isinstance(part, Code):
+        if re.search(r"[`|<>&]", part.text):  # what a code span, or a table, would not survive
+            return f"<code>{plain(part.text)}</code>"
+        return f"`{' '.join(part.text.split())}`"
+    if isinstance(part, Quote):
+        return f"“{plain(part.text)}” ({plain(part.source)})"
+    if isinstance(part, Work):
+        return plain(part.text) if part.listed else f"[{plain(part.label)}](#references)"
+    return f"![{plain(part.chart.title)}](figures/{part.chart.name}.svg)"
+
+
+def plain(text: str) -> str:
+    """Text that Markdown, and the HTML inside it, takes as it is."""
+    # "!" and "[" as a picture would load something, "$" is mathematics and "~" strikes out in
+    # many viewers, "#" heads a line, and a line break would end a row of a table.
+    text = re.sub(r"([\\`*_\[\]|~#!$])", r"\\\1", re.sub(r"\s+", " ", text))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

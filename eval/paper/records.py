@@ -21,14 +21,15 @@ from ed_interp.results import Result, load_any
 
 RESULTS = (Result.FILE, "comparison.json", "training.json")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-STUDY, COMPARISON, CURVE, TRAINED = (
-    "controlled study",
-    "comparison",
-    "emergence curve",
-    "trained adapter",
-)
+STUDY, COMPARISON, CURVE = "controlled study", "comparison", "emergence curve"
+TRAINED = "trained adapter"
 KINDS = {"comparison-run": STUDY, "emergence": CURVE, "adapter-training": TRAINED}
 """Kind of result -> what the paper calls it, if that is not its name."""
+LISTS = {
+    "studies": STUDY, "comparisons": COMPARISON, "curves": CURVE, "trainings": TRAINED,
+    "sweeps": "steering sweep",
+}  # fmt: skip
+"""Variable of the template -> the records in it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,11 +145,11 @@ class Place:
 
     def __lt__(self, other: object) -> bool:
         raw = _raw(other)
-        return self.raw is not None and raw is not None and bool(self.raw < raw)
+        return None not in (self.raw, raw) and bool(self.raw < raw)
 
     def __gt__(self, other: object) -> bool:
         raw = _raw(other)
-        return self.raw is not None and raw is not None and bool(self.raw > raw)
+        return None not in (self.raw, raw) and bool(self.raw > raw)
 
     def __str__(self) -> str:
         # A string would arrive on the page without its source, and be read as Markdown.
@@ -183,8 +184,7 @@ def read_records(runs: Sequence[str | Path]) -> tuple[Record, ...]:
             folders.setdefault(folder.expanduser().resolve(), str(folder))
     records: list[Record] = []
     for shown_as in folders.values():
-        record = _read(Path(shown_as), f"R{len(records) + 1}")
-        records.append(record)
+        records.append(record := _read(Path(shown_as), f"R{len(records) + 1}"))
         for part in _parts(record):
             records.append(_read(part, f"R{len(records) + 1}", parent=record.id))
     return tuple(records)
@@ -218,22 +218,16 @@ def _read(folder: Path, name: str, *, parent: str = "") -> Record:
     # The file's header (environment, command) is kept beside the data that was checked.
     files = {main: {**data, **({} if result is None else result.to_dict())}}
     digest = hashlib.sha256((real / main).read_bytes()).hexdigest()
-    files |= _adapter_files(real)
-    return Record(name, kind, str(folder), files, result, digest, main, parent)
-
-
-def _adapter_files(folder: Path) -> dict[str, Any]:
-    from ed_interp.adapters.training.describe import describe, read_config
-
-    if not (folder / CONFIG).is_file():
-        return {}
     try:
-        files: dict[str, Any] = {CONFIG: read_config(folder)}
-        if (folder / WEIGHTS).is_file():
-            files[WEIGHTS] = describe(folder).to_dict()
+        if (real / CONFIG).is_file():
+            from ed_interp.adapters.training.describe import describe, read_config
+
+            files[CONFIG] = read_config(real)
+            if (real / WEIGHTS).is_file():
+                files[WEIGHTS] = describe(real).to_dict()
     except EdInterpError as error:
         raise RunFolderError(str(error)) from error
-    return files
+    return Record(name, kind, str(folder), files, result, digest, main, parent)
 
 
 def _parts(record: Record) -> list[Path]:

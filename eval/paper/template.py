@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -70,10 +71,8 @@ class Draft:
 class Template:
     """A checked template, which can be rendered over records.
 
-    Args:
-        source: The template's text.
-        name: Its file, for messages.
-        filters: What it can ask of places, besides what Jinja has.
+    ``name`` is its file, for messages; ``filters`` are what it can ask of places, besides what
+    Jinja has.
 
     Raises:
         InvalidInputError: it is no valid template, it holds a number that comes from no record, or
@@ -86,8 +85,7 @@ class Template:
         self.name, self.source = name, source
         self._environment = _Environment()
         self._environment.filters.update(filters or {})
-        works = {key: Work(key, label, text) for key, label, text in ENTRY.findall(source)}
-        self.works: Mapping[str, Work] = works
+        works = self.works = {entry[0]: Work(*entry) for entry in ENTRY.findall(source)}
         try:
             tree = self._environment.parse(source)
             self._compiled = self._environment.from_string(source)
@@ -186,12 +184,9 @@ def _own_digit(text: str) -> int | None:
 
 def _line_of(error: BaseException) -> int:
     """The line of the template that was being rendered; Jinja puts its name into the traceback."""
-    lines, trace = [getattr(error, "lineno", None) or 1], error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == "<template>":
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
-    return int(lines[-1])
+    steps = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in steps if frame.f_code.co_filename == "<template>"]
+    return int([getattr(error, "lineno", None) or 1, *lines][-1])
 
 
 def _tidy(text: str) -> str:

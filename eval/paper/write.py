@@ -28,17 +28,8 @@ from ed_interp import report
 from ed_interp.charts.still import svg
 from ed_interp.errors import InvalidInputError
 from ed_interp.eval.paper.claims import FILTERS, HIGHER, methods, models, unfinished, works
-from ed_interp.eval.paper.markdown import markdown
-from ed_interp.eval.paper.page import render
-from ed_interp.eval.paper.records import (
-    COMPARISON,
-    CURVE,
-    STUDY,
-    TRAINED,
-    Place,
-    Record,
-    read_records,
-)
+from ed_interp.eval.paper.page import markdown, render
+from ed_interp.eval.paper.records import LISTS, Record, read_records
 from ed_interp.eval.paper.template import Draft, Template
 from ed_interp.eval.study.summary import COMPARED, LEVEL
 from ed_interp.records.files import write_json, write_text
@@ -95,28 +86,21 @@ def read_template(file: str | Path | None = None) -> Template:
     try:
         return Template(path.read_text(encoding="utf-8"), path.name, FILTERS)
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(
-            f"template must be a Markdown file, got {path} ({error})"
-        ) from error
+        reason = f"template must be a Markdown file, got {path} ({error})"
+        raise InvalidInputError(reason) from error
 
 
 def make_draft(records: Sequence[Record], template: Template) -> Draft:
     """The template over the records: every variable and function that it can use."""
-
-    def of(kind: str) -> list[Place]:
-        return [record.place() for record in records if record.kind == kind]
-
+    listed = {work.text for work in template.works.values()}
     return template.render(
         {
+            **{name: [r.data for r in records if r.kind == kind] for name, kind in LISTS.items()},
             "records": records,
-            "studies": of(STUDY),
-            "comparisons": of(COMPARISON),
-            "curves": of(CURVE),
-            "trainings": of(TRAINED),
-            "sweeps": of("steering sweep"),
             "models": models(records),
             "methods": methods(records),
-            "works": works(records),
+            # An estimator may be cited by the text already.
+            "works": [work for work in works(records) if work.text not in listed],
             "unfinished": unfinished(records),
             "compared": COMPARED,
             "alpha": 1 - LEVEL,

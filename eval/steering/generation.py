@@ -106,15 +106,10 @@ def side_by_side(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> SideBySide:
-    """Continue ``prompt`` without and with ``interventions``.
+    """Continue ``prompt`` without and with ``interventions``, as ``inject`` takes them.
 
-    Args:
-        model: Anything :func:`ed_interp.load` takes, on ``transformers``.
-        prompt: Text.
-        interventions: See :func:`ed_interp.streams.injection.inject`.
-        max_new_tokens: Most tokens to generate.
-        temperature: 0 is greedy.
-        seed: Random seed of the sampling, the same for both.
+    The model is anything :func:`ed_interp.load` takes, on ``transformers``. A temperature of 0 is
+    greedy; otherwise both continuations are drawn from the same ``seed``.
 
     Raises:
         InvalidInputError: a prompt that is empty or leaves no room, or a TransformerLens model.
@@ -138,6 +133,10 @@ def side_by_side(
     if temperature:
         # From the whole distribution: transformers keeps the 50 likeliest tokens by default.
         sampling |= {"temperature": temperature, "top_k": 0}
+    tokenizer = hooked.tokenizer
+    # A single row is not padded, but generate warns about a tokenizer without the token.
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    sampling["pad_token_id"] = pad
     ids = torch.tensor([tokens], device=hooked.device)
     both = (_continued(hooked, ids, some, sampling, seed) for some in ((), tuple(interventions)))
     return SideBySide(prompt, *both)
@@ -150,9 +149,6 @@ def _continued(
     sampling: dict[str, Any],
     seed: int,
 ) -> Continuation:
-    tokenizer = hooked.tokenizer
-    # A single row is not padded, but generate warns about a tokenizer without the token.
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with (
         # The caller's random state is left as it was.
         torch.random.fork_rng(devices=[] if ids.device.type == "cpu" else None),
@@ -165,7 +161,6 @@ def _continued(
         output = hooked.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            pad_token_id=pad,
             return_dict_in_generate=True,
             output_logits=True,
             **sampling,
@@ -174,6 +169,6 @@ def _continued(
     # The logits are those of the model; `scores` would be those after temperature.
     logits = torch.stack(output.logits)[: len(new), 0].float()
     along = logits.log_softmax(-1).gather(-1, new[:, None])[:, 0]
-    tokens = tuple(tokenizer.decode([token]) for token in new.tolist())
-    text = tokenizer.decode(new, skip_special_tokens=True)
+    tokens = tuple(hooked.tokenizer.decode([token]) for token in new.tolist())
+    text = hooked.tokenizer.decode(new, skip_special_tokens=True)
     return Continuation(text, tokens, tuple(along.tolist()))

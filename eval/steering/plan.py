@@ -46,12 +46,12 @@ class Cell:
 
 def grid_of(direction: Direction, coefficients: Sequence[float], *, together: bool) -> list[Cell]:
     """Every site (or all at once) at every coefficient but 0, at which nothing changes."""
-    # Ascending, as tables show them; no steering is measured once, not per place.
-    strengths = [value for value in sorted(coefficients) if value]
     rows = [(site.name, direction.restricted(site)) for site in direction.sites]
     if together:
         rows = [(EVERY_SITE, direction)]
-    return [Cell(label, part, value) for label, part in rows for value in strengths]
+    # Ascending, as tables show them; no steering is measured once, not per place.
+    return [Cell(label, part, value) for label, part in rows for value in sorted(coefficients)
+            if value]  # fmt: skip
 
 
 def direction_of(direction: Direction | str | Path | None, options: SteerOptions) -> Direction:

@@ -131,16 +131,19 @@ def recovery(
             randoms = [Cell("", vector, 1.0).random(seed).direction for vector in own]
             rows.append(measured.row(RANDOM, randoms, 1.0, "own block"))
             if peers:
-                sites = [resid_post(layer).name for layer in range(hooked.n_layers)]
                 sums = {
                     site: [function_vector(hooked, task, placement=site, **drawn) for task in tasks]
-                    for site in sites
+                    for site in (resid_post(layer).name for layer in range(hooked.n_layers))
                 }
                 rows.append(measured.tuned(SUM, sums))
                 rows.append(measured.tuned(STATE, _states(hooked, tasks, prompts, seed)))
             advance(1)
     record = {"seeds": list(seeds), "names": chosen, "prompts": prompts, "peers": peers}
     return Recovery(hooked.name, tuple(rows), tuple(by_relation), tuple(heads), record)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,9 +164,7 @@ class _Seed:
     """Accuracies of one seed."""
 
     def __init__(self, hooked: HookedModel, subjects: list[_Relation], seed: int) -> None:
-        self.hooked = hooked
-        self.subjects = subjects
-        self.seed = seed
+        self.hooked, self.subjects, self.seed = hooked, subjects, seed
         self.zero = _mean([self._one(subject.held) for subject in subjects])
         self.eight = _mean([self._one(subject.shown) for subject in subjects])
 
@@ -189,12 +190,11 @@ class _Seed:
 
     def by_relation(self, vectors: Sequence[Direction]) -> list[RelationRow]:
         """Accuracies of each relation without, with the vector, and at eight shots."""
-        rows = []
-        for subject, vector in zip(self.subjects, vectors, strict=True):
-            accuracies = (self._one(subject.held), self._one(subject.held, vector))
-            name = subject.task.name
-            rows.append(RelationRow(name, self.seed, *accuracies, self._one(subject.shown)))
-        return rows
+        return [
+            RelationRow(s.task.name, self.seed, self._one(s.held), self._one(s.held, vector),
+                        self._one(s.shown))
+            for s, vector in zip(self.subjects, vectors, strict=True)
+        ]  # fmt: skip
 
     def _steered(
         self, vectors: Sequence[Direction], strength: float, queries: list[list[Question]]
@@ -207,10 +207,6 @@ class _Seed:
     ) -> float:
         added = () if vector is None else (Add(vector, coefficient=strength, where=_LAST),)
         return float(answer(self.hooked, queries, added).correct.double().mean())
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _relation(hooked: HookedModel, name: str, seed: int) -> _Relation:

@@ -49,6 +49,8 @@ from ed_interp.streams.direction import Direction
 from ed_interp.streams.injection import Intervention
 from ed_interp.streams.injection.where import Selector
 
+_OUTCOME = ("comparisons", "score", "wrong_way", "wrong_way_low", "wrong_way_high")
+
 
 @takes_options(SweepOptions)
 def sweep(
@@ -129,8 +131,7 @@ class _Scores:
     """The score of each of some samples, under interventions."""
 
     def __init__(self, hooked: HookedModel, samples: list[Sample]) -> None:
-        self.hooked = hooked
-        self.samples = samples
+        self.hooked, self.samples = hooked, samples
         wanted = [(sample.prompt, sample.wanted) for sample in samples]
         self._rows = [row for row, sample in enumerate(samples) if sample.unwanted is not None]
         unwanted = [(samples[row].prompt, samples[row].unwanted or "") for row in self._rows]
@@ -174,8 +175,7 @@ class _Plan:
             # However great its change: a cell that harms neutral text is never chosen.
             allowed = [number for number, row in enumerate(rows) if row.within_budget]
             best = max(allowed, key=lambda number: rows[number].change, default=None)
-            names = ("score", "wrong_way", "wrong_way_low", "wrong_way_high")
-            outcome: dict[str, Any] = {"comparisons": (), **dict.fromkeys(names)}
+            outcome: dict[str, Any] = {**dict.fromkeys(_OUTCOME), "comparisons": ()}
             if best is not None:
                 outcome = self._outcome(self.cells[best])
             advance(1)
@@ -200,19 +200,14 @@ class _Plan:
     def _row(self, cell: Cell, numbers: dict[str, Any], plain: dict[str, Any]) -> SweepCell:
         # Paired by sample: differences vary much less than the scores themselves.
         change = np.asarray(numbers["scores"]) - np.asarray(plain["scores"])
-        low, high = bootstrap_interval(change, **self._statistics)
+        low, high = map(float, bootstrap_interval(change, **self._statistics))
         steered = numbers["perplexity"]
         ratio = None if steered is None else steered / plain["perplexity"]
         return SweepCell(
-            site=cell.label,
-            coefficient=cell.coefficient,
-            change=float(change.mean()),
-            ci_low=float(low),
-            ci_high=float(high),
-            wrong_way=float((change < 0).mean()),
-            perplexity_ratio=ratio,
+            cell.label, cell.coefficient, float(change.mean()), low, high,
+            wrong_way=float((change < 0).mean()), perplexity_ratio=ratio,
             within_budget=ratio is not None and ratio <= self.options.budget,
-        )
+        )  # fmt: skip
 
     def _outcome(self, cell: Cell) -> dict[str, Any]:
         """The cell on the other half of the samples, compared with each control."""
@@ -232,25 +227,13 @@ class _Plan:
         adjusted = holm([float(test.p_value) for test in tests])
         fell = int((steered < plain).sum())
         low, high = wilson_interval(fell, len(steered), level=self.options.level)
+        # A test is difference, both ends of its interval and p, in the order of the fields.
         comparisons = [
-            SweepComparison(
-                control=name,
-                score=float(control.mean()),
-                difference=float(test.difference),
-                ci_low=float(test.low),
-                ci_high=float(test.high),
-                p_value=float(test.p_value),
-                p_holm=float(p_holm),
-            )
+            SweepComparison(name, *map(float, (control.mean(), *test, p_holm)))
             for (name, control), test, p_holm in zip(controls.items(), tests, adjusted, strict=True)
         ]
-        return {
-            "comparisons": tuple(comparisons),
-            "score": float(steered.mean()),
-            "wrong_way": fell / len(steered),
-            "wrong_way_low": low,
-            "wrong_way_high": high,
-        }
+        numbers = (tuple(comparisons), float(steered.mean()), fell / len(steered), low, high)
+        return dict(zip(_OUTCOME, numbers, strict=True))
 
     @property
     def _statistics(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ed_interp.charts.still import png
@@ -53,28 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     common = [*SETTINGS, f"--seeds={settings.seeds}", f"--steps={settings.steps}"]
     common += ["--quiet"] if settings.quiet else []
+    # Threads of two processes on two cores would only get into each other's way.
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"} if settings.processes > 1 else None
     # A complete run holds run.json; an interrupted one lies elsewhere and is continued.
     waiting = [
         [sys.executable, "-m", "ed_interp", "compare", *which, *common, f"--out={folder}"]
         for folder, which in folders.items()
         if not (folder / "run.json").is_file()
     ]
-    status = _in_processes(waiting, settings.processes)
+    # One study per process: they share nothing, so nothing needs to be launched together.
+    with ThreadPoolExecutor(max(1, settings.processes)) as pool:
+        status = max(pool.map(lambda each: subprocess.run(each, env=alone).returncode, waiting),
+                     default=0)  # fmt: skip
     if settings.picture is not None and status == 0:
         draw_studies(list(folders), settings.picture)
-    return status
-
-
-def _in_processes(waiting: list[list[str]], processes: int) -> int:
-    """One study per process: they share nothing, so nothing needs to be launched together."""
-    status = 0
-    running: list[subprocess.Popen[bytes]] = []
-    # Threads of two processes on two cores would only get into each other's way.
-    alone = {**os.environ, "OMP_NUM_THREADS": "1"} if processes > 1 else None
-    while waiting or running:
-        while waiting and len(running) < processes:
-            running.append(subprocess.Popen(waiting.pop(0), env=alone))
-        status = max(status, running.pop(0).wait())
     return status
 
 

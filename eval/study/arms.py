@@ -36,52 +36,31 @@ def sweep_of(arm: Arm, rates: tuple[float, ...] | None = None) -> tuple[float, .
 _NODES = {"r": 4, "nodes": 4, "bias": True}
 _OFF = {"r": 0, "nodes": 0, "bias": True}
 
-ARMS: dict[str, Arm] = {
-    arm.name: arm
-    for arm in (
-        Arm("frozen", "The model as it is, unchanged.", "frozen"),
-        Arm(
-            "bias-injection",
-            "The adapter under test: low-rank part, bias, and feedback nodes that decay.",
-            "bias-injection",
-            _NODES,
-        ),
-        Arm(
-            "lora",
-            "As many trained parameters without bias, feedback or time.",
-            "lora",
-            equal_parameters=True,
-        ),
-        Arm("bias", "The bias alone: without low-rank part and feedback.", "bias-injection", _OFF),
-        Arm(
-            "shuffled",
-            "The same adapter whose feedback reads random earlier tokens: the order is lost.",
-            "bias-injection",
-            _NODES,
-            shuffled_time=True,
-        ),
-        Arm(
-            "tau-zero",
-            "Feedback that forgets at once: nodes hold the previous token, and nothing older.",
-            "bias-injection",
-            {**_NODES, "tau": 1e-3, "fixed_tau": True},
-        ),
-        Arm(
-            "tau-infinity",
-            "Feedback that never forgets: nodes add up everything since the start.",
-            "bias-injection",
-            {**_NODES, "tau": 1e9, "fixed_tau": True},
-        ),
-        Arm(
-            "random",
-            "A random direction added in the middle of the model: any change of the stream.",
-            "direction",
-        ),
-    )
-}
+_TESTED = "bias-injection"
+_LISTED = (
+    Arm("frozen", "The model as it is, unchanged.", "frozen"),
+    Arm(_TESTED, "The adapter under test: low-rank part, bias, and feedback nodes that decay.",
+        _TESTED, _NODES),
+    Arm("lora", "As many trained parameters without bias, feedback or time.", "lora",
+        equal_parameters=True),
+    Arm("bias", "The bias alone: without low-rank part and feedback.", _TESTED, _OFF),
+    Arm("shuffled",
+        "The same adapter whose feedback reads random earlier tokens: the order is lost.",
+        _TESTED, _NODES, shuffled_time=True),
+    Arm("tau-zero",
+        "Feedback that forgets at once: nodes hold the previous token, and nothing older.",
+        _TESTED, {**_NODES, "tau": 1e-3, "fixed_tau": True}),
+    Arm("tau-infinity",
+        "Feedback that never forgets: nodes add up everything since the start.",
+        _TESTED, {**_NODES, "tau": 1e9, "fixed_tau": True}),
+    Arm("random",
+        "A random direction added in the middle of the model: any change of the stream.",
+        "direction"),
+)  # fmt: skip
+ARMS: dict[str, Arm] = {arm.name: arm for arm in _LISTED}
 """Every arm by name; ``bias-injection`` is the one under test, the rest are its controls."""
 
-CONTROLS = tuple(name for name in ARMS if name not in ("frozen", "bias-injection"))
+CONTROLS = tuple(name for name in ARMS if name not in ("frozen", _TESTED))
 
 
 def arms_of(names: Iterable[str]) -> tuple[Arm, ...]:
@@ -90,12 +69,11 @@ def arms_of(names: Iterable[str]) -> tuple[Arm, ...]:
     Raises:
         UnknownNameError: no arm has the name; the nearest names are listed.
     """
-    arms: dict[str, Arm] = {}
+    names = dict.fromkeys(names)
     for name in names:
         if name not in ARMS:
             raise unknown("arm", name, list(ARMS))
-        arms[name] = ARMS[name]
-    return tuple(arms.values())
+    return tuple(ARMS[name] for name in names)
 
 
 def adapter_options(arm: Arm, model: Any) -> Any:
@@ -105,7 +83,7 @@ def adapter_options(arm: Arm, model: Any) -> Any:
     if not arm.equal_parameters:
         return AdapterOptions(**arm.options)
     # Counted on the model itself: feedback nodes and ranks cost different things by its widths.
-    target = trained_parameters(ARMS["bias-injection"].method, _NODES, model)
+    target = trained_parameters(_TESTED, _NODES, model)
     # The parameters of a low-rank adapter are proportional to its rank.
     one = trained_parameters(arm.method, {"r": 1}, model)
     return AdapterOptions(**{**arm.options, "r": max(1, math.floor(target / one + 0.5))})

@@ -48,36 +48,28 @@ def learned_chart(
 def _learned(trials: Sequence[TrialRow], title: str, *, legend: bool) -> Panel:
     # Only compared trials that could answer at all have a place in the picture.
     final = [row for row in trials if not row.sweep and row.accuracy and row.forgetting is not None]
-    marks = []
-    for arm, (name, symbol, colour) in _LOOKS.items():
-        rows = [row for row in final if row.arm == arm]
-        if rows:
-            marks.append(
-                Line(
-                    name=name,
-                    x=[row.forgetting for row in rows],
-                    y=[row.accuracy[0] for row in rows],
-                    mode="points",
-                    symbol=symbol,
-                    colour=colour,
-                    size=11 if arm in ("bias-injection", "treated", "frozen") else 8,
-                    legend=legend,
-                    hover=[
-                        f"{name}, seed {row.seed}\naccuracy {row.accuracy[0]:.2f}, forgetting "
-                        f"{row.forgetting:.3f} nats per token"
-                        for row in rows
-                    ],
-                )
-            )
+    marks = [
+        Line(
+            name=name,
+            x=[row.forgetting for row in rows],
+            y=[row.accuracy[0] for row in rows],
+            mode="points",
+            symbol=symbol,
+            colour=colour,
+            size=11 if arm in ("bias-injection", "treated", "frozen") else 8,
+            legend=legend,
+            hover=[
+                f"{name}, seed {row.seed}\naccuracy {row.accuracy[0]:.2f}, forgetting "
+                f"{row.forgetting:.3f} nats per token"
+                for row in rows
+            ],
+        )
+        for arm, (name, symbol, colour) in _LOOKS.items()
+        if (rows := [row for row in final if row.arm == arm])
+    ]
     shots = final[0].shots[0] if final else 0
-    return Panel(
-        marks=marks,
-        title=title,
-        x="forgetting (nats per token)",
-        y=f"accuracy at {shots} shots",
-        symlog_x=_LINEAR,
-        y_range=(-0.05, 1.06),
-    )
+    return Panel(marks=marks, title=title, x="forgetting (nats per token)", symlog_x=_LINEAR,
+                 y=f"accuracy at {shots} shots", y_range=(-0.05, 1.06))  # fmt: skip
 
 
 def arms_chart(summary: Sequence[ArmRow], tested: str, title: str) -> Chart:
@@ -90,20 +82,13 @@ def arms_chart(summary: Sequence[ArmRow], tested: str, title: str) -> Chart:
     panels = []
     for metric, label in metrics.items():
         # Each in units of its own, so a panel each.
-        rows = [row for row in summary if row.metric == metric]
         marks = [
-            Line(
-                name="under test" if row.arm == tested else "other arms",
-                x=[row.mean],
-                y=[row.arm],
-                low=[row.ci_low],
-                high=[row.ci_high],
-                across=True,
-                mode="points",
-                colour="accent" if row.arm == tested else "muted",
-            )
-            for row in rows
-        ]
+            Line(name="under test" if row.arm == tested else "other arms", x=[row.mean],
+                 y=[row.arm], low=[row.ci_low], high=[row.ci_high], across=True, mode="points",
+                 colour="accent" if row.arm == tested else "muted")
+            for row in summary
+            if row.metric == metric
+        ]  # fmt: skip
         if marks:
             panels.append(Panel(marks=marks, rows=True, title=label))
     return Chart(

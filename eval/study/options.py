@@ -76,9 +76,8 @@ class StudyOptions(ModelOptions, PromptOptions, Seeded):
             raise OptionError("controls", "must name arms, all or none, got nothing")
         if self.seed + self.seeds > 2**32:
             # Numpy, which the trainer seeds, takes no larger one.
-            raise OptionError(
-                "seed", f"must be less than {2**32 - self.seeds + 1}, got {self.seed}"
-            )
+            most = 2**32 - self.seeds + 1
+            raise OptionError("seed", f"must be less than {most}, got {self.seed}")
         if self.rates == ():
             raise OptionError("rates", "must hold one or more learning rates, got none")
         if self.controls not in (("all",), ("none",)):

@@ -59,9 +59,9 @@ def make_problem(task: Task, options: StudyOptions) -> Problem:
     if not isinstance(task, LabelledTask):
         return _prompted(task, options)
     # Split by input: an input with two outputs would otherwise be trained on and prompted with.
-    inputs = sorted({input for input, _ in task.pairs})
-    rng, share = random.Random(options.seed), options.held_out
-    held_out = set(rng.sample(inputs, min(len(inputs), max(2, round(share * len(inputs))))))
+    inputs, share = sorted({input for input, _ in task.pairs}), options.held_out
+    count = min(len(inputs), max(2, round(share * len(inputs))))
+    held_out = set(random.Random(options.seed).sample(inputs, count))
     kept = tuple(pair for pair in task.pairs if pair[0] not in held_out)
     # Fewer leave nothing to hold out from training by which a learning rate could be chosen.
     if len(kept) < 4:
@@ -78,17 +78,17 @@ def make_problem(task: Task, options: StudyOptions) -> Problem:
         known=dataclasses.replace(task, pairs=kept),
         # Demonstrations come from the held-out pairs too, of which there may be few.
         shots=tuple(count for count in options.shots if count <= most_shots(on)),
-        data={
-            "trained": len(kept),
-            "asked": len(on.pairs),
-            "seed": options.seed,
-            "held_out": share,
-            "session": SESSION,
-        },
-    )
+        data={"trained": len(kept), "asked": len(on.pairs), "seed": options.seed,
+              "held_out": share, "session": SESSION},
+    )  # fmt: skip
 
 
 def _prompted(task: MixedTask | ListTask, options: StudyOptions) -> Problem:
+    if isinstance(task, ListTask) and options.arm(options.tested).method == "direction":
+        raise InvalidInputError(
+            f"task must have answers, got {task.name!r}: by their loss the length of "
+            f"{options.tested!r} is chosen; name a relation"
+        )
     trained = [arm.name for arm in options.arms() if arm.trained]
     if trained:
         raise InvalidInputError(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.eval.compare.subjects import open_subject
 from ed_interp.eval.study.arms import ARMS, sweep_of
 from ed_interp.eval.study.options import StudyOptions
-from ed_interp.eval.study.problems import Problem, make_problem
+from ed_interp.eval.study.problems import make_problem
 from ed_interp.eval.study.result import Study
 from ed_interp.eval.study.rows import StudiedArm, Trial, TrialRow
 from ed_interp.eval.study.summary import summarise
@@ -67,7 +68,11 @@ def study(
         ModelLoadError: the model cannot be loaded.
         RunFolderError: the folder is taken, damaged or cannot be written.
     """
-    _check_treated(options)
+    folder = options.checkpoint
+    if folder is not None and not (folder / "adapter_config.json").is_file():
+        why = "which has no adapter_config.json" if folder.is_dir() else "which does not exist"
+        names = f"must be the folder of an adapter, or one of {', '.join(ARMS)}"
+        raise OptionError("treated", f"{names}, got {options.treated!r}, {why}")
     problem = make_problem(options.make_task(task), options)
     live = not (isinstance(model, (str, Path)) and isinstance(task, (str, type(None))))
     if live and process()[1] > 1:
@@ -79,8 +84,7 @@ def study(
     base = open_subject(options.load(model))
     # Read before anything is trained: what cannot be prompted or tested is refused at once.
     panel = control_of(options, problem, base)
-    if process()[0] == 0:
-        panel()
+    panel()  # by every process: they share the prompts out and wait for each other
 
     def make(work: Path | None) -> Study:
         # Trained adapters pass through files in any case; without `out` they are not kept.
@@ -90,13 +94,8 @@ def study(
         return _study(Bench(options, problem, base, panel, work), progress)
 
     # A live object has no name that tells one from another: its fingerprint does.
-    record: Any = options
-    if live:
-        record = {
-            **options.to_dict(),
-            "model": base.hooked.fingerprint,
-            "task": problem.fingerprint,
-        }
+    known = {"model": base.hooked.fingerprint, "task": problem.fingerprint} if live else {}
+    record = {**options.to_dict(), **known}
     return keep(make, options=record, out=out, overwrite=overwrite, progress=progress)
 
 
@@ -107,29 +106,25 @@ def best_rates(rows: Sequence[TrialRow]) -> dict[str, float]:
     best: dict[str, tuple[float, float]] = {}
     for row in rows:
         if row.status == "done" and row.eval_loss is not None:
-            known = best.get(row.arm)
-            if known is None or row.eval_loss < known[0]:
+            known, _ = best.get(row.arm, (math.inf, 0.0))
+            if row.eval_loss < known:
                 best[row.arm] = (row.eval_loss, row.rate)
     return {arm: rate for arm, (_, rate) in best.items()}
-
-
-def _check_treated(options: StudyOptions) -> None:
-    folder = options.checkpoint
-    if folder is None or (folder / "adapter_config.json").is_file():
-        return
-    why = "which has no adapter_config.json" if folder.is_dir() else "which does not exist"
-    raise OptionError(
-        "treated",
-        f"must be the folder of an adapter, or one of {', '.join(ARMS)}, got "
-        f"{options.treated!r}, {why}",
-    )
 
 
 def _study(bench: Bench, progress: Progress) -> Study:
     options, problem, work = bench.options, bench.problem, bench.work
     if process()[0] == 0:
         work.mkdir(parents=True, exist_ok=True)
-        _check_unchanged(work / "plan.json", options, problem)
+        # Options name a file of pairs, and do not change with what is in it.
+        plan = {"options": options.to_dict(), "pairs": problem.fingerprint}
+        file = work / "plan.json"
+        if file.exists() and json.loads(file.read_text("utf-8")) != plan:
+            raise InvalidInputError(
+                "the pairs must be those of the interrupted run, got others: the file has "
+                "changed; pass another --out, or --overwrite"
+            )
+        write_json(file, plan)
     wait_for_all()
     swept = _run(bench, options.sweep(), progress, "learning-rate sweep")
     best = best_rates(swept)
@@ -138,10 +133,9 @@ def _study(bench: Bench, progress: Progress) -> Study:
     # Controls may fail; without the arm under test there is nothing to compare them with.
     if not any(row.arm == options.tested and row.status == "done" for row in final):
         errors = [row.error for row in rows if row.arm == options.tested and row.error]
-        raise InvalidInputError(
-            f"{options.tested}: {errors[0] if errors else 'it was not run'}; what is finished is "
-            "kept"
-        )
+        reason = next(iter(errors), "it has no loss to choose its rate by")
+        raise InvalidInputError(f"{options.tested}: {reason}; what is finished is kept")
+    counts = {row.arm: row.parameters for row in rows if row.parameters is not None}
     return Study(
         model=bench.base.hooked.describe(),
         problem={
@@ -152,32 +146,15 @@ def _study(bench: Bench, progress: Progress) -> Study:
             **problem.data,
         },
         tested=options.tested,
-        arms=_arms(options, rows),
+        arms=[
+            StudiedArm(**vars(a), parameters=counts.get(a.name), sweep=sweep_of(a, options.rates))
+            for a in options.arms()
+        ],
         best=best,
         trials=rows,
         summary=summarise(final, options.tested),
         settings={"options": options.to_dict()},
     )
-
-
-def _check_unchanged(file: Path, options: StudyOptions, problem: Problem) -> None:
-    """Record what the trials are made from; refuse to continue trials that were made otherwise."""
-    # Options name a file of pairs, and do not change with what is in it.
-    plan = {"options": options.to_dict(), "pairs": problem.fingerprint}
-    if file.exists() and json.loads(file.read_text("utf-8")) != plan:
-        raise InvalidInputError(
-            "the pairs must be those of the interrupted run, got others: the file has changed; "
-            "pass another --out, or --overwrite"
-        )
-    write_json(file, plan)
-
-
-def _arms(options: StudyOptions, rows: Sequence[TrialRow]) -> list[StudiedArm]:
-    counts = {row.arm: row.parameters for row in rows if row.parameters is not None}
-    return [
-        StudiedArm(**vars(arm), parameters=counts.get(arm.name), sweep=sweep_of(arm, options.rates))
-        for arm in options.arms()
-    ]
 
 
 def _run(
@@ -211,13 +188,9 @@ def _share(work: Path) -> None:
     rank, count = process()
     # Training runs in one process, and this one belongs to a group: a child does not.
     alone = {key: value for key, value in os.environ.items() if key not in _LAUNCHED}
-    alone["CUDA_VISIBLE_DEVICES"] = _device_of(os.environ.get("LOCAL_RANK", "0"))
-    command = [sys.executable, "-m", "ed_interp.eval.study.worker", str(work), f"{rank}/{count}"]
+    # The one accelerator of this process, out of those that the launcher was shown.
+    local = os.environ.get("LOCAL_RANK", "0")
+    devices = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    alone["CUDA_VISIBLE_DEVICES"] = devices[int(local) % len(devices)] if devices else local
+    command = [sys.executable, "-m", "ed_interp.eval.study.trials", str(work), f"{rank}/{count}"]
     subprocess.run(command, env=alone, check=False)
-
-
-def _device_of(local_rank: str) -> str:
-    """The one accelerator of this process, out of those that the launcher was shown."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    devices = shown.split(",") if shown else []
-    return devices[int(local_rank) % len(devices)] if devices else local_rank

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -53,7 +54,12 @@ def summarise(rows: Sequence[TrialRow], tested: str) -> tuple[ArmRow, ...]:
             own, reference = _values(done, arm, metric), _values(done, tested, metric)
             if own:
                 result.append(_row(arm, metric, own, {} if arm == tested else reference))
-    return _corrected(result)
+    # Only rows with a test are part of the family.
+    adjusted = iter(holm([row.p_value for row in result if row.p_value is not None]))
+    return tuple(
+        row if row.p_value is None else dataclasses.replace(row, p_holm=float(next(adjusted)))
+        for row in result
+    )
 
 
 def _values(rows: Sequence[TrialRow], arm: str, metric: str) -> dict[int, float]:
@@ -75,14 +81,12 @@ def _row(arm: str, metric: str, own: dict[int, float], reference: dict[int, floa
     ]
     if not change:
         return row
-    difference, low, high = _interval(change)
-    p_value = None
+    names = ("difference", "difference_low", "difference_high")
+    tested: dict[str, Any] = dict(zip(names, _interval(change), strict=True))
     # The t-test of differences without any spread would divide by zero.
     if len(change) > 1 and float(np.ptp(change)) > 0:
-        p_value = float(stats.ttest_1samp(change, 0.0).pvalue)
-    return dataclasses.replace(
-        row, difference=difference, difference_low=low, difference_high=high, p_value=p_value
-    )
+        tested["p_value"] = float(stats.ttest_1samp(change, 0.0).pvalue)
+    return dataclasses.replace(row, **tested)
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
@@ -92,12 +96,3 @@ def _interval(values: Sequence[float]) -> tuple[float, float | None, float | Non
     half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * float(np.std(values, ddof=1))
     half /= math.sqrt(len(values))
     return mean, mean - half, mean + half
-
-
-def _corrected(rows: Sequence[ArmRow]) -> tuple[ArmRow, ...]:
-    # Only rows with a test are part of the family.
-    adjusted = iter(holm([row.p_value for row in rows if row.p_value is not None]))
-    return tuple(
-        row if row.p_value is None else dataclasses.replace(row, p_holm=float(next(adjusted)))
-        for row in rows
-    )

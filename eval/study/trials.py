@@ -1,7 +1,9 @@
 """One trial: train an arm with one learning rate and seed, and compare it with the frozen model.
 
 The outcome of a trial is one :class:`TrialRow`, written to a file of its own when it is done, so
-that what is finished stays, whatever happens later. Cost: the training, and one comparison.
+that what is finished stays, whatever happens later. Under ``accelerate launch`` each process runs
+``python -m ed_interp.eval.study.trials WORK RANK/COUNT`` for its share of the trials. Cost: the
+training, and one comparison.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import copy
 import dataclasses
 import functools
 import json
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -27,7 +30,7 @@ from ed_interp.eval.compare.result import Comparison
 from ed_interp.eval.compare.subjects import Subject, open_subject
 from ed_interp.eval.study.arms import adapter_options, shuffled_time
 from ed_interp.eval.study.options import StudyOptions
-from ed_interp.eval.study.problems import Problem
+from ed_interp.eval.study.problems import Problem, make_problem
 from ed_interp.eval.study.rows import Arm, Trial, TrialRow
 from ed_interp.models.load import load
 from ed_interp.models.sites import resid_post
@@ -63,9 +66,8 @@ class Bench:
 
     def run(self, trial: Trial) -> TrialRow:
         """Train and compare; a failure is a row too, so that other trials go on."""
-        before = self.row(trial)
+        before, file = self.row(trial), self._file(trial)
         attempt = 1 if before is None else before.attempt + 1
-        file = self._file(trial)
         file.parent.mkdir(parents=True, exist_ok=True)
         # Errors of one trial (an unstable rate, a full accelerator) must not cost the others.
         try:
@@ -86,25 +88,20 @@ class Bench:
         row = _row_of(trial, status="done", **training)
         if trial.sweep:
             return row
-        # Sessions with feedback take long and are the same question at every seed.
+        # Sessions with feedback take long and are the same question at every seed. Adapters without
+        # nodes carry nothing from one call to the next.
         first = trial.arm == options.tested and trial.seed == options.seed
-        comparison = self.panel().compare(
-            subject, session=self._session(subject) if first else None, training_seconds=row.seconds
-        )
+        config, on = subject.details.get("adapter", {}), self.problem.on
+        feeds = config.get("n_nodes", 0) and config.get("feedback") != "none"
+        session = on if first and feeds and isinstance(on, LabelledTask) else None
+        panel = self.panel()
+        comparison = panel.compare(subject, session=session, training_seconds=row.seconds)
         if options.keep == "all" or (options.keep == "tested" and first):
             folder = self.work.parent / "comparisons" / trial.name
             folder.mkdir(parents=True, exist_ok=True)
             # Without pages: each would weigh 5 MB, and the study has one of its own.
             comparison.write_record(folder)
         return dataclasses.replace(row, **_outcome(comparison))
-
-    def _session(self, subject: Subject) -> LabelledTask | None:
-        """The task of sessions with feedback, if the subject has nodes that could remember."""
-        # Other adapters carry nothing from one call to the next.
-        settings = subject.details.get("adapter", {})
-        feeds = settings.get("n_nodes", 0) and settings.get("feedback") != "none"
-        on = self.problem.on
-        return on if feeds and isinstance(on, LabelledTask) else None
 
     def _made(self, arm: Arm, trial: Trial) -> tuple[Subject, dict[str, Any]]:
         """The subject of a trial, and what is known of its training."""
@@ -118,6 +115,8 @@ class Bench:
         return self._trained(arm, trial)
 
     def _trained(self, arm: Arm, trial: Trial) -> tuple[Subject, dict[str, Any]]:
+        from peft import PeftModel
+
         from ed_interp.adapters.training import TrainedAdapter, train
         from ed_interp.adapters.training.methods import IMPORTS
 
@@ -149,14 +148,16 @@ class Bench:
             # PEFT knows the method from then on, also if a resumed run skipped the training.
             import_module(IMPORTS[arm.method])
         done = TrainedAdapter.load(folder)
-        subject = open_subject(_adapted(self.base, folder), name=arm.name)
+        # On a copy: PEFT would put the layers of the adapter into the frozen model itself.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="fan_in_fan_out")
+            model = PeftModel.from_pretrained(copy.deepcopy(self.base.model), str(folder)).eval()
+        hooked = load(model, tokenizer=self.base.hooked.tokenizer)
+        subject = open_subject(hooked, name=arm.name)
         seconds = json.loads(clock.read_text("utf-8"))["seconds"] if clock.exists() else None
-        return dataclasses.replace(subject, scope=scope, folder=folder), {
-            "eval_loss": done.eval_loss,
-            "steps": done.steps,
-            "seconds": seconds,
-            "parameters": done.parameters["trained"],
-        }
+        known = {"eval_loss": done.eval_loss, "steps": done.steps, "seconds": seconds}
+        known["parameters"] = done.parameters["trained"]
+        return dataclasses.replace(subject, scope=scope, folder=folder), known
 
     def _directed(self, trial: Trial) -> tuple[Subject, dict[str, Any]]:
         """A random direction at the middle of the model, as long as ``rate`` of the stream."""
@@ -189,38 +190,14 @@ class Bench:
 
 def control_of(options: StudyOptions, problem: Problem, base: Subject) -> Callable[[], Panel]:
     """The frozen model over the prompts and texts of the study, read on the first call."""
-    return functools.cache(
-        lambda: open_panel(
-            base,
-            on=problem.on,
-            shots=problem.shots,
-            prompts=options.prompts,
-            watch_prompts=options.watch_prompts,
-            texts=options.texts,
-            emergence=options.emergence,
-            permutations=19999,
-            decode_rounds=options.decode_rounds,
-            require_identity=not options.allow_non_neutral,
-            device=options.device,
-            dtype=options.dtype,
-            seed=options.seed,
-        )
-    )
+    same = ("prompts", "watch_prompts", "texts", "emergence", "decode_rounds", "device", "dtype")
+    settings = {name: getattr(options, name) for name in (*same, "seed")}
+    settings |= {"shots": problem.shots, "require_identity": not options.allow_non_neutral}
+    return functools.cache(lambda: open_panel(base, on=problem.on, permutations=19999, **settings))
 
 
 def _row_of(trial: Trial, **fields: Any) -> TrialRow:
     return TrialRow(trial.arm, trial.rate, trial.seed, trial.sweep, **fields)
-
-
-def _adapted(base: Subject, folder: Path) -> Any:
-    """The adapter of ``folder`` on a copy of the base model, under hooks."""
-    from peft import PeftModel
-
-    # On a copy: PEFT would put the layers of the adapter into the frozen model itself.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="fan_in_fan_out")
-        model = PeftModel.from_pretrained(copy.deepcopy(base.model), str(folder)).eval()
-    return load(model, tokenizer=base.hooked.tokenizer)
 
 
 def _outcome(comparison: Comparison) -> dict[str, Any]:
@@ -230,12 +207,11 @@ def _outcome(comparison: Comparison) -> dict[str, Any]:
     cost, identity = comparison.cost, comparison.identity
     known = {field.name for field in dataclasses.fields(TrialRow)}
     row = {name: value for name, value in comparison.summary().items() if name in known}
+    for name, effects in (("accuracy", accuracy), ("logprob", logprob)):
+        row[name] = tuple(effect.treated for effect in effects)
+        row[f"{name}_change"] = tuple(effect.difference for effect in effects)
     row |= {
         "shots": tuple(int(effect.shots or 0) for effect in accuracy),
-        "accuracy": tuple(effect.treated for effect in accuracy),
-        "accuracy_change": tuple(effect.difference for effect in accuracy),
-        "logprob": tuple(effect.treated for effect in logprob),
-        "logprob_change": tuple(effect.difference for effect in logprob),
         "p_holm": tuple(effect.p_holm for effect in logprob),
         "harmed": comparison.harmed(),
         "neutral": None if identity is None else identity.neutral,
@@ -247,3 +223,23 @@ def _outcome(comparison: Comparison) -> dict[str, Any]:
         lowest = min(relations, key=lambda effect: effect.difference)
         row |= {"worst": lowest.name, "worst_change": lowest.difference}
     return row
+
+
+def main(work: str, share: str) -> None:
+    """Run every ``COUNT``-th pending trial of a run folder that is not done, in this process."""
+    rank, count = (int(part) for part in share.split("/"))
+    folder = Path(work)
+    plan = json.loads((folder / "plan.json").read_text("utf-8"))
+    options = StudyOptions.from_dict(plan["options"])
+    problem = make_problem(options.make_task(), options)
+    base = open_subject(options.load())
+    bench = Bench(options, problem, base, control_of(options, problem, base), folder)
+    # Every COUNT-th: neighbours are of one arm, so that all processes get some of the slow ones.
+    for entry in json.loads((folder / "pending.json").read_text("utf-8"))[rank::count]:
+        row = bench.row(Trial(**entry))
+        if row is None or row.status != "done":
+            bench.run(Trial(**entry))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -50,8 +50,7 @@ def headline(tested: str, trials: Sequence[TrialRow], summary: Sequence[ArmRow])
         f"({row.difference_low:+.3f} to {row.difference_high:+.3f})."
         for row in held[:3]
     ]
-    harmed = sorted({name for row in trials if row.arm == tested for name in row.harmed})
-    if harmed:
+    if harmed := sorted({name for row in trials if row.arm == tested for name in row.harmed}):
         more = f" and {len(harmed) - 6} more" if len(harmed) > 6 else ""
         parts.append(f"Made worse by {tested}, at any seed: {', '.join(harmed[:6])}{more}.")
     return " ".join(parts)
@@ -86,26 +85,19 @@ def tables(
         caption="Arms, means over shots and seeds",
         heads=("arm", "rate", "parameters", *(head for head, _, _ in _COLUMNS.values())),
         rows=[
-            (
-                arm.name,
-                f"{best[arm.name]:g}" if arm.name in best else "",
-                "" if arm.parameters is None else f"{arm.parameters:,}",
-                *(_cell(rows.get((arm.name, metric))) for metric in _COLUMNS),
-            )
+            (arm.name, f"{best[arm.name]:g}" if arm.name in best else "",
+             "" if arm.parameters is None else f"{arm.parameters:,}",
+             *(_cell(rows.get((arm.name, metric))) for metric in _COLUMNS))
             for arm in arms
         ],
         notes=("± half of Student's interval over seeds",),
-    )
+    )  # fmt: skip
     minus = f"difference: {tested} minus the arm, paired by seed"
     held = [
-        (
-            f"{row.metric}, minus {row.arm}",
-            f"{row.difference:+.3f}",
-            f"{row.difference_low:+.3f} to {row.difference_high:+.3f}",
-            f"{row.p_holm:.2g}",
-        )
+        (f"{row.metric}, minus {row.arm}", f"{row.difference:+.3f}",
+         f"{row.difference_low:+.3f} to {row.difference_high:+.3f}", f"{row.p_holm:.2g}")
         for row in _held(summary)
-    ]
+    ]  # fmt: skip
     if held:
         heads = (tested, "difference", "interval", "corrected p")
         yield Table(name="held", caption="Differences that hold", heads=heads, rows=held)

@@ -55,11 +55,7 @@ class Session:
 
 def rule_answers() -> dict[str, dict[str, str]]:
     """Rule -> country -> answer, for the countries whose answers differ between all rules."""
-    tables: dict[str, dict[str, str]] = {}
-    for rule in RULES:
-        task = builtin_task(rule)
-        assert isinstance(task, LabelledTask)
-        tables[rule] = dict(task.pairs)
+    tables = {rule: dict(_pairs(rule)) for rule in RULES}
     words = [word for word in tables[RULES[0]] if all(word in table for table in tables.values())]
     # Two rules with the same answer (Singapore's capital) would not show which of them governs.
     clear = [w for w in words if len({table[w] for table in tables.values()}) == len(RULES)]
@@ -119,11 +115,8 @@ def context_of(session: Session, query: int) -> Example:
 def distance_of(session: Session, *, phrases: int, seed: int) -> Example:
     """Announcement, a number of phrases of filler, and the first query, in one sequence."""
     announcement, query, *_ = _written(session)
-    task = builtin_task("sentiment")
-    assert isinstance(task, LabelledTask)
-    rng = random.Random(seed)
-    texts = [rng.choice(task.pairs)[0] for _ in range(phrases)]
-    filler = tuple(Part(f"{text}\n", False) for text in texts)
+    rng, pairs = random.Random(seed), _pairs("sentiment")
+    filler = tuple(Part(f"{rng.choice(pairs)[0]}\n", False) for _ in range(phrases))
     return Example(((*_without_loss(announcement), *filler, *query),))
 
 
@@ -133,6 +126,12 @@ def reach(layers: int, window: int) -> int:
     A window holds the position itself and ``window - 1`` before it, in each layer.
     """
     return layers * (window - 1)
+
+
+def _pairs(name: str) -> Sequence[Pair]:
+    task = builtin_task(name)
+    assert isinstance(task, LabelledTask)
+    return task.pairs
 
 
 def _written(session: Session) -> tuple[Turn, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import re
@@ -10,6 +11,7 @@ import shutil
 import pytest
 
 from ed_interp.eval.paper.values import Quote, Work
+from ed_interp.results import load_any
 
 RESULTS, LIMITS, REFERENCES = "Results of the trials", "Limits", "References"
 DISCUSSION = "Discussion against benchmarks and baselines"
@@ -155,6 +157,12 @@ def test_works_are_listed_where_they_are_relied_on(made, draft, section):
     assert not {"adapter", "lora", "seeds"} & set(curve)
     for line in section(made, heading=REFERENCES).strip().splitlines():
         assert re.search(r"arXiv:[\w/-]*\d+(\.\d+)?$|no arXiv identifier$", line)
+
+
+def test_an_estimator_that_the_text_cites_is_listed_once(made, put, section, tmp_path):
+    curve = load_any(made / "curve")
+    mine = put(dataclasses.replace(curve, estimator="mine"), tmp_path / "mine")
+    assert section(mine, heading=REFERENCES).count("Quantifying Emergence") == 1
 
 
 def test_ethics_names_data_and_the_way_back(study, section):

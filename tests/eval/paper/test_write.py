@@ -14,8 +14,7 @@ import pytest
 from ed_interp.charts.still import svg
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.eval.paper import write_paper
-from ed_interp.eval.paper.markdown import markdown
-from ed_interp.eval.paper.page import html
+from ed_interp.eval.paper.page import html, markdown
 from ed_interp.eval.paper.records import read_records
 from ed_interp.eval.paper.values import Value, key_of, shown
 

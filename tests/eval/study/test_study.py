@@ -241,6 +241,7 @@ FEW = LabelledTask("few", (("a", "b"), ("c", "d")))
     [
         ({"task": "mixed-country"}, "would have to be trained"),
         ({"task": FEW}, "left to train on"),
+        ({"task": "country", "treated": "random"}, "must have answers, got 'country': by their"),
         ({"treated": "nowhere"}, "does not exist"),
         ({"text": __file__}, "got running text"),
         ({"watch_prompts": 3}, "watch_prompts must be"),
