@@ -28,10 +28,12 @@ from ed_interp.probes.dictionaries.dictionary import (
     inference_sae,
     stamp_from,
 )
-from ed_interp.probes.dictionaries.formats import dictionary_learning, sparsify
-from ed_interp.probes.dictionaries.formats.parts import (
+from ed_interp.probes.dictionaries.formats import (
+    CONVERTERS,
+    SPARSIFY,
     build,
     check_shapes,
+    convert,
     read_json,
     read_safetensors,
 )
@@ -111,8 +113,7 @@ def from_dictionary_learning(
         ModelLoadError: tensors that do not fit each other.
     """
     place = None if site is None else Site.parse(site)
-    parts = dictionary_learning.convert(model, config)
-    sae = build(parts, where="the object", device=device, dtype=dtype)
+    sae = build(convert(model, config), where="the object", device=device, dtype=dtype)
     return _wrapped(sae, place, None)
 
 
@@ -151,22 +152,17 @@ def _from_folder(folder: Path, device: str, dtype: str | None, site: Site | None
     if not folder.is_dir():
         raise _missing(folder)
     names = {entry.name for entry in folder.iterdir()}
-    converters = {
-        sparsify.WEIGHTS: sparsify.from_sparsify,
-        dictionary_learning.WEIGHTS: dictionary_learning.from_dictionary_learning_folder,
-        dictionary_learning.PICKLE: dictionary_learning.from_dictionary_learning_folder,
-    }
-    converter = next((made for file, made in converters.items() if file in names), None)
+    converter = next((made for file, made in CONVERTERS.items() if file in names), None)
     # sparsify has a cfg.json too. Without it, that file alone is a SAELens folder that lost its
     # weights, which the error should say.
-    if WEIGHTS in names or (CONFIG in names and sparsify.WEIGHTS not in names):
+    if WEIGHTS in names or (CONFIG in names and SPARSIFY not in names):
         sae = _from_sae_lens(folder, device, dtype)
     elif converter is not None:
         sae = build(converter(folder), where=str(folder), device=device, dtype=dtype)
     else:
         raise ModelLoadError(
             f"{folder} holds no dictionary (it holds {', '.join(sorted(names)[:8]) or 'nothing'}); "
-            f"{CONFIG} with {WEIGHTS} (SAELens) or {sparsify.WEIGHTS} (sparsify) is expected"
+            f"{CONFIG} with {WEIGHTS} (SAELens) or {SPARSIFY} (sparsify) is expected"
         )
     return _wrapped(sae, site, str(folder), _record_of(folder))
 

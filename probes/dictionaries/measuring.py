@@ -16,15 +16,17 @@ import pandas as pd
 import torch
 
 from ed_interp.options import takes_options
-from ed_interp.probes.dictionaries.absorption import concepts
-from ed_interp.probes.dictionaries.categories import token_categories, token_texts
 from ed_interp.probes.dictionaries.dictionary import Dictionary
 from ed_interp.probes.dictionaries.measurement import DictionaryMeasurement
-from ed_interp.probes.dictionaries.monosemantic import Monosemanticity, monosemanticity
-from ed_interp.probes.dictionaries.observation import Observation, observe
+from ed_interp.probes.dictionaries.monosemantic import (
+    Monosemanticity,
+    monosemanticity,
+    token_categories,
+    token_texts,
+)
 from ed_interp.probes.dictionaries.options import PROBE_TASKS, WINDOW, MeasureOptions
-from ed_interp.probes.dictionaries.probing import probe_task, sparse_probing
-from ed_interp.probes.dictionaries.reader import Reader
+from ed_interp.probes.dictionaries.probing import concepts, probe_task, sparse_probing
+from ed_interp.probes.dictionaries.reader import Observation, Reader, observe
 from ed_interp.probes.dictionaries.recovered import cross_entropy_recovered
 from ed_interp.probes.dictionaries.rows import ConceptRow
 from ed_interp.probes.dictionaries.states import read_states

@@ -55,3 +55,12 @@ class DictionaryRecord(Result):
         """Write the record and its history, and never the page."""
         # 5 MB of it do not belong into a folder of weights that people upload.
         self.write_record(folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReaderResult(Result):
+    """A result made by a :class:`~ed_interp.probes.dictionaries.reader.Reader`."""
+
+    def cautions(self) -> str:
+        """Whether the dictionary was trained on another model, or at another site."""
+        return " ".join(self._settings.get("cautions", ()))

@@ -19,15 +19,16 @@ from scipy import sparse
 from torch import Tensor
 
 from ed_interp.options import takes_options
-from ed_interp.probes.dictionaries.categories import token_categories, token_texts
-from ed_interp.probes.dictionaries.description.clamping import clamp_effects
 from ed_interp.probes.dictionaries.description.contexts import Columns, TopContexts
 from ed_interp.probes.dictionaries.description.descriptions import FeatureDescriptions
-from ed_interp.probes.dictionaries.description.unembedding import direct_effects
-from ed_interp.probes.dictionaries.monosemantic import monosemanticity
-from ed_interp.probes.dictionaries.observation import CELLS, Observation, read_features
+from ed_interp.probes.dictionaries.description.effects import clamp_effects, direct_effects
+from ed_interp.probes.dictionaries.monosemantic import (
+    monosemanticity,
+    token_categories,
+    token_texts,
+)
 from ed_interp.probes.dictionaries.options import DescribeOptions
-from ed_interp.probes.dictionaries.reader import Reader
+from ed_interp.probes.dictionaries.reader import CELLS, Observation, Reader, read_features
 from ed_interp.probes.dictionaries.states import TokenStates
 from ed_interp.probes.dictionaries.text import Ids, windows_of
 from ed_interp.progress import Progress

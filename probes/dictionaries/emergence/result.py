@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from ed_interp.charts.spec import Chart
 from ed_interp.probes.dictionaries.charts import emergence_chart, label, steps_of
-from ed_interp.probes.dictionaries.result import ReaderResult
+from ed_interp.probes.dictionaries.record import ReaderResult
 from ed_interp.probes.dictionaries.rows import FeatureEmergenceRow
 from ed_interp.tables import Table
 

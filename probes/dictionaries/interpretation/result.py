@@ -10,7 +10,7 @@ import numpy as np
 
 from ed_interp.charts.spec import Chart, Panel
 from ed_interp.probes.dictionaries.charts import histogram
-from ed_interp.probes.dictionaries.result import ReaderResult
+from ed_interp.probes.dictionaries.record import ReaderResult
 from ed_interp.probes.dictionaries.rows import InterpretationRow
 from ed_interp.records.reading import read_json
 from ed_interp.tables import Table
