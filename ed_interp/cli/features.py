@@ -102,7 +102,7 @@ def emergence(options: FeatureEmergenceOptions, output: Output) -> None:
     - ed-interp features emergence SAE --out RUN
     - ed-interp features emergence SAE --checkpoints all --out RUN
     """
-    from ed_interp.probes.dictionaries.emergence.following import feature_emergence
+    from ed_interp.probes.dictionaries.emergence import feature_emergence
 
     output.show(feature_emergence(options=options, **_kept(output)), output.out)
 
@@ -110,6 +110,6 @@ def emergence(options: FeatureEmergenceOptions, output: Output) -> None:
 @command(app, "explain", ExplainOptions, out=RUN)
 def explain(options: ExplainOptions, output: Output) -> None:
     """Name features by tokens and categories, and score the names on held-out text."""
-    from ed_interp.probes.dictionaries.interpretation.scoring import score_explanations
+    from ed_interp.probes.dictionaries.explaining import score_explanations
 
     output.show(score_explanations(options=options, **_kept(output)), output.out)

@@ -21,7 +21,7 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load as load_model
 from ed_interp.models.sites import Site
-from ed_interp.probes.dictionaries.record import DictionaryRecord
+from ed_interp.probes.dictionaries.results import DictionaryRecord
 from ed_interp.probes.dictionaries.rows import TrainingRow
 from ed_interp.records import RunFolder, write_bytes, write_json, write_text
 from ed_interp.streams.direction import Direction

@@ -37,7 +37,7 @@ from ed_interp.probes.dictionaries.formats import (
     read_json,
     read_safetensors,
 )
-from ed_interp.probes.dictionaries.record import DictionaryRecord
+from ed_interp.probes.dictionaries.results import DictionaryRecord
 
 if TYPE_CHECKING:
     from sae_lens import SAE

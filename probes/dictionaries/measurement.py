@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ed_interp.charts.spec import Chart
 from ed_interp.probes.dictionaries.charts import measurement_chart
-from ed_interp.probes.dictionaries.record import ReaderResult
+from ed_interp.probes.dictionaries.results import ReaderResult
 from ed_interp.probes.dictionaries.rows import ConceptRow, ProbeRow, Recovered
 from ed_interp.tables import Table
 

@@ -18,7 +18,7 @@ import numpy as np
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.probes.dictionaries.description.contexts import BEFORE, NO_TOKEN
 from ed_interp.probes.dictionaries.description.page import render_page
-from ed_interp.probes.dictionaries.record import ReaderResult
+from ed_interp.probes.dictionaries.results import ReaderResult
 from ed_interp.records import tensors
 from ed_interp.records.files import write_text
 from ed_interp.results import Result

@@ -11,7 +11,7 @@ import pytest
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.probes.dictionaries import Interpretations, score_explanations
-from ed_interp.probes.dictionaries.interpretation.scoring import (
+from ed_interp.probes.dictionaries.explaining import (
     Examples,
     Explanation,
     area_under_curve,

@@ -31,10 +31,10 @@ from scipy.stats import rankdata
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import takes_options
-from ed_interp.probes.dictionaries.interpretation.result import Interpretations
 from ed_interp.probes.dictionaries.monosemantic import Categories, token_categories, token_texts
 from ed_interp.probes.dictionaries.options import EXPLAIN_WINDOW, ExplainOptions
 from ed_interp.probes.dictionaries.reader import Observation, Reader, observe
+from ed_interp.probes.dictionaries.results import Interpretations
 from ed_interp.probes.dictionaries.rows import InterpretationRow
 from ed_interp.probes.dictionaries.text import windows_of
 from ed_interp.progress import Progress, track

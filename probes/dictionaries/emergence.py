@@ -30,9 +30,9 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load as load_model
 from ed_interp.models.registry import bundled, bundled_names
 from ed_interp.options import takes_options
-from ed_interp.probes.dictionaries.emergence.result import FeatureEmergence
 from ed_interp.probes.dictionaries.options import FeatureEmergenceOptions
 from ed_interp.probes.dictionaries.reader import Reader
+from ed_interp.probes.dictionaries.results import FeatureEmergence
 from ed_interp.probes.dictionaries.rows import FeatureEmergenceRow
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.population import Population, draw
