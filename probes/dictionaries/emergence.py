@@ -61,16 +61,9 @@ def feature_emergence(
     """How many features, and which, are active and informative at the last token of a prompt.
 
     Args:
-        dictionary: Anything :func:`~ed_interp.probes.dictionaries.loading.load` takes.
-        model: Anything :func:`ed_interp.load` takes; default the one it was trained on, by name.
-        task: A labelled or mixed task.
-        out, overwrite: Run folder to make, and whether to replace what it holds.
-        progress: True for bars on stderr, or a callable ``(done, total, what)``.
-
-    Raises:
-        InvalidInputError: a task without answers, or a dictionary that does not fit.
-        UnknownNameError, ModelLoadError: something named does not exist, or cannot be loaded.
-        RunFolderError: ``out`` exists or cannot be written.
+        dictionary, model: As for :func:`~ed_interp.probes.dictionaries.measuring.measure`, like
+            ``out``, ``overwrite``, ``progress`` and what it raises.
+        task: A labelled or mixed task; without answers InvalidInputError.
     """
     named = options.make_task(task)
     if not isinstance(named, (LabelledTask, MixedTask)):

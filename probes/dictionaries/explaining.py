@@ -141,24 +141,21 @@ def score_explanations(
     """Explain features and score the explanations on held-out contexts.
 
     Args:
-        dictionary: Anything :func:`~ed_interp.probes.dictionaries.loading.load` takes.
-        model: Anything :func:`ed_interp.load` takes; default the one it was trained on, by name.
+        dictionary, model: As for :func:`~ed_interp.probes.dictionaries.measuring.measure`, like
+            ``out``, ``overwrite``, ``progress`` and what it raises.
         explain: From examples to an explanation, as ``by_tokens`` does.
         text: As for training; one half of its held-out part for examples, the other for scores.
-        out, overwrite: Run folder to make, and whether to replace what it holds.
-        progress: True for bars on stderr, or a callable ``(done, total, what)``.
 
     Raises:
-        InvalidInputError: no such feature, a dictionary that does not fit, or an explanation that
-            predicts another number of tokens than it was passed.
-        RunFolderError: ``out`` exists or cannot be written.
+        InvalidInputError: no such feature, or an explanation that predicts another number of
+            tokens than it was passed.
     """
     opened = Reader.open(options, dictionary, model)
     every = tuple(range(opened.dictionary.latents))
     chosen = every if options.features is None else options.features
     opened.dictionary.check_features(chosen)
     windows = windows_of(options, opened.hooked, text, window=EXPLAIN_WINDOW)
-    reader = dataclasses.replace(opened, skip=len(windows.prefix))
+    reader = opened.on(windows)
     explainer = getattr(explain, "__name__", type(explain).__name__)
 
     def make(_: Path | None) -> Interpretations:
@@ -183,7 +180,7 @@ def score_explanations(
             site=reader.site.name,
             rows=tuple(_rows(scored, scoreable, explanations, options, progress)),
             skipped=len(chosen) - len(scoreable),
-            settings={**reader.settings(), **windows.settings(), "explainer": explainer},
+            settings={**reader.settings(), "explainer": explainer},
         )
 
     # The explainer is a function and no option: runs that differ in it are different runs.

@@ -26,7 +26,6 @@ from ed_interp.probes.dictionaries.dictionary import (
     WEIGHTS,
     Dictionary,
     inference_sae,
-    stamp_from,
 )
 from ed_interp.probes.dictionaries.formats import (
     CONVERTERS,
@@ -87,7 +86,7 @@ def load(
             "source must be a folder, a release with an id, or a SAELens object, got a "
             f"{type(source).__name__}; for dictionary_learning use from_dictionary_learning(object)"
         )
-    return _wrapped(inference_sae(source), place, None)
+    return _wrapped(inference_sae(source), place)
 
 
 def from_dictionary_learning(
@@ -104,9 +103,7 @@ def from_dictionary_learning(
         model: The object, or its tensors.
         config: Their ``config.json`` as a dictionary, or the ``trainer`` part of it; not needed
             for a live object.
-        site: Its site, if ``config`` names none.
-        device: Device to put it on.
-        dtype: As SAELens spells it; default unchanged.
+        site, device, dtype: As for :func:`load`; default unchanged.
 
     Raises:
         InvalidInputError: another type of object, or an unknown class.
@@ -114,7 +111,7 @@ def from_dictionary_learning(
     """
     place = None if site is None else Site.parse(site)
     sae = build(convert(model, config), where="the object", device=device, dtype=dtype)
-    return _wrapped(sae, place, None)
+    return _wrapped(sae, place)
 
 
 def site_of(hook: str | None) -> Site | None:
@@ -133,19 +130,14 @@ def site_of(hook: str | None) -> Site | None:
         return None
 
 
-def _wrapped(
-    sae: SAE[Any], site: Site | None, source: str | None, record: DictionaryRecord | None = None
-) -> Dictionary:
+def _wrapped(sae: SAE[Any], site: Site | None, source: str | None = None) -> Dictionary:
     if getattr(sae.cfg, "d_out", None) is not None:
         raise ModelLoadError(
             f"{source or 'this object'} is a transcoder, from one site to another; only "
             "dictionaries of one site can be read"
         )
     place = site_of(sae.cfg.metadata.hook_name) if site is None else site
-    if record is None:
-        return Dictionary(sae, place, source=source)
-    stamp = stamp_from(record.stamp)
-    return Dictionary(sae, place, stamp, source, record.settings, record.history)
+    return Dictionary(sae, place, source=source)
 
 
 def _from_folder(folder: Path, device: str, dtype: str | None, site: Site | None) -> Dictionary:
@@ -164,19 +156,17 @@ def _from_folder(folder: Path, device: str, dtype: str | None, site: Site | None
             f"{folder} holds no dictionary (it holds {', '.join(sorted(names)[:8]) or 'nothing'}); "
             f"{CONFIG} with {WEIGHTS} (SAELens) or {SPARSIFY} (sparsify) is expected"
         )
-    return _wrapped(sae, site, str(folder), _record_of(folder))
-
-
-def _record_of(folder: Path) -> DictionaryRecord | None:
-    """Our record of a training, if the folder holds one; other tools write run.json too."""
+    made = _wrapped(sae, site, str(folder))
     file = folder / DictionaryRecord.FILE
     data = read_json(file) if file.is_file() else {}
+    # Other tools write a run.json too.
     if data.get("format") != f"ed-interp/{DictionaryRecord.KIND}":
-        return None
+        return made
     record = DictionaryRecord.load(folder)
     # What it was trained on, so that a copy does not claim to come from this machine.
     settings = {**record.settings, "environment": data.get("environment")}
-    return dataclasses.replace(record, settings=settings)
+    stamp, history = stamp_from(record.stamp), record.history
+    return dataclasses.replace(made, stamp=stamp, settings=settings, history=history)
 
 
 def _missing(folder: Path) -> ModelLoadError | RunFolderError:

@@ -12,7 +12,6 @@ them for its four forward passes with all logits over the windows, and the regre
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +82,7 @@ def measure(
     trained = opened.dictionary.sae.cfg.metadata.context_size
     usual = trained if isinstance(trained, int) and trained > 1 else WINDOW
     windows = windows_of(options, opened.hooked, text, window=usual)
-    reader = dataclasses.replace(opened, skip=len(windows.prefix))
+    reader = opened.on(windows)
     probes, seed = [probe_task(task) for task in tasks], options.seed
 
     def make(_: Path | None) -> DictionaryMeasurement:
@@ -122,7 +121,7 @@ def measure(
             features=_features(reader.dictionary, observed, named),
             probing=sparse_probing(reader, probes, seed=seed),
             concepts=rows,
-            settings={**settings, **windows.settings()},
+            settings=settings,
         )
 
     return keep(make, options=options, out=out, overwrite=overwrite, progress=progress)

@@ -26,7 +26,7 @@ from ed_interp.probes.dictionaries.dictionary import Dictionary
 from ed_interp.probes.dictionaries.loading import load
 from ed_interp.probes.dictionaries.options import DictionaryOptions
 from ed_interp.probes.dictionaries.states import TokenStates, stream_states
-from ed_interp.probes.dictionaries.text import Ids
+from ed_interp.probes.dictionaries.text import Ids, Windows
 from ed_interp.progress import Progress, track
 
 CELLS = 2**24
@@ -42,6 +42,8 @@ class Reader:
     site: Site
     skip: int = 0
     """Tokens to leave out at the beginning of every window (special ones)."""
+    text: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """The text that is read, for the settings of a result."""
 
     @classmethod
     def of(
@@ -49,6 +51,10 @@ class Reader:
     ) -> Reader:
         """A reader of ``hooked`` at ``site``, or at the dictionary's own."""
         return cls(dictionary, hooked, dictionary.check(hooked, at=site))
+
+    def on(self, windows: Windows) -> Reader:
+        """The same, for these windows of text."""
+        return dataclasses.replace(self, skip=len(windows.prefix), text=windows.settings())
 
     @classmethod
     def open(cls, options: DictionaryOptions, dictionary: Any = None, model: Any = None) -> Reader:
@@ -88,6 +94,7 @@ class Reader:
             "dictionary": {**dictionary.describe(), "source": dictionary.source},
             "model": self.hooked.describe(),
             "cautions": cautions,
+            **self.text,
         }
 
 

@@ -7,7 +7,6 @@ latents and 200,000 tokens: see ``tests/benchmarks/bench_features.py``.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,21 +50,13 @@ def describe(
     """Describe every feature of a dictionary on held-out text.
 
     Args:
-        dictionary: Anything :func:`~ed_interp.probes.dictionaries.loading.load` takes.
-        model: Anything :func:`ed_interp.load` takes; default the one it was trained on, by name.
-        text: As for training, whose held-out part is used; default the generated text.
-        out, overwrite: Run folder to make, and whether to replace what it holds.
-        progress: True for bars on stderr, or a callable ``(done, total, what)``.
-
-    Raises:
-        InvalidInputError: a dictionary that does not fit the model, or no text.
-        UnknownNameError, ModelLoadError: something named does not exist, or cannot be loaded.
-        RunFolderError: ``out`` exists or cannot be written.
+        dictionary, model, text: As for :func:`~ed_interp.probes.dictionaries.measuring.measure`,
+            like ``out``, ``overwrite``, ``progress`` and what it raises.
     """
     opened = Reader.open(options, dictionary, model)
     opened.dictionary.check_features(options.clamp_features or ())
     windows = windows_of(options, opened.hooked, text)
-    reader = dataclasses.replace(opened, skip=len(windows.prefix))
+    reader = opened.on(windows)
     latents, decoder = reader.dictionary.latents, reader.dictionary.decoder
 
     def make(_: Path | None) -> FeatureDescriptions:
@@ -107,7 +98,7 @@ def describe(
             columns=columns,
             names=scores.predictor,
             token_texts=tuple(texts),
-            settings={**reader.settings(), **windows.settings(), "scored_tokens": scored},
+            settings={**reader.settings(), "scored_tokens": scored},
         )
 
     return keep(make, options=options, out=out, overwrite=overwrite, progress=progress)
