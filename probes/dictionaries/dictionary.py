@@ -287,12 +287,3 @@ def inference_sae(sae: SAE[Any]) -> SAE[Any]:
     made.process_state_dict_for_loading(weights)
     made.load_state_dict(weights)
     return made.to(sae.device).eval().requires_grad_(False)
-
-
-def stamp_from(data: Any) -> ModelStamp | None:
-    """The stamp in a record; None if it holds none, or one of another version."""
-    if not isinstance(data, dict):
-        return None
-    with contextlib.suppress(Exception):  # type checks under test raise errors of their own
-        return ModelStamp(**{**data, "sample": tuple(data.get("sample", ()))})
-    return None

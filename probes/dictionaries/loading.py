@@ -5,6 +5,7 @@ Reads safetensors and JSON, no pickles. Cost: importing SAELens takes 8 seconds,
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -21,12 +22,7 @@ from ed_interp.errors import (
     unknown,
 )
 from ed_interp.models.sites import Site
-from ed_interp.probes.dictionaries.dictionary import (
-    CONFIG,
-    WEIGHTS,
-    Dictionary,
-    inference_sae,
-)
+from ed_interp.probes.dictionaries.dictionary import CONFIG, WEIGHTS, Dictionary, inference_sae
 from ed_interp.probes.dictionaries.formats import (
     CONVERTERS,
     SPARSIFY,
@@ -37,6 +33,7 @@ from ed_interp.probes.dictionaries.formats import (
     read_safetensors,
 )
 from ed_interp.probes.dictionaries.results import DictionaryRecord
+from ed_interp.streams.provenance import ModelStamp
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -165,8 +162,12 @@ def _from_folder(folder: Path, device: str, dtype: str | None, site: Site | None
     record = DictionaryRecord.load(folder)
     # What it was trained on, so that a copy does not claim to come from this machine.
     settings = {**record.settings, "environment": data.get("environment")}
-    stamp, history = stamp_from(record.stamp), record.history
-    return dataclasses.replace(made, stamp=stamp, settings=settings, history=history)
+    stamp = None
+    # None if the record holds none, or one of another version.
+    with contextlib.suppress(Exception):  # type checks under test raise errors of their own
+        fields: dict[str, Any] = record.stamp or {}
+        stamp = ModelStamp(**{**fields, "sample": tuple(fields.get("sample", ()))})
+    return dataclasses.replace(made, stamp=stamp, settings=settings, history=record.history)
 
 
 def _missing(folder: Path) -> ModelLoadError | RunFolderError:

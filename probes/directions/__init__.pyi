@@ -1,9 +1,8 @@
 from .find import DirectionSummary, find_direction
 from .function_vectors import HeadEffects, function_vector, head_effects
 from .methods import METHODS, Method, get_method, register
-from .pairs import Contrast
+from .pairs import Contrast, ContrastStates, read_states
 from .single import ActivationAddition, activation_addition, decoder_direction
-from .states import ContrastStates, read_states
 from .steerability import Preflight, preflight
 
 __all__ = [

@@ -20,8 +20,7 @@ from ed_interp.options import takes_options
 from ed_interp.probes.directions.function_vectors import function_vector
 from ed_interp.probes.directions.methods import METHODS, Method, get_method, parse_settings
 from ed_interp.probes.directions.options import FUNCTION_VECTOR, FindOptions
-from ed_interp.probes.directions.pairs import Contrast
-from ed_interp.probes.directions.states import ContrastStates, check_gap
+from ed_interp.probes.directions.pairs import Contrast, ContrastStates, check_gap
 from ed_interp.probes.directions.steerability import FEWEST, Preflight, preflight, states_of
 from ed_interp.progress import Progress
 from ed_interp.results import Result

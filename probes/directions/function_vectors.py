@@ -216,20 +216,20 @@ def _corrupted(
     Without shots the query alone; with shots (Todd et al.) demonstrations whose outputs were
     redistributed among the inputs.
     """
-    outputs = [output for _, output in task.pairs]
+    inputs, outputs = map(list, zip(*task.pairs, strict=True))
     if shots:
         random.Random(seed).shuffle(outputs)
-    inputs = [input for input, _ in task.pairs]
     dealt = dataclasses.replace(task, pairs=tuple(zip(inputs, outputs, strict=True)))
     population = draw(dealt, prompts=prompts, shots=(shots,), seed=seed)
     if shots:
         # The prompts are drawn from the shuffled pairs, so their own answers are shuffled too.
         template = task.template
         right = {template.query(input): template.answer(output) for input, output in task.pairs}
-        answers = [right[prompt.query or ""] for prompt in population.prompts]
-        both = zip(population.prompts, answers, strict=True)
-        answered = tuple(dataclasses.replace(prompt, answer=answer) for prompt, answer in both)
-        population = dataclasses.replace(population, prompts=answered)
+        answered = [
+            dataclasses.replace(prompt, answer=right[prompt.query or ""])
+            for prompt in population.prompts
+        ]
+        population = dataclasses.replace(population, prompts=tuple(answered))
     tokens = tokenize(population, tokenizer).prompts
     # As in the paper, only the first token of the answer is scored.
     return [dataclasses.replace(prompt, answer=prompt.answer[:1]) for prompt in tokens]

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from ed_interp.errors import InvalidInputError, unknown
 from ed_interp.options import Options, option
-from ed_interp.probes.directions.states import ContrastStates
+from ed_interp.probes.directions.pairs import ContrastStates
 
 Kind = TypeVar("Kind", bound="type[Method]")
 

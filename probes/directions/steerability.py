@@ -28,8 +28,7 @@ from torch import Tensor
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import takes_options
 from ed_interp.probes.directions.options import ContrastOptions, PreflightOptions
-from ed_interp.probes.directions.pairs import Contrast
-from ed_interp.probes.directions.states import ContrastStates, check_gap, read_states
+from ed_interp.probes.directions.pairs import Contrast, ContrastStates, check_gap, read_states
 from ed_interp.progress import Progress
 from ed_interp.results import Result
 from ed_interp.tables import Table
