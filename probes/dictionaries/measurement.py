@@ -19,11 +19,6 @@ from ed_interp.tables import Table
 if TYPE_CHECKING:
     import pandas as pd
 
-_CONCEPT_HEADS = (
-    *("category", "features", "F1 of one", "F1", "F1 of all channels"),
-    *("missed", "absorbed", "tokens"),
-)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DictionaryMeasurement(ReaderResult):
@@ -208,7 +203,16 @@ class DictionaryMeasurement(ReaderResult):
         return Table(
             name="concepts",
             caption="Splitting and absorption",
-            heads=_CONCEPT_HEADS,
+            heads=[
+                "category",
+                "features",
+                "F1 of one",
+                "F1",
+                "F1 of all channels",
+                "missed",
+                "absorbed",
+                "tokens",
+            ],
             rows=rows,
             text=frozenset({1}),
             folded=True,

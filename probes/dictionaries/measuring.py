@@ -35,9 +35,8 @@ from ed_interp.probes.dictionaries.monosemantic import (
 )
 from ed_interp.probes.dictionaries.options import PROBE_TASKS, WINDOW, MeasureOptions
 from ed_interp.probes.dictionaries.probing import concepts, probe_task, sparse_probing
-from ed_interp.probes.dictionaries.reader import Observation, Reader, observe
+from ed_interp.probes.dictionaries.reader import Observation, Reader, observe, padded, read_states
 from ed_interp.probes.dictionaries.rows import ConceptRow, Recovered
-from ed_interp.probes.dictionaries.states import padded, read_states
 from ed_interp.probes.dictionaries.text import Ids, windows_of
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.tasks import LabelledTask, MixedTask

@@ -62,7 +62,12 @@ def monosemanticity(
     observed: Observation, texts: list[str], categories: Categories, *, seed: int = 0
 ) -> Monosemanticity:
     """Score every feature; ``texts`` are those of the vocabulary, ``categories`` token ids."""
-    predictors = _predictors(len(texts), categories)[observed.ids]
+    members = sparse.lil_array((len(texts), len(categories)))
+    for column, ids in enumerate(categories.values()):
+        members[list(ids), column] = 1.0
+    # ``token id x predictor``, 0 or 1, then ``token x predictor``.
+    table = sparse.hstack([sparse.eye_array(len(texts)), members], format="csr")
+    predictors = table[observed.ids]
     names = [f"token:{text}" for text in texts] + [f"category:{name}" for name in categories]
     # By window and not by token, as neighbouring tokens are alike.
     half = observed.window % 2 == 0
@@ -75,14 +80,6 @@ def monosemanticity(
     score[rare] = control[rare] = np.nan
     chosen = tuple(None if few else names[place] for few, place in zip(rare, best, strict=True))
     return Monosemanticity(score, control, chosen)
-
-
-def _predictors(vocabulary: int, categories: Categories) -> Any:
-    """``token id x predictor``, 0 or 1."""
-    members = sparse.lil_array((vocabulary, len(categories)))
-    for column, ids in enumerate(categories.values()):
-        members[list(ids), column] = 1.0
-    return sparse.hstack([sparse.eye_array(vocabulary), members], format="csr")
 
 
 def _held_out(

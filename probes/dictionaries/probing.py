@@ -35,9 +35,8 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.monosemantic import Categories
 from ed_interp.probes.dictionaries.options import PROBE_TASKS
-from ed_interp.probes.dictionaries.reader import Reader
+from ed_interp.probes.dictionaries.reader import Reader, stream_states
 from ed_interp.probes.dictionaries.rows import ConceptRow, ProbeRow
-from ed_interp.probes.dictionaries.states import stream_states
 from ed_interp.prompts.population import draw
 from ed_interp.prompts.tasks import LabelledTask, MixedTask, builtin_task
 from ed_interp.prompts.tokens import tokenize
@@ -73,12 +72,26 @@ def sparse_probing(
     seed: int = 0,
 ) -> tuple[ProbeRow, ...]:
     """Probe every task with every number of features; classes below eight inputs are left out."""
+    from sklearn.model_selection import StratifiedKFold
+
     rows: list[ProbeRow] = []
     for task in map(probe_task, tasks):
         states, labels = labelled_states(reader.hooked, reader.site, task, seed=seed)
         with torch.no_grad():
             activations = reader.dictionary.encode(states).float().cpu().numpy()
-        rows += _probe(task.name, activations, states.cpu().numpy(), labels, features, seed)
+        classes, coded = np.unique(labels, return_inverse=True)
+        right: dict[int | None, int] = dict.fromkeys([None, *features], 0)
+        folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
+        for train, test in folds.split(activations, coded):
+            # Chosen on the training fold, or the choice would have seen the answers.
+            order = np.argsort(-f_ratio(activations[train], coded[train]), kind="stable")
+            for count in right:
+                table = states.cpu().numpy() if count is None else activations[:, order[:count]]
+                fitted = logistic(table[train], coded[train])
+                right[count] += int((predict(fitted, table[test]) == coded[test]).sum())
+        n = len(coded)
+        rest = (right[None] / n, float(np.bincount(coded).max() / n), len(classes), n)
+        rows += [ProbeRow(task.name, count, right[count] / n, *rest) for count in features]
     return tuple(rows)
 
 
@@ -118,26 +131,6 @@ def labelled_states(
     # A window's last token is the one before the number changes.
     last = torch.cat([window[1:] != window[:-1], torch.ones(1, dtype=torch.bool)])
     return states[last.to(states.device)], np.array([label for _, label in kept])
-
-
-def _probe(
-    task: str, activations: Table, states: Table, labels: Table, features: Sequence[int], seed: int
-) -> list[ProbeRow]:
-    from sklearn.model_selection import StratifiedKFold
-
-    classes, coded = np.unique(labels, return_inverse=True)
-    right: dict[int | None, int] = dict.fromkeys([None, *features], 0)
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    for train, test in folds.split(activations, coded):
-        # Chosen on the training fold, or the choice would have seen the answers.
-        order = np.argsort(-f_ratio(activations[train], coded[train]), kind="stable")
-        for count in right:
-            table = states if count is None else activations[:, order[:count]]
-            fitted = logistic(table[train], coded[train])
-            right[count] += int((predict(fitted, table[test]) == coded[test]).sum())
-    n = len(coded)
-    rest = (right[None] / n, float(np.bincount(coded).max() / n), len(classes), n)
-    return [ProbeRow(task, count, right[count] / n, *rest) for count in features]
 
 
 def logistic(table: Table, labels: Table) -> Any:
@@ -203,6 +196,8 @@ def concepts(
 def _concept(
     name: str, states: Floats, activations: Floats, labels: Mask, decoder: Floats
 ) -> ConceptRow:
+    from sklearn.metrics import f1_score
+
     half = len(labels) // 2
     train, test = slice(None, half), slice(half, None)
     probe = logistic(states[train], labels[train])
@@ -217,7 +212,7 @@ def _concept(
     for count in range(1, len(order) + 1):
         few = activations[:, order[:count]]
         sparse = predict(logistic(few[train], labels[train]), few[test])
-        scores.append(_f1(sparse, labels[test]))
+        scores.append(float(f1_score(labels[test], sparse, zero_division=0)))
     size = 1
     while size < len(scores) and scores[size] - scores[size - 1] > GAIN:
         size += 1
@@ -231,7 +226,7 @@ def _concept(
         features=tuple(own.tolist()),
         f1_one=scores[0] if scores else 0.0,
         f1=scores[size - 1] if scores else 0.0,
-        f1_dense=_f1(predicted, labels[test]),
+        f1_dense=float(f1_score(labels[test], predicted, zero_division=0)),
         missed=float(missed.sum() / total),
         absorbed=float(absorbed.sum() / total),
         n=int(labels.sum()),
@@ -256,8 +251,3 @@ def _carried(activations: Floats, decoder: Floats, direction: NDArray[np.float64
     # Features that point against the probe do not carry the concept, they take from it.
     total = np.maximum(parts, 0).sum(1)
     return np.asarray((cosine[strongest] >= ALONG) & (value > 0) & (value >= SHARE * total))
-
-
-def _f1(predicted: Mask, labels: Mask) -> float:
-    right = int((predicted & labels).sum())
-    return 2 * right / max(1, int(predicted.sum()) + int(labels.sum()))

@@ -31,8 +31,8 @@ from ed_interp.models.sites import Site
 from ed_interp.options import takes_options
 from ed_interp.probes.dictionaries.dictionary import Dictionary, inference_sae
 from ed_interp.probes.dictionaries.options import ARCHITECTURES, TrainOptions
+from ed_interp.probes.dictionaries.reader import Batches, read_states
 from ed_interp.probes.dictionaries.rows import TrainingRow
-from ed_interp.probes.dictionaries.states import Batches, read_states
 from ed_interp.probes.dictionaries.text import Windows, windows_of
 from ed_interp.progress import Progress, track
 from ed_interp.records import RunFolder, environment

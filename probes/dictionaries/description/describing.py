@@ -7,7 +7,6 @@ latents and 200,000 tokens: see ``tests/benchmarks/bench_features.py``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,14 @@ from ed_interp.probes.dictionaries.monosemantic import (
     token_texts,
 )
 from ed_interp.probes.dictionaries.options import DescribeOptions
-from ed_interp.probes.dictionaries.reader import CELLS, Observation, Reader, read_features
-from ed_interp.probes.dictionaries.states import TokenStates
-from ed_interp.probes.dictionaries.text import Ids, windows_of
+from ed_interp.probes.dictionaries.reader import (
+    CELLS,
+    Observation,
+    Reader,
+    TokenStates,
+    read_features,
+)
+from ed_interp.probes.dictionaries.text import windows_of
 from ed_interp.progress import Progress
 from ed_interp.results import keep
 
@@ -87,7 +91,11 @@ def describe(
             largest = columns["largest"].copy()
             if options.clamp_features is not None:
                 largest[np.setdiff1d(np.arange(latents), options.clamp_features)] = 0
-            contexts = _clamp_windows(held, reader.skip, options.clamp_contexts)
+            least = reader.skip + 2  # one token to clamp, and one before it
+            fit = [ids for ids in held if len(ids) >= least]
+            # The first halves of evenly spaced windows.
+            spaced = fit[:: max(1, len(fit) // options.clamp_contexts)][: options.clamp_contexts]
+            contexts = [ids[: max(least, len(ids) // 2)] for ids in spaced]
             top = options.top_tokens
             columns |= clamp_effects(reader, largest, contexts, top=top, progress=progress)
         return FeatureDescriptions(
@@ -122,11 +130,3 @@ def _nearest(decoder: Tensor, neighbours: int) -> Columns:
         values.append(largest.cpu().numpy())
         start += len(rows)
     return {"nearest": np.concatenate(ids), "cosine": np.concatenate(values)}
-
-
-def _clamp_windows(windows: Sequence[Ids], skip: int, count: int) -> list[Ids]:
-    """The first halves of evenly spaced windows."""
-    least = skip + 2  # one token to clamp, and one before it
-    fit = [ids for ids in windows if len(ids) >= least]
-    step = max(1, len(fit) // count)
-    return [ids[: max(least, len(ids) // 2)] for ids in fit[::step][:count]]

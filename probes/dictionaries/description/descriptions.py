@@ -17,10 +17,12 @@ import numpy as np
 
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.probes.dictionaries.description.contexts import BEFORE, NO_TOKEN
-from ed_interp.probes.dictionaries.description.page import render_page
+from ed_interp.probes.dictionaries.description.page import page_data
 from ed_interp.probes.dictionaries.results import ReaderResult
 from ed_interp.records import tensors
 from ed_interp.records.files import write_text
+from ed_interp.report import flattened
+from ed_interp.report import page as rendered
 from ed_interp.results import Result
 from ed_interp.tables import Table
 
@@ -274,8 +276,14 @@ class FeatureDescriptions(ReaderResult):
 
     def page(self) -> str:
         """One self-contained HTML page that opens offline."""
-        about = (self.title(), f"{self.headline()} {self.cautions()}", self.settings)
-        return render_page(*about, self.tokens, self.columns, self.names, self.token_texts)
+        return rendered(
+            "features.html.j2",
+            title=self.title(),
+            headline=f"{self.headline()} {self.cautions()}",
+            data=page_data(self.tokens, self.columns, self.names, self.token_texts),
+            clamped="clamp_nats" in self.columns,
+            settings=flattened(self.settings),
+        )
 
     def write_page(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write :meth:`page` to a file, whole or not at all; returns its path.

@@ -16,8 +16,7 @@ from safetensors.numpy import save_file
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.probes.dictionaries import FeatureDescriptions, describe
 from ed_interp.probes.dictionaries.description.effects import clamp_effects, direct_effects
-from ed_interp.probes.dictionaries.reader import Reader, _pieces
-from ed_interp.probes.dictionaries.states import TokenStates
+from ed_interp.probes.dictionaries.reader import Reader, TokenStates, _pieces
 from ed_interp.results import load_any
 
 

@@ -21,8 +21,7 @@ from ed_interp.probes.dictionaries.monosemantic import (
     token_categories,
 )
 from ed_interp.probes.dictionaries.probing import concepts, f_ratio, sparse_probing
-from ed_interp.probes.dictionaries.reader import Observation, Reader, observe
-from ed_interp.probes.dictionaries.states import stream_states
+from ed_interp.probes.dictionaries.reader import Observation, Reader, observe, stream_states
 from ed_interp.probes.dictionaries.text import Windows, text_source
 from ed_interp.prompts.tasks import LabelledTask
 
