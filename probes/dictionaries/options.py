@@ -21,6 +21,7 @@ from ed_interp.options import (
     OptionError,
     Options,
     Seeded,
+    named_values,
     option,
 )
 from ed_interp.prompts.options import PromptOptions
@@ -70,7 +71,6 @@ ARCHITECTURES = {
 }
 """By the name that ``train`` takes."""
 
-DEFAULT = "topk"
 DEFAULT_K = 16
 
 
@@ -134,7 +134,7 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
 
     site: str = option(help="Hook point, such as blocks.2.hook_resid_post.", panel=MODEL)
     architecture: str = option(
-        DEFAULT, f"Kind of dictionary: {', '.join(ARCHITECTURES)}.", TRAIN, flag="--arch"
+        "topk", f"Kind of dictionary: {', '.join(ARCHITECTURES)}.", TRAIN, flag="--arch"
     )
     latents: int = option(1024, "Size of the dictionary.", TRAIN, min=1)
     k: int | None = option(
@@ -204,16 +204,7 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
     @property
     def sae_lens_settings(self) -> dict[str, Any]:
         """``sae_lens`` as fields of SAELens's configuration; what is not JSON is text."""
-        settings: dict[str, Any] = {}
-        for pair in self.sae_lens:
-            name, equals, value = pair.partition("=")
-            if not (name.strip() and equals):
-                raise OptionError("sae_lens", f"must be NAME=VALUE, got {pair!r}")
-            try:
-                settings[name.strip()] = json.loads(value)
-            except ValueError:
-                settings[name.strip()] = value
-        return settings
+        return named_values("sae_lens", self.sae_lens)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -202,9 +202,7 @@ def _projection_of(block: nn.Module, layer: int) -> nn.Module:
     children = [getattr(block, name, None) for name in _ATTENTIONS]
     attention = next((child for child in children if isinstance(child, nn.Module)), nn.Module())
     named = attention.named_modules()
-    matches: list[nn.Module] = [
-        module for name, module in named if name.rsplit(".", 1)[-1] in _PROJECTIONS
-    ]
+    matches: list[nn.Module] = [m for name, m in named if name.rsplit(".", 1)[-1] in _PROJECTIONS]
     if len(matches) != 1:
         raise CaptureError(
             f"attention in block {layer} ({type(block).__name__}) must have one output projection "
