@@ -196,7 +196,7 @@ def _number(name: str, value: Any, kind: type, bounds: Mapping[str, int | float]
 
 
 def named_values(name: str, texts: Iterable[str]) -> dict[str, Any]:
-    """Values by name, from the ``NAME=VALUE`` texts of the option ``name``; what is no JSON is text.
+    """Values from the ``NAME=VALUE`` texts of the option ``name``; what is not JSON is text.
 
     >>> named_values("set", ["penalty_c=0.1"])
     {'penalty_c': 0.1}
