@@ -131,11 +131,7 @@ class Dictionary:
                 of the model; with it, only the edit makes a difference.
             edit: From the activations ``batch pos latent`` to those that are decoded.
             where: Tokens to act on, of :mod:`ed_interp.streams.injection`; default all.
-            at: Another site, or the site of a dictionary that names none.
-
-        Raises:
-            InvalidInputError: another width, or no site known.
-            UnknownNameError: no such site.
+            at: Another site, or the site of a dictionary that names none; checked by :meth:`check`.
         """
         from ed_interp.streams.injection import Transform, Where, inject
 
@@ -160,8 +156,7 @@ class Dictionary:
 
         Args:
             feature: Index of the latent.
-            model: The model it will be used in; needed for a dictionary of another library, which
-                does not know its model.
+            model: The model it will be used in; needed if the dictionary does not know its own.
 
         Raises:
             InvalidInputError: no such latent, no site known, or no model known or given.

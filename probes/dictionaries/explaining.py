@@ -22,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ from ed_interp.progress import Progress, track
 from ed_interp.results import keep
 
 Indices = NDArray[np.int64]
+# Tokens of a context with the feature active, places of the active ones, and of others.
+Active = tuple[list[str], Indices, Indices]
 
 LEAST_FIRED = 10
 """A feature that is active in fewer windows of either half is not scored."""
@@ -99,17 +101,13 @@ def by_tokens(examples: Examples) -> Explanation:
         return Explanation("never active", lambda tokens: [0.0] * len(tokens))
     name = _category(examples, mean)
     if name is not None:
-        members = examples.categories[name]
         # Members that this half of the text did not hold may occur in the other.
-        strengths = {
-            examples.token_texts[token]: max(float(mean[token]), _SHARE * best) for token in members
-        }
-        text = f"category: {name}"
+        chosen, least, text = examples.categories[name], _SHARE * best, f"category: {name}"
     else:
-        order = np.argsort(-mean, kind="stable")[:_TOKENS]
-        strong = [token for token in order if mean[token] >= _SHARE * best]
-        strengths = {examples.token_texts[token]: float(mean[token]) for token in strong}
-        text = "tokens: " + ", ".join(repr(examples.token_texts[token]) for token in strong)
+        order = np.argsort(-mean, kind="stable")[:_TOKENS].tolist()
+        chosen, least = tuple(token for token in order if mean[token] >= _SHARE * best), 0.0
+        text = "tokens: " + ", ".join(repr(examples.token_texts[token]) for token in chosen)
+    strengths = {examples.token_texts[token]: max(float(mean[token]), least) for token in chosen}
     return Explanation(text, lambda tokens: [strengths.get(token, 0.0) for token in tokens])
 
 
@@ -198,22 +196,14 @@ def _rows(
     with track(progress, "scoring explanations", len(features)) as advance:
         for number, feature in enumerate(features):
             rng = np.random.default_rng((options.seed, feature))
-            sample = scored.sample(feature, options.contexts, rng)
+            active, silent = scored.sample(feature, options.contexts, rng)
             other = explanations[(number + shift) % len(features)]
-            own, control = (_scores(one, sample, feature) for one in (explanations[number], other))
-            text, contexts = explanations[number].text, len(sample.active)
+            both = (explanations[number], other)
+            own, control = (_scores(one, active, silent, feature) for one in both)
             row = (own[0], control[0], own[1], control[1])
-            rows.append(InterpretationRow(feature, text, *row, contexts))
+            rows.append(InterpretationRow(feature, both[0].text, *row, len(active)))
             advance(1)
     return rows
-
-
-class _Sample(NamedTuple):
-    """Held-out contexts of one feature."""
-
-    active: list[tuple[list[str], Indices, Indices]]
-    """Tokens of a context with the feature active, places of the active ones, and of others."""
-    silent: list[list[str]]
 
 
 class _Half:
@@ -262,7 +252,10 @@ class _Half:
             categories=categories,
         )
 
-    def sample(self, feature: int, count: int, rng: np.random.Generator) -> _Sample:
+    def sample(
+        self, feature: int, count: int, rng: np.random.Generator
+    ) -> tuple[list[Active], list[list[str]]]:
+        """Held-out contexts in which the feature is active, and others."""
         with_it = self.windows_of(feature)
         without = np.setdiff1d(np.arange(len(self._bounds) - 1), with_it)
         active = []
@@ -273,15 +266,17 @@ class _Half:
             # As many others as active ones, so that long windows do not count more.
             active.append((tokens, on, rng.permutation(off)[: len(on)]))
         silent = [self._context(int(w), feature)[0] for w in rng.permutation(without)[:count]]
-        return _Sample(active, silent)
+        return active, silent
 
 
-def _scores(explanation: Explanation, sample: _Sample, feature: int) -> tuple[float, float]:
+def _scores(
+    explanation: Explanation, contexts: list[Active], others: list[list[str]], feature: int
+) -> tuple[float, float]:
     """Detection and fuzzing."""
-    active = [_predicted(explanation, tokens, feature) for tokens, _, _ in sample.active]
-    silent = [_predicted(explanation, tokens, feature) for tokens in sample.silent]
+    active = [_predicted(explanation, tokens, feature) for tokens, _, _ in contexts]
+    silent = [_predicted(explanation, tokens, feature) for tokens in others]
     highest = (np.array([values.max() for values in part]) for part in (active, silent))
-    pairs = list(zip(active, sample.active, strict=True))
+    pairs = list(zip(active, contexts, strict=True))
     marked = np.concatenate([values[on] for values, (_, on, _) in pairs])
     other = np.concatenate([values[off] for values, (_, _, off) in pairs])
     return area_under_curve(*highest), area_under_curve(marked, other)

@@ -281,7 +281,6 @@ def _metadata(trainer: dict[str, Any]) -> dict[str, Any]:
 
 CONVERTERS: dict[str, Callable[[Path], Parts]] = {
     SPARSIFY: from_sparsify,
-    _LEARNED: from_dictionary_learning_folder,
-    _PICKLE: from_dictionary_learning_folder,
+    **dict.fromkeys((_LEARNED, _PICKLE), from_dictionary_learning_folder),
 }
 """By the file that a folder of the format holds."""
