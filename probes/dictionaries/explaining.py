@@ -31,7 +31,7 @@ from scipy.stats import rankdata
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import takes_options
-from ed_interp.probes.dictionaries.monosemantic import Categories, token_categories, token_texts
+from ed_interp.probes.dictionaries.monosemantic import Categories, vocabulary
 from ed_interp.probes.dictionaries.options import EXPLAIN_WINDOW, ExplainOptions
 from ed_interp.probes.dictionaries.reader import Observation, Reader, observe
 from ed_interp.probes.dictionaries.results import Interpretations
@@ -159,7 +159,7 @@ def score_explanations(
     def make(_: Path | None) -> Interpretations:
         held = windows.once("held-out", seed=options.seed, tokens=options.tokens)
         observed = observe(reader, held, progress=progress)
-        texts = token_texts(reader.hooked.tokenizer)
+        texts, categories = vocabulary(reader.hooked.tokenizer)
         shown, scored = _Half(observed, texts, odd=False), _Half(observed, texts, odd=True)
         # With few windows an area under the curve is 0 or 1 by accident.
         scoreable = [
@@ -167,7 +167,6 @@ def score_explanations(
             for feature in chosen
             if min(len(shown.windows_of(feature)), len(scored.windows_of(feature))) >= LEAST_FIRED
         ]
-        categories = token_categories(texts)
         with track(progress, "explaining features", len(scoreable)) as advance:
             explanations = []
             for feature in scoreable:

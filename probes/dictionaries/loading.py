@@ -22,16 +22,8 @@ from ed_interp.errors import (
     unknown,
 )
 from ed_interp.models.sites import Site
+from ed_interp.probes.dictionaries import formats
 from ed_interp.probes.dictionaries.dictionary import CONFIG, WEIGHTS, Dictionary, inference_sae
-from ed_interp.probes.dictionaries.formats import (
-    CONVERTERS,
-    SPARSIFY,
-    build,
-    check_shapes,
-    convert,
-    read_json,
-    read_safetensors,
-)
 from ed_interp.probes.dictionaries.results import DictionaryRecord
 from ed_interp.streams.provenance import ModelStamp
 
@@ -107,8 +99,8 @@ def from_dictionary_learning(
         ModelLoadError: tensors that do not fit each other.
     """
     place = None if site is None else Site.parse(site)
-    sae = build(convert(model, config), where="the object", device=device, dtype=dtype)
-    return _wrapped(sae, place)
+    parts = formats.convert(model, config)
+    return _wrapped(formats.build(parts, where="the object", device=device, dtype=dtype), place)
 
 
 def site_of(hook: str | None) -> Site | None:
@@ -141,21 +133,21 @@ def _from_folder(folder: Path, device: str, dtype: str | None, site: Site | None
     if not folder.is_dir():
         raise _missing(folder)
     names = {entry.name for entry in folder.iterdir()}
-    converter = next((made for file, made in CONVERTERS.items() if file in names), None)
+    converter = next((made for file, made in formats.CONVERTERS.items() if file in names), None)
     # sparsify has a cfg.json too. Without it, that file alone is a SAELens folder that lost its
     # weights, which the error should say.
-    if WEIGHTS in names or (CONFIG in names and SPARSIFY not in names):
+    if WEIGHTS in names or (CONFIG in names and formats.SPARSIFY not in names):
         sae = _from_sae_lens(folder, device, dtype)
     elif converter is not None:
-        sae = build(converter(folder), where=str(folder), device=device, dtype=dtype)
+        sae = formats.build(converter(folder), where=str(folder), device=device, dtype=dtype)
     else:
         raise ModelLoadError(
             f"{folder} holds no dictionary (it holds {', '.join(sorted(names)[:8]) or 'nothing'}); "
-            f"{CONFIG} with {WEIGHTS} (SAELens) or {SPARSIFY} (sparsify) is expected"
+            f"{CONFIG} with {WEIGHTS} (SAELens) or {formats.SPARSIFY} (sparsify) is expected"
         )
     made = _wrapped(sae, site, str(folder))
     file = folder / DictionaryRecord.FILE
-    data = read_json(file) if file.is_file() else {}
+    data = formats.read_json(file) if file.is_file() else {}
     # Other tools write a run.json too.
     if data.get("format") != f"ed-interp/{DictionaryRecord.KIND}":
         return made
@@ -185,9 +177,9 @@ def _missing(folder: Path) -> ModelLoadError | RunFolderError:
 def _from_sae_lens(folder: Path, device: str, dtype: str | None) -> SAE[Any]:
     """A folder that ``SAE.save_model`` wrote, of this or an earlier version."""
     # Checked here first: SAELens would fail with whatever the first wrong line happens to raise.
-    config = read_json(folder / CONFIG)
-    weights = read_safetensors(folder / WEIGHTS)
-    check_shapes(weights, str(folder))
+    config = formats.read_json(folder / CONFIG)
+    weights = formats.read_safetensors(folder / WEIGHTS)
+    formats.check_shapes(weights, str(folder))
     for field, size in zip(("d_in", "d_sae"), weights["W_enc"].shape, strict=True):
         if config.get(field) != size:
             raise ModelLoadError(

@@ -27,12 +27,7 @@ from ed_interp.models.runners import Inputs
 from ed_interp.options import takes_options
 from ed_interp.probes.dictionaries.dictionary import Dictionary
 from ed_interp.probes.dictionaries.measurement import DictionaryMeasurement
-from ed_interp.probes.dictionaries.monosemantic import (
-    Monosemanticity,
-    monosemanticity,
-    token_categories,
-    token_texts,
-)
+from ed_interp.probes.dictionaries.monosemantic import Monosemanticity, monosemanticity, vocabulary
 from ed_interp.probes.dictionaries.options import PROBE_TASKS, WINDOW, MeasureOptions
 from ed_interp.probes.dictionaries.probing import concepts, probe_task, sparse_probing
 from ed_interp.probes.dictionaries.reader import Observation, Reader, observe, padded, read_states
@@ -90,8 +85,7 @@ def measure(
         # The beginning of the same text, so that all numbers are of the same tokens.
         few, mean = windows.first(held, options.ce_tokens), torch.from_numpy(observed.mean)
         recovered = cross_entropy_recovered(reader, few, mean=mean, seed=seed, progress=progress)
-        texts = token_texts(reader.hooked.tokenizer)
-        categories = token_categories(texts)
+        texts, categories = vocabulary(reader.hooked.tokenizer)
         named = monosemanticity(observed, texts, categories, seed=seed)
         rows: tuple[ConceptRow, ...] = ()
         if options.absorption:

@@ -114,14 +114,14 @@ def _correlation(predictors: Any, activations: Any) -> Any:
     return sparse.coo_array((value, (row, column)), shape=together.shape)
 
 
-def token_texts(tokenizer: Any) -> list[str]:
-    """The text of every token, by id."""
-    decoded: list[str] = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    return decoded
+def vocabulary(tokenizer: Any) -> tuple[list[str], Categories]:
+    """The text of every token, by id, and the categories of tokens."""
+    texts: list[str] = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    return texts, token_categories(texts)
 
 
 def token_categories(texts: list[str]) -> Categories:
-    """The categories of a vocabulary, from its :func:`token_texts`."""
+    """The categories of a vocabulary, from the texts of its tokens."""
     categories = {
         name: [token for token, text in enumerate(texts) if belongs(text)]
         for name, belongs in _SPELLING.items()

@@ -12,13 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ed_interp.charts.spec import Chart, Panel
-from ed_interp.probes.dictionaries.charts import (
-    emergence_chart,
-    histogram,
-    label,
-    steps_of,
-    training_chart,
-)
+from ed_interp.probes.dictionaries import charts
 from ed_interp.probes.dictionaries.rows import FeatureEmergenceRow, InterpretationRow, TrainingRow
 from ed_interp.records.reading import read_json
 from ed_interp.results import Result
@@ -62,7 +56,7 @@ class DictionaryRecord(Result):
         return f"{size}: FVU {last.fvu:.3f} and L0 {last.l0:.1f} in the last batches of training."
 
     def charts(self) -> list[Chart]:
-        return [training_chart(self.title(), self.history)] if self.history else []
+        return [charts.training_chart(self.title(), self.history)] if self.history else []
 
     def write(self, folder: Path) -> None:
         """Write the record and its history, and never the page."""
@@ -99,7 +93,7 @@ class FeatureEmergence(ReaderResult):
     @property
     def steps(self) -> list[int | None]:
         """Checkpoints in order of training; the trained model comes last."""
-        return steps_of(self.rows)
+        return charts.steps_of(self.rows)
 
     def title(self) -> str:
         return f"Features of {self.model} at {self.site} on {self.task}"
@@ -132,7 +126,7 @@ class FeatureEmergence(ReaderResult):
             new = ", ".join(map(str, row.new[:12])) + (" ..." if len(row.new) > 12 else "")
             counts = (str(row.shots), str(row.informative), f"{row.best_bits:.3f}", str(row.active))
             quality = (f"{row.l0:.1f}", f"{row.fvu:.3f}")
-            rows.append((label(row.step), *counts, *quality, top, new))
+            rows.append((charts.label(row.step), *counts, *quality, top, new))
         numbers = ("shots", "informative", "best bits", "active", "L0", "FVU")
         return [
             Table(
@@ -146,7 +140,7 @@ class FeatureEmergence(ReaderResult):
 
     def charts(self) -> list[Chart]:
         entropy, about = self.label_entropy, self.about
-        return [emergence_chart(self.title(), self.headline(), self.rows, entropy, about)]
+        return [charts.emergence_chart(self.title(), self.headline(), self.rows, entropy, about)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +226,10 @@ class Interpretations(ReaderResult):
         for name in ("detection", "fuzzing"):
             control = [getattr(row, f"{name}_control") for row in self.rows]
             own = [getattr(row, name) for row in self.rows]
-            marks = [histogram("control", control, "muted"), histogram("features", own)]
+            marks = [
+                charts.histogram("control", control, "muted"),
+                charts.histogram("features", own),
+            ]
             axis = f"{name} (0.5 is chance)"
             panels.append(Panel(x=axis, y="features", marks=marks, x_range=(0, 1)))
         return [

@@ -20,11 +20,7 @@ from ed_interp.options import takes_options
 from ed_interp.probes.dictionaries.description.contexts import Columns, TopContexts
 from ed_interp.probes.dictionaries.description.descriptions import FeatureDescriptions
 from ed_interp.probes.dictionaries.description.effects import clamp_effects, direct_effects
-from ed_interp.probes.dictionaries.monosemantic import (
-    monosemanticity,
-    token_categories,
-    token_texts,
-)
+from ed_interp.probes.dictionaries.monosemantic import monosemanticity, vocabulary
 from ed_interp.probes.dictionaries.options import DescribeOptions
 from ed_interp.probes.dictionaries.reader import (
     CELLS,
@@ -75,8 +71,8 @@ def describe(
             if scored < SCORED_TOKENS:
                 kept.append((part, sparse.csr_array(activations.numpy())))
                 scored += len(part.ids)
-        texts = token_texts(reader.hooked.tokenizer)
-        categories, observed = token_categories(texts), Observation.of(kept)
+        texts, categories = vocabulary(reader.hooked.tokenizer)
+        observed = Observation.of(kept)
         scores = monosemanticity(observed, texts, categories, seed=options.seed)
         columns: Columns = {
             **strongest.columns(),
