@@ -129,7 +129,7 @@ def clamp_effects(
     with track(progress, "clamping features", total) as advance:
         for ids in contexts:
             runs = _Runs(reader, ids)
-            plain, states = runs.plain()
+            plain, states = runs.run(1)
             before = reader.dictionary.encode(states)[0].to(decoder.device)
             if gain is None:
                 gain = torch.zeros(len(alive), plain.shape[-1])
@@ -164,18 +164,15 @@ class _Runs:
             before = self._ids[:, :-1]
             self._cache = hooked.runner.prefix_cache(before, torch.ones_like(before).bool())
 
-    def plain(self) -> tuple[Tensor, Tensor]:
-        """Log-probabilities ``1 token`` and the state ``1 d_model`` at the last token."""
-        return self._run(1)
-
     def changed(self, change: Tensor) -> Tensor:
         """Log-probabilities ``row token`` with each row of ``change`` added at the site."""
         # With a cache only the last token is run, so it is all that there is to select.
         last = Where() if self._cache is not None else Where(positions=self._ids.shape[1] - 1)
         with inject(self._hooked, Add(change, self._site, where=last)):
-            return self._run(len(change))[0]
+            return self.run(len(change))[0]
 
-    def _run(self, rows: int) -> tuple[Tensor, Tensor]:
+    def run(self, rows: int) -> tuple[Tensor, Tensor]:
+        """Log-probabilities ``row token`` and states ``row d_model`` at the last token."""
         ids = self._ids[:, -1:] if self._cache is not None else self._ids
         read = torch.full((rows, 1), ids.shape[1] - 1)
         inputs = Inputs(ids.expand(rows, -1))
