@@ -16,10 +16,9 @@ STABLE: the names below and the options of :class:`BiasInjectionConfig`.
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import register_peft_method
 
-from ed_interp.adapters.bias_injection.config import BiasInjectionConfig
+from ed_interp.adapters.bias_injection.config import BIAS_INJECTION, NAME, BiasInjectionConfig
 from ed_interp.adapters.bias_injection.layer import BiasInjectionLayer
 from ed_interp.adapters.bias_injection.model import BiasInjectionModel
-from ed_interp.adapters.bias_injection.register import BIAS_INJECTION, NAME
 
 __all__ = ["BIAS_INJECTION", "BiasInjectionConfig", "BiasInjectionLayer", "BiasInjectionModel"]
 

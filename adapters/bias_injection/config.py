@@ -7,19 +7,26 @@ old checkpoints can no longer be read as they are.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft.config import PeftConfig
+from peft.utils import PeftType
+from torch import Tensor
 
-from ed_interp.adapters.bias_injection.checkpoint import digest_of_file
-from ed_interp.adapters.bias_injection.register import BIAS_INJECTION
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import option
 from ed_interp.records.files import write_text
+from ed_interp.records.tensors import read_unchecked
 
+NAME = "BIAS_INJECTION"
+PREFIX = "bias_injection_"
+"""How the name of every parameter of the adapter begins."""
 FORMAT_VERSION = 1
 IMPORT = "import ed_interp.adapters.bias_injection"
 NOTE = f"""## Loading
@@ -33,6 +40,41 @@ from peft import AutoPeftModelForCausalLM
 ```
 """
 FEEDBACK = ("input", "output", "none")
+
+
+def _member() -> PeftType:
+    """The member of PEFT's list of methods, which is a closed enumeration."""
+    # PEFT and transformers use the `.value` of its members, so a plain string will not do.
+    known: Any = PeftType
+    if NAME not in known._member_map_:
+        # What the class statement of an enumeration does for each member; there is no public way
+        # to add one afterwards. The maps serve PeftType["..."], PeftType("...") and iteration.
+        member: Any = str.__new__(PeftType, NAME)
+        member._name_ = member._value_ = NAME
+        member.__objclass__ = PeftType
+        member._sort_order_ = len(known._member_names_)
+        known._member_names_.append(NAME)
+        known._member_map_[NAME] = known._value2member_map_[NAME] = member
+        # Enumerations refuse setattr on the class; type's own does not.
+        type.__setattr__(PeftType, NAME, member)
+    registered: PeftType = known._member_map_[NAME]
+    return registered
+
+
+BIAS_INJECTION = _member()
+"""The member of ``peft.PeftType``."""
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the adapter's tensors: names, types, shapes, bytes. Cost: one pass over them."""
+    total = hashlib.sha256()
+    # Modules saved whole (modules_to_save) have other names in a model than in a file.
+    for name in sorted(name for name in tensors if PREFIX in name):
+        value = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        # NumPy has no bfloat16; as bytes every dtype is the same.
+        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 @dataclasses.dataclass
@@ -96,13 +138,9 @@ class BiasInjectionConfig(PeftConfig):  # type: ignore[misc]
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = BIAS_INJECTION
-        if isinstance(self.target_modules, list):
-            self.target_modules = set(self.target_modules)
-        if isinstance(self.exclude_modules, list):
-            self.exclude_modules = set(self.exclude_modules)
-        self._check()
-
-    def _check(self) -> None:
+        for name in ("target_modules", "exclude_modules"):
+            if isinstance(getattr(self, name), list):
+                setattr(self, name, set(getattr(self, name)))
         version = self.format_version
         if not isinstance(version, int) or version > FORMAT_VERSION:
             raise InvalidInputError(
@@ -156,17 +194,17 @@ class BiasInjectionConfig(PeftConfig):  # type: ignore[misc]
             last = max(1, self.n_nodes - 1)
             spread = [4.0 * 64.0 ** (node / last) for node in range(self.n_nodes)]
             return [32.0] if self.n_nodes == 1 else spread
-        values = self.tau if isinstance(self.tau, list) else [self.tau] * self.n_nodes
         # A single number is checked even where there are no nodes to take it.
-        for value in self.tau if isinstance(self.tau, list) else [self.tau]:
+        values = self.tau if isinstance(self.tau, list) else [self.tau] * max(1, self.n_nodes)
+        for value in values:
             if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
                 raise InvalidInputError(f"tau must be a positive number of tokens, got {value!r}")
-        if len(values) != self.n_nodes:
+        if isinstance(self.tau, list) and len(values) != self.n_nodes:
             raise InvalidInputError(
                 f"tau must be one number or one per node, got {len(values)} for {self.n_nodes} "
                 "nodes"
             )
-        return [float(value) for value in values]
+        return [float(value) for value in values[: self.n_nodes]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; names in order, so that the same adapter is the same file."""
@@ -178,7 +216,7 @@ class BiasInjectionConfig(PeftConfig):  # type: ignore[misc]
         before = self.weights_sha256
         weights = Path(save_directory) / "adapter_model.safetensors"
         # PEFT writes the weights first, so their digest can be taken from the file.
-        self.weights_sha256 = digest_of_file(weights) if weights.is_file() else None
+        self.weights_sha256 = digest(read_unchecked(weights)[0]) if weights.is_file() else None
         try:
             super().save_pretrained(os.fspath(save_directory), **kwargs)
         finally:

@@ -28,7 +28,7 @@ from ed_interp.errors import CaptureError, InvalidInputError
 from ed_interp.models.families import module_of
 from ed_interp.models.load import load
 from ed_interp.models.runners import TransformersRunner
-from ed_interp.models.sites import Site
+from ed_interp.models.sites import Site, resid_post
 from ed_interp.streams.direction import Direction
 
 _MLP = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "fc_out", "w2", "wo")
@@ -65,8 +65,19 @@ def adapter_from_direction(
     runner = hooked.runner
     biases: dict[str, Tensor] = {}
     for name, vector in direction.vectors.items():
+        site = Site.parse(name)
+        # What enters a block is what the block before it leaves.
+        if site.kind == "resid_pre" and site.layer > 0:
+            site = resid_post(site.layer - 1)
+        keys = (key for key in _candidates(runner, site) if _arrives(runner, site, key, vector))
+        key = next(keys, None)
+        if key is None:
+            raise InvalidInputError(
+                f"{site.name} of this {type(runner.base).__name__} must be written by a linear "
+                "layer without a norm behind it, so that a constant bias is the same; inject the "
+                "direction instead"
+            )
         # Two sites may have one writer: resid_post and the next block's resid_pre.
-        key = _writer(runner, Site.parse(name), vector)
         biases[key] = biases.get(key, torch.zeros_like(vector)) + strength * vector
     config = BiasInjectionConfig(
         r=0, n_nodes=0, use_bias=True, target_modules=sorted(biases), inference_mode=True
@@ -125,22 +136,8 @@ def _more(name: str, what: str) -> InvalidInputError:
     )
 
 
-def _writer(runner: TransformersRunner, site: Site, vector: Float[Tensor, " d_model"]) -> str:
-    """Name of the layer whose bias is the same as adding ``vector`` at ``site``."""
-    # What enters a block is what the block before it leaves.
-    if site.kind == "resid_pre" and site.layer > 0:
-        site = Site.parse(f"blocks.{site.layer - 1}.hook_resid_post")
-    for key in _candidates(runner, site):
-        if _arrives(runner, site, key, vector):
-            return key
-    raise InvalidInputError(
-        f"{site.name} of this {type(runner.base).__name__} must be written by a linear layer "
-        "without a norm behind it, so that a constant bias is the same; inject the direction "
-        "instead"
-    )
-
-
 def _candidates(runner: TransformersRunner, site: Site) -> list[str]:
+    """Names of the layers whose bias may be the same as adding a vector at ``site``."""
     if site.kind in ("embed", "resid_pre"):
         return []
     attention = site.kind in ("attn_out", "resid_mid")
@@ -158,13 +155,13 @@ def _candidates(runner: TransformersRunner, site: Site) -> list[str]:
 
 
 @torch.no_grad()
-def _arrives(runner: TransformersRunner, site: Site, key: str, vector: Tensor) -> bool:
+def _arrives(
+    runner: TransformersRunner, site: Site, key: str, vector: Float[Tensor, " d_model"]
+) -> bool:
     """Whether ``vector``, added to the layer's output, is what is added to the stream."""
     writer = runner.base.get_submodule(key)
-    if site.kind in ("attn_out", "resid_mid"):
-        site = Site.parse(f"blocks.{site.layer}.hook_attn_out")
-    else:
-        site = Site.parse(f"blocks.{site.layer}.hook_resid_post")
+    kind = "attn_out" if site.kind in ("attn_out", "resid_mid") else "resid_post"
+    site = Site.parse(f"blocks.{site.layer}.hook_{kind}")
     try:
         module, _ = module_of(runner.base, runner.blocks, site)
     except CaptureError:

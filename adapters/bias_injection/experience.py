@@ -15,6 +15,9 @@ elapsed time in turns (one per interaction, and those given to ``advance``) or i
 Rows of the batch are sessions by name: ``session=["alice", "bob"]``. Threads may share a model;
 one session cannot be in two interactions at once.
 
+A file of sessions is one of :mod:`ed_interp.records.tensors`: its SHA-256 covers states, times,
+units and the fingerprints of the adapters, so a single flipped bit is refused.
+
 COST: ``nodes`` float32 numbers per targeted layer and session, on the CPU.
 """
 
@@ -33,18 +36,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ed_interp.adapters.bias_injection.checkpoint import digest
-from ed_interp.adapters.bias_injection.experience_file import (
-    UNITS,
-    Session,
-    Stored,
-    read_sessions,
-    write_sessions,
-)
+from ed_interp.adapters.bias_injection.config import digest
 from ed_interp.adapters.bias_injection.hooks import hooked_modules
 from ed_interp.adapters.bias_injection.layer import layers_in
 from ed_interp.adapters.bias_injection.state import MEMORY
 from ed_interp.errors import InvalidInputError, unknown
+from ed_interp.records import tensors as files
+
+_KIND, _VERSION = "experience", 2
+_UNITS = ("turns", "seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """What one session left behind."""
+
+    states: dict[str, Tensor]
+    """Values of the nodes, by layer and adapter."""
+    interactions: int
+    """Interactions so far."""
+    pending_turns: float
+    """Turns that passed without an interaction since the last one."""
+    ended: float
+    """When the last one ended, in seconds of the clock."""
 
 
 class Experience:
@@ -70,8 +84,8 @@ class Experience:
         Raises:
             InvalidInputError: no feedback nodes, or a time constant that is not positive.
         """
-        if unit not in UNITS:
-            raise InvalidInputError(f"unit must be one of {', '.join(UNITS)}, got {unit!r}")
+        if unit not in _UNITS:
+            raise InvalidInputError(f"unit must be one of {', '.join(_UNITS)}, got {unit!r}")
         if not (isinstance(tau, (int, float)) and tau > 0):
             raise InvalidInputError(f"tau must be a positive number of {unit}, got {tau!r}")
         base = _base_of(model)
@@ -98,11 +112,7 @@ class Experience:
 
     @property
     def model(self) -> nn.Module:
-        """The base model it belongs to.
-
-        Raises:
-            InvalidInputError: the model is gone.
-        """
+        """The base model it belongs to, or InvalidInputError once that is gone."""
         base = self._base()
         if base is None:
             raise InvalidInputError("the model of this experience is gone; load it with its model")
@@ -114,11 +124,7 @@ class Experience:
             return list(self._sessions)
 
     def session(self, name: str) -> Session:
-        """What a session left behind.
-
-        Raises:
-            UnknownNameError: no session has that name.
-        """
+        """What a session left behind, or UnknownNameError."""
         with self._lock:
             return self._known(name)
 
@@ -164,10 +170,23 @@ class Experience:
         with self._lock:
             self._refuse_busy(list(self._sessions))
             kept = dict(self._sessions)
+        states: dict[str, Tensor] = {}
+        listed = []
+        for number, (name, session) in enumerate(kept.items()):
+            # By number, since a session's name may hold any character.
+            states |= {f"{number}|{key}": value for key, value in session.states.items()}
+            listed.append({"name": name, **vars(session), "states": sorted(session.states)})
         # States go by "layer/adapter".
         adapters = {key.rpartition("/")[2] for one in kept.values() for key in one.states}
         prints = {name: fingerprint(self.model, name) for name in sorted(adapters)}
-        return write_sessions(Path(path), Stored(kept, self.tau, self.unit, prints))
+        # tau as text: it may be infinite, which JSON cannot say.
+        meta = {
+            "unit": self.unit,
+            "tau": repr(self.tau),
+            "fingerprints": prints,
+            "sessions": listed,
+        }
+        return files.write(path, states, kind=_KIND, version=_VERSION, meta=meta)
 
     @classmethod
     def load(
@@ -176,21 +195,40 @@ class Experience:
         """Read back what :meth:`save` wrote, for the model with the same adapter.
 
         Raises:
-            InvalidInputError: no such file, a damaged or different one, or one made with another
-                adapter or with weights that were changed since.
+            InvalidInputError: no such file, a damaged, altered or different one, or one made with
+                another adapter or with weights that were changed since.
         """
-        stored = read_sessions(Path(path))
-        restored = cls(model, tau=stored.tau, unit=stored.unit, clock=clock)
+        if files.read_unchecked(path)[1].get("kind") == "bias-injection experience":
+            raise InvalidInputError(
+                f"{path} must have a digest, so that damage shows, got version 1, which has none; "
+                "repeat the interactions and save them with this version"
+            )
+        tensors, meta = files.read(path, kind=_KIND, version=_VERSION, finite=True)
+        sessions: dict[str, Session] = {}
+        try:
+            for number, entry in enumerate(meta["sessions"]):
+                states = {key: tensors.pop(f"{number}|{key}") for key in entry["states"]}
+                times = float(entry["pending_turns"]), float(entry["ended"])
+                sessions[str(entry["name"])] = Session(states, int(entry["interactions"]), *times)
+            if tensors or len(sessions) != len(meta["sessions"]):
+                raise ValueError("its states and sessions do not match")
+            prints = {str(name): str(value) for name, value in meta["fingerprints"].items()}
+            tau, unit = float(meta["tau"]), str(meta["unit"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidInputError(
+                f"{path} is damaged: {error!r}; get an undamaged copy"
+            ) from error
+        restored = cls(model, tau=tau, unit=unit, clock=clock)
         adapters = {name for layer in layers_in(restored.model) for name in layer.settings}
         here = {name: fingerprint(restored.model, name) for name in sorted(adapters)}
-        for adapter, expected in stored.fingerprints.items():
+        for adapter, expected in prints.items():
             if here.get(adapter) != expected:
                 listed = ", ".join(f"{name!r} ({value[:12]})" for name, value in here.items())
                 raise InvalidInputError(
                     f"{path} belongs to another adapter: it was made with {adapter!r} of "
                     f"fingerprint {expected[:12]}, and this model has {listed}; load that adapter"
                 )
-        restored._sessions = dict(stored.sessions)
+        restored._sessions = sessions
         return restored
 
     def _known(self, name: str) -> Session:

@@ -16,10 +16,10 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save
 from torch import Tensor
 
+from ed_interp.adapters.bias_injection.config import PREFIX
 from ed_interp.adapters.bias_injection.layer import BiasInjectionLayer, layers_in
-from ed_interp.adapters.bias_injection.register import PREFIX
 from ed_interp.errors import InvalidInputError, RunFolderError
-from ed_interp.records.files import explained, write_bytes
+from ed_interp.records.files import one_line, write_bytes
 
 
 def export_lora(
@@ -73,10 +73,8 @@ def export_lora(
         revision=config.revision,
         inference_mode=True,
     )
-    try:
+    with one_line(target):
         target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise explained(error, target) from error
     write_bytes(target / SAFETENSORS_WEIGHTS_NAME, save(tensors, {"format": "pt"}))
     # Last, so that a folder with a configuration has its weights.
     lora.save_pretrained(str(target))
@@ -84,11 +82,7 @@ def export_lora(
 
 
 def adapter_of(model: Any, adapter_name: str | None) -> tuple[str, list[BiasInjectionLayer]]:
-    """The name of a bias-injection adapter in ``model`` and the layers that have it.
-
-    Raises:
-        InvalidInputError: the model has none of that name, or several are active.
-    """
+    """The name of a bias-injection adapter, by default the active one, and the layers it is in."""
     layers = layers_in(model)
     names = sorted({name for layer in layers for name in layer.settings})
     if adapter_name is None:

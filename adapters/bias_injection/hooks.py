@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ed_interp.adapters.bias_injection.state import FRAME, Frame, memory_for, open_frame
+from ed_interp.adapters.bias_injection.state import FRAME, open_frame
 
 
 def install(model: nn.Module) -> None:
@@ -48,12 +48,7 @@ def remove(model: nn.Module) -> None:
 
 
 def enter(
-    module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    *,
-    stack: str,
-    names: tuple[str, ...],
+    module: nn.Module, args: Any, kwargs: dict[str, Any], *, stack: str, names: tuple[str, ...]
 ) -> None:
     """Open the frame, unless the model around this module has opened it already."""
     outer = FRAME.get()
@@ -63,9 +58,14 @@ def enter(
         # Called by itself, without the language-model head: it is the whole pass.
         stack = "main"
     given = {**dict(zip(names, args, strict=False)), **kwargs}
-    FRAME.set(open_frame(module, stack, given, _keeps(module, given, stack)))
-    if module.training and torch.is_grad_enabled():
-        carry_through_checkpointing(module)
+    FRAME.set(open_frame(module, stack, given))
+    # At every forward pass, since gradient_checkpointing_enable may be called at any time.
+    layers: Any = module.modules() if module.training and torch.is_grad_enabled() else ()
+    for layer in layers:
+        if getattr(layer, "gradient_checkpointing", False):
+            function = getattr(layer, "_gradient_checkpointing_func", None)
+            if function is not None and not isinstance(function, Carrying):
+                layer._gradient_checkpointing_func = Carrying(function)
 
 
 def leave(module: nn.Module, args: Any, output: Any) -> None:
@@ -90,38 +90,16 @@ class Carrying:
         self.function = function
 
     def __call__(self, run: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.function(functools.partial(_run_inside, FRAME.get(), run), *args, **kwargs)
+        frame = FRAME.get()
 
+        def run_inside(*args: Any, **kwargs: Any) -> Any:
+            token = FRAME.set(frame)
+            try:
+                return run(*args, **kwargs)
+            finally:
+                FRAME.reset(token)
 
-def carry_through_checkpointing(module: nn.Module) -> None:
-    """Wrap the checkpointing functions of ``module``'s layers that are not wrapped yet."""
-    # At every forward pass, since gradient_checkpointing_enable may be called at any time.
-    layer: Any
-    for layer in module.modules():
-        if getattr(layer, "gradient_checkpointing", False):
-            function = getattr(layer, "_gradient_checkpointing_func", None)
-            if function is not None and not isinstance(function, Carrying):
-                layer._gradient_checkpointing_func = Carrying(function)
-
-
-def _run_inside(frame: Frame | None, run: Any, *args: Any, **kwargs: Any) -> Any:
-    token = FRAME.set(frame)
-    try:
-        return run(*args, **kwargs)
-    finally:
-        FRAME.reset(token)
-
-
-def _keeps(module: nn.Module, given: dict[str, Any], stack: str) -> bool:
-    """Whether anything will read the states after the pass: a cache or an experience."""
-    if stack == "encoder":
-        return False
-    if memory_for(module) is not None or given.get("past_key_values") is not None:
-        return True
-    use_cache = given.get("use_cache")
-    if use_cache is None:
-        use_cache = getattr(getattr(module, "config", None), "use_cache", False)
-    return bool(use_cache) or given.get("cache_params") is not None
+        return self.function(run_inside, *args, **kwargs)
 
 
 def hooked_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

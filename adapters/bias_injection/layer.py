@@ -17,9 +17,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ed_interp.adapters.bias_injection.config import BiasInjectionConfig
+from ed_interp.adapters.bias_injection.config import PREFIX, BiasInjectionConfig
 from ed_interp.adapters.bias_injection.nodes import reads_encoder, run, shape_of
-from ed_interp.adapters.bias_injection.register import PREFIX
 from ed_interp.errors import InvalidInputError
 
 
@@ -73,9 +72,8 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
         """Add an adapter."""
         r, nodes = config.r, config.n_nodes
         has_feedback = nodes > 0 and config.feedback != "none"
-        self.bias_injection_dropout[adapter_name] = (
-            nn.Dropout(config.dropout) if config.dropout else nn.Identity()
-        )
+        dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.bias_injection_dropout[adapter_name] = dropout
         sizes: dict[str, tuple[int, ...]] = {}
         if r:
             sizes |= {"A": (r, self.in_features), "B": (self.out_features, r)}
@@ -170,7 +168,9 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
 
     def decays(self, adapter_name: str) -> Float[Tensor, " node"]:
         """Factor per token of each node, float32."""
-        return _decays(self.weights_of(adapter_name)["log_tau"])
+        # exp(-1 / tau), with 1 / tau as exp(-log tau): no division, and the gradient is smooth.
+        layer: Any = self
+        return torch.exp(-torch.exp(-layer.bias_injection_log_tau[adapter_name].float()))
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """The low-rank part as a change of the base weight, in its layout."""
@@ -189,11 +189,7 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
         return settings is None or not (settings.n_nodes or settings.use_bias)
 
     def check_mergeable(self, adapter_names: list[str], *, finite: bool) -> None:
-        """Refuse what cannot be merged, before any weight is touched.
-
-        Raises:
-            InvalidInputError: a bias on a layer without one, or (``finite``) weights with NaN.
-        """
+        """Refuse a bias on a layer without one and, with ``finite``, weights with NaN."""
         for name in adapter_names:
             if name not in self.settings or name in self.merged_adapters:
                 continue
@@ -215,11 +211,7 @@ class BiasInjectionLayer(BaseTunerLayer):  # type: ignore[misc]
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Add the static part to the base weights; feedback stays live.
-
-        Raises:
-            InvalidInputError: see :meth:`check_mergeable`.
-        """
+        """Add the static part to the base weights, if it can be; feedback stays live."""
         names = [n for n in check_adapters_to_merge(self, adapter_names) if n in self.settings]
         self.check_mergeable(names, finite=safe_merge)
         for name in names:
@@ -293,21 +285,18 @@ class Linear(nn.Module, BiasInjectionLayer):
                 # through the dense transition, which has R V in it.
                 output = _add(result, inner, write, bias)
                 reading = F.linear(output.to(weights["read"].dtype), weights["read"])
-            values = self._node_values(name, weights, reading)
+            rows, time, frame = shape_of(reading.shape, self.key)
+            # The recurrence is float32 under autocast and in half-precision models too: see scan.
+            u = reading.reshape(rows, time, -1).float()
+            decay = self.decays(name)
+            if settings.feedback == "output":
+                with torch.autocast(u.device.type, enabled=False):
+                    decay = torch.diag(decay) + weights["read"].float() @ weights["write"].float()
+            values = run(u, decay, frame, f"{self.key}/{name}", cross=self.reads_encoder)
+            values = values.reshape(reading.shape)
             inner.append(values.to(weights["write"].dtype))
             write.append(weights["write"])
         return _add(result, inner, write, bias)
-
-    def _node_values(self, name: str, weights: dict[str, nn.Parameter], reading: Tensor) -> Tensor:
-        shape = shape_of(reading.shape, self.key)
-        # The recurrence is float32 under autocast and in half-precision models too: see scan.
-        u = reading.reshape(shape.rows, shape.time, -1).float()
-        decay = _decays(weights["log_tau"])
-        if self.settings[name].feedback == "output":
-            with torch.autocast(u.device.type, enabled=False):
-                decay = torch.diag(decay) + weights["read"].float() @ weights["write"].float()
-        values = run(u, decay, shape, f"{self.key}/{name}", cross=self.reads_encoder)
-        return values.reshape(reading.shape)
 
     def __repr__(self) -> str:
         return "bias_injection." + super().__repr__()
@@ -322,11 +311,6 @@ def _static_bias(settings: Settings, weights: dict[str, nn.Parameter]) -> Tensor
         constant = weights["write"] @ weights["value"]
         bias = constant if bias is None else bias + constant
     return bias
-
-
-def _decays(log_tau: Tensor) -> Tensor:
-    # exp(-1 / tau), with 1 / tau as exp(-log tau): no division, and the gradient is smooth.
-    return torch.exp(-torch.exp(-log_tau.float()))
 
 
 def layers_in(model: Any) -> list[BiasInjectionLayer]:

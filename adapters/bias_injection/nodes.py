@@ -7,7 +7,6 @@ for a single token without gradients.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 
@@ -28,28 +27,17 @@ _CROSS = re.compile(
 _HEADS = re.compile(r"(^|\.)(lm_head|embed_out|output_projection)$")
 
 
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """What an input means as sequences."""
-
-    rows: int
-    time: int
-    frame: Frame | None
-    """The pass whose masks and states apply; None if the input is not a sequence of it."""
-
-
 def reads_encoder(key: str) -> bool:
     """Whether the layer of this name is a key or value projection of cross-attention."""
     return _CROSS.search(key) is not None
 
 
-def shape_of(size: torch.Size, key: str) -> Shape:
-    """Rows and time of an input of this size to the layer called ``key``.
+def shape_of(size: torch.Size, key: str) -> tuple[int, int, Frame | None]:
+    """Rows and time of an input of this size to the layer called ``key``, and the pass it is in.
 
-    Inputs without a time axis are sequences of one token, which feedback does not change.
-
-    Raises:
-        InvalidInputError: a flat list of tokens that cannot be put back into sequences.
+    The pass, whose masks and states apply, is None if the input is not a sequence of it. Inputs
+    without a time axis are sequences of one token, which feedback does not change. A flat list of
+    tokens that cannot be put back into sequences is refused.
     """
     frame = FRAME.get()
     # -1 outside a backward pass. Checkpointing that we could not wrap runs layers again there,
@@ -69,25 +57,25 @@ def shape_of(size: torch.Size, key: str) -> Shape:
                 f"{key!r} is given {time} of {frame.time} tokens, but its feedback nodes read all "
                 "of them; leave it out with exclude_modules, or pass feedback='none'"
             )
-        return Shape(rows, time, frame if fits else None)
+        return rows, time, frame if fits else None
     rows = size[0] if len(size) == 2 else 1
     # Two dimensions: some models flatten the batch before their feed-forward layers.
     if frame is not None and frame.rows is not None and frame.time is not None:
         if rows == frame.rows * frame.time:
-            return Shape(frame.rows, frame.time, frame)
+            return frame.rows, frame.time, frame
         if frame.time > 1 and rows != frame.rows:
             raise InvalidInputError(
                 f"{key!r} is given {rows} tokens in no order ({frame.rows} sequences of "
                 f"{frame.time} entered the model), so feedback has nothing to follow; leave it "
                 "out with exclude_modules, or pass feedback='none'"
             )
-    return Shape(rows, 1, None)
+    return rows, 1, None
 
 
 def run(
     u: Float[Tensor, "row time node"],
     decay: Float[Tensor, "..."],
-    shape: Shape,
+    frame: Frame | None,
     key: str,
     *,
     cross: bool,
@@ -97,12 +85,12 @@ def run(
     Args:
         u: What each token adds, float32.
         decay: Factor per token for each node, or the full transition matrix.
-        shape: Shape of the input; its frame provides and keeps the states.
+        frame: The pass of the input, which provides and keeps the states.
         key: Name of the layer and adapter.
         cross: Whether the tokens are those of the encoder.
     """
     rows, time, nodes = u.shape
-    frame = shape.frame if not cross else None
+    frame = None if cross else frame
     start = None if frame is None else frame.start(key, rows, nodes, u.device)
     first = u.new_zeros(rows, nodes) if start is None else start.to(u.dtype)
     layout = None if frame is None else frame.plan(rows, time)
@@ -112,9 +100,8 @@ def run(
     # Decoding, one token at a time: the value is the state, and one step follows.
     if time == 1 and layout is None and not torch.is_grad_enabled():
         values = first[:, None]
-        final = (
-            torch.addcmul(u[:, 0], first, decay) if decay.ndim == 1 else first @ decay.T + u[:, 0]
-        )
+        added, dense = u[:, 0], decay.ndim == 2
+        final = first @ decay.T + added if dense else torch.addcmul(added, first, decay)
     else:
         values, final = arranged(u, decay, first, layout)
     if frame is not None and frame.keeps:

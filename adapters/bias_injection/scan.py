@@ -103,12 +103,10 @@ def _diagonal(u: Tensor, decay: Tensor, start: Tensor, gap: Tensor) -> Tensor:
     by_node = u.reshape(rows * chunks, length, nodes).permute(2, 0, 1)
     with _float32(u):
         local = torch.bmm(by_node, matrix).view(nodes, rows, chunks, length + 1)
-    if chunks == 1:
-        carried = start[:, None]
-    else:
-        # The state at a chunk's end is its own sum plus decay ** length times the state at its
-        # start: the same recurrence over chunks.
-        carried = _scan(local[..., -1].permute(1, 2, 0), powers[:, -1], start)[:, :-1]
+    # The state at a chunk's end is its own sum plus decay ** length times the state at its start:
+    # the same recurrence over chunks.
+    sums = local[..., -1].permute(1, 2, 0)
+    carried = start[:, None] if chunks == 1 else _scan(sums, powers[:, -1], start)[:, :-1]
     local = torch.addcmul(local, carried.permute(2, 0, 1)[..., None], powers[:, None, None])
     return local.permute(1, 2, 3, 0)
 
@@ -129,10 +127,8 @@ def _dense(u: Tensor, transition: Tensor, start: Tensor, gap: Tensor) -> Tensor:
         matrix = blocks.permute(0, 3, 1, 2).reshape(length * nodes, (length + 1) * nodes)
         local = u.reshape(rows, chunks, length * nodes) @ matrix
         local = local.view(rows, chunks, length + 1, nodes)
-        if chunks == 1:
-            carried = start[:, None]
-        else:
-            carried = _scan(local[:, :, -1], powers[-1], start)[:, :-1]
+        sums = local[:, :, -1]
+        carried = start[:, None] if chunks == 1 else _scan(sums, powers[-1], start)[:, :-1]
         return local + torch.einsum("rcn,kmn->rckm", carried, powers)
 
 

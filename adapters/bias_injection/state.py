@@ -104,14 +104,11 @@ class NodeStates(CacheLayerMixin):  # type: ignore[misc]
     def get_max_length(self) -> int:
         return -1
 
-    def get_max_cache_shape(self) -> int:
-        return -1
-
     def offload(self) -> None:
         """Nothing: the states are small."""
 
-    def prefetch(self) -> None:
-        """Nothing: the states are small."""
+    get_max_cache_shape = get_max_length
+    prefetch = offload
 
     def reset(self) -> None:
         self.tokens, self.counts = 0, None
@@ -186,9 +183,7 @@ class Frame:
     def start(self, key: str, rows: int, nodes: int, device: torch.device) -> Tensor | None:
         """States before the first token of this pass, ``row node``; None for zeros.
 
-        Raises:
-            InvalidInputError: the cache was filled while the adapter was off, or by another one, or
-                the batch is not the one it was filled with.
+        A cache that was filled while the adapter was off, or with another batch, is refused.
         """
         if self.past:
             state = None if self.stored is None else self.stored.states.get(key)
@@ -204,10 +199,8 @@ class Frame:
                     f"this pass has {rows} sequences and {nodes} nodes; start from an empty cache"
                 )
             return state.to(device)
-        if self.memory is not None:
-            state = self.memory.start(key, rows, nodes)
-            return None if state is None else state.to(device)
-        return None
+        state = None if self.memory is None else self.memory.start(key, rows, nodes)
+        return None if state is None else state.to(device)
 
     def plan(self, rows: int, time: int) -> Plan | None:
         """The layout of this stack's tokens, made once per pass."""
@@ -228,10 +221,9 @@ class Frame:
                     restarts = restarts.expand(rows, time) if restarts.shape[0] == 1 else None
             self._counts = None
             if self.keeps:
-                device = real.device if real is not None else _device(self.mask, self.position_ids)
-                added = (
-                    real.sum(1) if real is not None else torch.full((rows,), time, device=device)
-                )
+                given = (real, self.mask, self.position_ids)
+                device = next((each.device for each in given if isinstance(each, Tensor)), None)
+                added = torch.full((rows,), time, device=device) if real is None else real.sum(1)
                 self._counts = added if counts is None else counts.to(added.device) + added
             self._plan = (plan(real, restarts, final=self.keeps),)
         return self._plan[0]
@@ -269,7 +261,9 @@ class Frame:
         self.closed = True
         if not self.finals:
             return
-        cache = self.cache if self.cache is not None else _cache_in(output)
+        named = [getattr(output, name, None) for name in ("past_key_values", "cache_params")]
+        parts = [self.cache, *named, *(output if isinstance(output, tuple) else ())]
+        cache = next((part for part in parts if isinstance(part, Cache)), None)
         if cache is not None and self.time is not None:
             states = self.stored
             if states is None:
@@ -285,17 +279,18 @@ class Frame:
             self.memory.finish(last, next(iter(last.values())).shape[0])
 
 
-def memory_for(module: nn.Module) -> Memory | None:
-    """The experience that a forward pass of ``module`` belongs to."""
-    memory = MEMORY.get()
-    return memory if memory is not None and memory.owns(module) else None
-
-
-def open_frame(module: nn.Module, stack: str, given: dict[str, Any], keeps: bool) -> Frame:
+def open_frame(module: nn.Module, stack: str, given: dict[str, Any]) -> Frame:
     """Read the arguments of a forward pass."""
     cache = given.get("past_key_values")
     if cache is None:
         cache = given.get("cache_params")  # the name in Mamba and its like
+    memory = MEMORY.get()
+    if memory is not None and (stack == "encoder" or not memory.owns(module)):
+        memory = None
+    use_cache = given.get("use_cache")
+    if use_cache is None:
+        use_cache = getattr(getattr(module, "config", None), "use_cache", False)
+    keeps = stack != "encoder" and bool(memory is not None or cache is not None or use_cache)
     if not isinstance(cache, Cache):
         cache = None
     # Around an encoder and a decoder, what the head reads is the decoder's sequence.
@@ -310,7 +305,14 @@ def open_frame(module: nn.Module, stack: str, given: dict[str, Any], keeps: bool
     if cache is not None:
         ours = (layer for layer in _layers(cache) if isinstance(layer, NodeStates))
         stored = next((layer for layer in ours if layer.stack == stack), None)
-        past = _past(cache, stored)
+        past = stored.tokens if stored is not None else 0
+        # Reading the length would break a compiled graph; the node states know it.
+        if not torch.compiler.is_compiling():
+            try:
+                past = int(cache.get_seq_length())
+            except ValueError:
+                # Caches without any attention layer do not know their length.
+                past = past if stored is not None else int(bool(cache.has_previous_state()))
     return Frame(
         module=module,
         stack=stack,
@@ -321,35 +323,14 @@ def open_frame(module: nn.Module, stack: str, given: dict[str, Any], keeps: bool
         encoder_mask=given.get("encoder_attention_mask"),
         cache=cache,
         past=past,
-        memory=memory_for(module) if stack != "encoder" else None,
+        memory=memory,
         keeps=keeps,
         outer=FRAME.get(),
         stored=stored,
     )
 
 
-def _past(cache: Cache, stored: NodeStates | None) -> int:
-    if torch.compiler.is_compiling():
-        # Reading the length would break the graph; the node states know it.
-        return stored.tokens if stored is not None else 0
-    try:
-        return int(cache.get_seq_length())
-    except ValueError:
-        # Caches without any attention layer do not know their length.
-        return stored.tokens if stored is not None else int(bool(cache.has_previous_state()))
-
-
 def _layers(cache: Cache) -> list[Any]:
     inner = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
     layers: list[Any] = inner.layers
     return layers
-
-
-def _cache_in(output: Any) -> Cache | None:
-    named = [getattr(output, name, None) for name in ("past_key_values", "cache_params")]
-    parts = [*named, *(output if isinstance(output, tuple) else ())]
-    return next((part for part in parts if isinstance(part, Cache)), None)
-
-
-def _device(*values: Any) -> torch.device | None:
-    return next((value.device for value in values if isinstance(value, Tensor)), None)

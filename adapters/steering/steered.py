@@ -69,8 +69,7 @@ class SteeredModel:
             prompt_length: As for :func:`~ed_interp.streams.injection.inject`.
             strict: Raise if an intervention touched no token.
         """
-        length, added = prompt_length, self.interventions
-        return inject(self.hooked, *added, prompt_length=length, strict=strict)
+        return inject(self.hooked, *self.interventions, prompt_length=prompt_length, strict=strict)
 
     def forward(self, *args: Any, prompt_length: Lengths = None, **kwargs: Any) -> Any:
         """The model's own forward pass, steered."""

@@ -44,12 +44,7 @@ class ConvertedAdapter(Result):
 
 
 def _open(options: MergeOptions, described: AdapterDescription) -> tuple[HookedModel, str]:
-    """The base model with the adapter of a folder, not merged, and the base model's name.
-
-    Raises:
-        ModelLoadError: the base model cannot be loaded.
-        InvalidInputError: the adapter does not fit it.
-    """
+    """The base model with the adapter of a folder, not merged, and the base model's name."""
     folder, name = options.folder, options.base or described.base_model
     if not name:
         raise ModelLoadError(f"{folder} must name its base model, got none; pass base= (--base)")

@@ -31,7 +31,7 @@ from typing import Any
 from ed_interp.errors import InvalidInputError
 from ed_interp.prompts.files import cell, read_rows, text_from_file
 from ed_interp.prompts.template import Template
-from ed_interp.prompts.tokens import _Encoder
+from ed_interp.prompts.tokens import Encoder
 
 IGNORED = -100
 """The label of a token without loss, as ``transformers`` has it."""
@@ -158,39 +158,31 @@ def encode_all(
             "the model must have a tokenizer, as the data is text; pass tokenizer=, or wrap a live "
             "model with ed_interp.load(model, tokenizer=...)"
         )
-    encoder = _Encoder(tokenizer)
-    return [
-        _encode(
-            [(turn,) for turn in example.turns] if separate else [example.turns],
-            encoder,
-            max_tokens,
-        )
-        for example in examples
-    ]
-
-
-def _encode(
-    sequences: Sequence[Sequence[Turn]], encoder: _Encoder, max_tokens: int | None
-) -> list[Encoded]:
-    encoded = []
-    for turns in sequences:
-        ids, labels = list(encoder.prefix), [IGNORED] * len(encoder.prefix)
-        for part in (part for turn in turns for part in turn):
-            # Each part on its own, so that no token lies across the border of loss and no loss.
-            new = encoder(part.text)
-            ids += new
-            labels += new if part.trained else [IGNORED] * len(new)
-        if max_tokens is not None and len(ids) > max_tokens:
+    encoder = Encoder(tokenizer)
+    rows = []
+    for example in examples:
+        encoded = []
+        for turns in [(turn,) for turn in example.turns] if separate else [example.turns]:
+            ids, labels = list(encoder.prefix), [IGNORED] * len(encoder.prefix)
+            for part in (part for turn in turns for part in turn):
+                # Each part on its own, so that no token lies across the border of loss and no loss.
+                new = encoder(part.text)
+                ids += new
+                labels += new if part.trained else [IGNORED] * len(new)
+            if max_tokens is not None and len(ids) > max_tokens:
+                raise InvalidInputError(
+                    f"examples must have {max_tokens} tokens or less for this model, got "
+                    f"{len(ids)} in {turns[0][0].text[:40]!r}...; shorten it"
+                )
+            encoded.append(Encoded(tuple(ids), tuple(labels)))
+        # The first label of a sequence is never predicted: no token comes before it.
+        if all(label == IGNORED for each in encoded for label in each.labels[1:]):
             raise InvalidInputError(
-                f"examples must have {max_tokens} tokens or less for this model, got {len(ids)} in "
-                f"{turns[0][0].text[:40]!r}...; shorten it"
+                f"the example {example.turns[0][0].text[:40]!r}... must have a token with loss, "
+                "got none"
             )
-        encoded.append(Encoded(tuple(ids), tuple(labels)))
-    # The first label of a sequence is never predicted: no token comes before it.
-    if all(label == IGNORED for each in encoded for label in each.labels[1:]):
-        start = sequences[0][0][0].text[:40]
-        raise InvalidInputError(f"the example {start!r}... must have a token with loss, got none")
-    return encoded
+        rows.append(encoded)
+    return rows
 
 
 def _examples(

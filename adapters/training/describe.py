@@ -60,8 +60,7 @@ class AdapterDescription(Result):
             name: f"{group.parameters:,} parameters, norm {group.norm:.4g}"
             for name, group in self.groups.items()
         }
-        if self.taus is not None:
-            taus = self.taus
+        if (taus := self.taus) is not None:
             spread = f"{taus.least:.4g}, {taus.median:.4g}, {taus.greatest:.4g}"
             groups["time constants"] = f"{taus.count}: least, median, greatest {spread} tokens"
         config = {name: json.dumps(value) for name, value in self.config.items()}
@@ -80,7 +79,13 @@ def describe(folder: str | Path) -> AdapterDescription:
         InvalidInputError: its weights are damaged.
     """
     path = Path(folder)
-    config, weights = read_config(path), _weights(path)
+    config, file = read_config(path), path / WEIGHTS
+    if not file.is_file():
+        raise ModelLoadError(
+            f"{path} must hold {WEIGHTS}, as only safetensors are read; save the adapter again "
+            "with save_pretrained"
+        )
+    weights = read_unchecked(file)[0]
     members: dict[str, list[Tensor]] = {}
     for name, tensor in weights.items():
         members.setdefault(group_of(name), []).append(tensor)
@@ -88,7 +93,7 @@ def describe(folder: str | Path) -> AdapterDescription:
         folder=str(path),
         method=str(config.get("peft_type", "?")).lower().replace("_", "-"),
         base_model=config.get("base_model_name_or_path"),
-        fingerprint=hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest(),
+        fingerprint=hashlib.sha256(file.read_bytes()).hexdigest(),
         parameters=sum(tensor.numel() for tensor in weights.values()),
         dtype=", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in weights.values()})),
         groups={
@@ -102,11 +107,7 @@ def describe(folder: str | Path) -> AdapterDescription:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The adapter's configuration as plain data.
-
-    Raises:
-        ModelLoadError: it does not exist or is not a JSON object.
-    """
+    """The adapter's configuration as plain data, or ModelLoadError if there is none."""
     file = folder / CONFIG
     try:
         config = json.loads(file.read_text("utf-8"))
@@ -121,16 +122,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
-    file = folder / WEIGHTS
-    if not file.is_file():
-        raise ModelLoadError(
-            f"{folder} must hold {WEIGHTS}, as only safetensors are read; save the adapter again "
-            "with save_pretrained"
-        )
-    return read_unchecked(file)[0]
-
-
 def _norm(tensors: list[Tensor]) -> float:
     # In float64: a sum of millions of squares in half precision would overflow.
     return float(sum(float(tensor.double().square().sum()) for tensor in tensors) ** 0.5)
@@ -142,10 +133,8 @@ def _taus(weights: dict[str, Tensor]) -> Taus | None:
     if not named:
         return None
     values = torch.cat([value.reshape(-1) for value in named.values()])
-    return Taus(
-        values.numel(),
-        float(values.min()),
-        float(values.median()),
-        float(values.max()),
-        {name: tuple(value.reshape(-1).tolist()) for name, value in named.items()},
+    least, median, greatest = (
+        float(each) for each in (values.min(), values.median(), values.max())
     )
+    by_layer = {name: tuple(value.reshape(-1).tolist()) for name, value in named.items()}
+    return Taus(values.numel(), least, median, greatest, by_layer)

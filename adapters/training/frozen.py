@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -36,7 +36,8 @@ class FrozenWeights:
     @classmethod
     def of(cls, model: nn.Module) -> FrozenWeights:
         """The present state of every parameter without gradient and of every buffer."""
-        return cls({name: _hash(tensor) for name, tensor in _frozen(model)})
+        still = [(name, each) for name, each in model.named_parameters() if not each.requires_grad]
+        return cls({name: _hash(tensor) for name, tensor in [*still, *model.named_buffers()]})
 
     @property
     def fingerprint(self) -> str:
@@ -62,40 +63,24 @@ class FrozenWeights:
 
 
 def check_only_adapter_trains(model: Any) -> None:
-    """Raise unless exactly the weights that a checkpoint would hold train.
-
-    Raises:
-        FrozenWeightsError: a weight of the base model trains, or nothing does.
-    """
+    """Raise FrozenWeightsError unless exactly the weights that a checkpoint would hold train."""
     from peft import get_peft_model_state_dict
 
     trained = {name for name, tensor in model.named_parameters() if tensor.requires_grad}
     if not trained:
         raise FrozenWeightsError("nothing would train: no parameter of the adapter has a gradient")
-    # Saved names lack the adapter's name, which is a part of the parameter's.
     # Embeddings count only if the adapter names them; "auto" would look them up on the hub.
     saved = set(get_peft_model_state_dict(model, save_embedding_layers=False))
     # DoRA's magnitudes are saved without the ".weight" of their parameter.
     saved |= {f"{name}.weight" for name in saved}
-    active = set(model.active_adapters)
-    loose = sorted(name for name in trained if _saved_name(name, active) not in saved)
-    if loose:
+    # Saved names lack the adapter's name, which is a part of the parameter's.
+    unsaved = {*model.active_adapters, "modules_to_save"}
+    parts = {name: [part for part in name.split(".") if part not in unsaved] for name in trained}
+    if loose := sorted(name for name in trained if ".".join(parts[name]) not in saved):
         raise FrozenWeightsError(
             f"{len(loose)} weight(s) outside the adapter would train, first {loose[0]}; freeze "
             "them with requires_grad_(False), or name their modules in modules_to_save"
         )
-
-
-def _saved_name(name: str, adapters: set[str]) -> str:
-    parts = [part for part in name.split(".") if part not in adapters and part != "modules_to_save"]
-    return ".".join(parts)
-
-
-def _frozen(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in model.named_parameters():
-        if not tensor.requires_grad:
-            yield name, tensor
-    yield from model.named_buffers()
 
 
 def _hash(tensor: Tensor) -> str:

@@ -12,7 +12,6 @@ from ed_interp.adapters.training.options import TrainingOptions
 Group = Literal["lora", "nodes", "taus"]
 
 _PREFIX = "bias_injection_"
-_LOW_RANK = ("A", "B")
 
 
 def group_of(name: str) -> Group:
@@ -28,7 +27,7 @@ def group_of(name: str) -> Group:
     kind = part.removeprefix(_PREFIX)
     if "tau" in kind or "decay" in kind:
         return "taus"
-    return "lora" if kind in _LOW_RANK else "nodes"
+    return "lora" if kind in ("A", "B") else "nodes"
 
 
 def parameter_groups(

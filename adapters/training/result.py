@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ed_interp.adapters.training.card import model_card
-from ed_interp.adapters.training.charts import losses
 from ed_interp.adapters.training.rows import LossRow, by_step, pairs_table
-from ed_interp.charts.spec import Chart
+from ed_interp.charts.spec import Chart, Line, Panel
 from ed_interp.records.files import write_json, write_text
 from ed_interp.results import Result
 from ed_interp.tables import Table
@@ -74,9 +73,8 @@ class TrainedAdapter(Result):
         )
 
     def cautions(self) -> str:
-        if self.eval_loss is None:
-            return "No examples were held out: nothing shows whether the adapter generalises."
-        return ""
+        unknown = "No examples were held out: nothing shows whether the adapter generalises."
+        return unknown if self.eval_loss is None else ""
 
     def facts(self) -> dict[str, str]:
         return {
@@ -98,7 +96,18 @@ class TrainedAdapter(Result):
         return [pairs_table("training", "", summary)]
 
     def charts(self) -> list[Chart]:
-        return losses(self.history, self.title())
+        marks = []
+        for name, label, colour in (
+            ("loss", "training", "muted"),
+            ("eval_loss", "held out", "accent"),
+        ):
+            values = [(row.step, getattr(row, name)) for row in self.history]
+            if points := [(step, value) for step, value in values if value is not None]:
+                x, y = zip(*points, strict=True)
+                marks.append(Line(name=label, x=x, y=y, colour=colour))
+        panel = Panel(marks=marks, x="step", y="loss (nats per token)")
+        chart = Chart(name="losses", title=self.title(), heading="Losses", panels=[panel])
+        return [chart] if marks else []
 
     def write(self, folder: Path) -> None:
         """Write the record and the model card next to the adapter, or copy the whole folder."""
@@ -117,14 +126,10 @@ class TrainedAdapter(Result):
     def upgrade(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
         """Older files log losses and evaluations of a step in rows of their own."""
         history = data.get("history")
-        if isinstance(history, list) and all(_stepped(row) for row in history):
-            data = {**data, "history": by_step(history)}
-        return data
+        rows = history if isinstance(history, list) else []
+        logged = all(isinstance(row, dict) and isinstance(row.get("step"), int) for row in rows)
+        return {**data, "history": by_step(rows)} if rows and logged else data
 
     @classmethod
     def _from_file(cls, file: Path, data: Any) -> TrainedAdapter:
         return dataclasses.replace(super()._from_file(file, data), folder=file.parent)
-
-
-def _stepped(row: Any) -> bool:
-    return isinstance(row, dict) and isinstance(row.get("step"), int)

@@ -23,13 +23,12 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ed_interp.adapters.training.checkpoints import last_complete
 from ed_interp.adapters.training.data import (
     Encoded,
     Example,
@@ -97,7 +96,11 @@ def train(
     examples, options = _read(data, options)
     training, held_out = split(examples, share=options.eval_share, seed=options.seed)
     hooked = _trainable(model, options)
-    rows, held_rows = (_rows(part, hooked, options) for part in (training, held_out))
+    encoded = (
+        encode_all(part, hooked.tokenizer, separate=options.carry, max_tokens=hooked.context_window)
+        for part in (training, held_out)
+    )
+    rows, held_rows = ([{"turns": turns} for turns in part] for part in encoded)
     counts = {"training": len(training), "held_out": len(held_out)}
     assert options.data is not None
     described = {"name": options.data.name, "sha256": fingerprint(examples), **counts}
@@ -179,13 +182,6 @@ def _read(data: Any, options: TrainOptions) -> tuple[list[Example], TrainOptions
     return list(data), dataclasses.replace(options, data=Path("examples in memory"))
 
 
-def _rows(examples: list[Example], hooked: HookedModel, options: TrainOptions) -> Rows:
-    encoded = encode_all(
-        examples, hooked.tokenizer, separate=options.carry, max_tokens=hooked.context_window
-    )
-    return [{"turns": turns} for turns in encoded]
-
-
 def _trainable(model: Any, options: TrainOptions) -> HookedModel:
     """The model under hooks, a copy where the caller holds it too."""
     live = not isinstance(model, (str, Path))
@@ -228,6 +224,7 @@ def _fit(
     folder: Path,
     progress: Progress,
 ) -> dict[str, Any]:
+    """Train, and say how it went as fields of the result."""
     from transformers import EarlyStoppingCallback
     from transformers.trainer_callback import PrinterCallback
     from transformers.trainer_callback import ProgressCallback as Bar
@@ -236,6 +233,7 @@ def _fit(
         AdapterTrainer,
         Collator,
         ProgressCallback,
+        last_complete,
         training_arguments,
     )
 
@@ -261,16 +259,11 @@ def _fit(
     with track(progress, "training", total) as advance, _quiet():
         trainer.add_callback(ProgressCallback(advance))
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    return _outcome(trainer.state.log_history, trainer.state.global_step, total)
-
-
-def _outcome(log: Sequence[Mapping[str, Any]], steps: int, total: int) -> dict[str, Any]:
-    """How training went, as fields of the result."""
     names = [field.name for field in dataclasses.fields(LossRow)]
     # The last entry sums up the run. Of the others only what two equal runs have in common: no
     # times and no speeds.
-    history = [LossRow(**{k: v for k, v in row.items() if k in names})
-               for row in by_step(entry for entry in log if "train_loss" not in entry)]  # fmt: skip
+    log = [entry for entry in trainer.state.log_history if "train_loss" not in entry]
+    history = [LossRow(**{k: v for k, v in row.items() if k in names}) for row in by_step(log)]
     losses = [row.loss for row in history if row.loss is not None]
     held = [row.eval_loss for row in history if row.eval_loss is not None]
     if not all(math.isfinite(value) for value in (*losses, *held)):
@@ -279,8 +272,8 @@ def _outcome(log: Sequence[Mapping[str, Any]], steps: int, total: int) -> dict[s
             "--lr-tau), or train in float32"
         )
     return {
-        "steps": steps,
-        "stopped": "stopped early" if steps < total else "completed",
+        "steps": trainer.state.global_step,
+        "stopped": "stopped early" if trainer.state.global_step < total else "completed",
         "loss": losses[-1],
         "eval_loss": min(held) if held else None,
         "history": tuple(history),

@@ -2,34 +2,40 @@
 
 ``AdapterTrainer(model=..., args=..., options=TrainingOptions())`` differs from a ``Trainer`` in
 three things: parameter groups for low-rank matrices, nodes and time constants; checkpoints of
-safetensors, marked when whole; with ``options.carry`` the turns of an example are separate calls
+safetensors in place of pickles; with ``options.carry`` the turns of an example are separate calls
 between which the state of the nodes is carried, and back-propagation goes through it.
+
+A checkpoint holds optimizer, schedule and random generators as tensors with plain values as
+metadata, in checked files (:mod:`ed_interp.records.tensors`). It counts once its marker is written,
+which is last, so that an interrupted one is never resumed from.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import random
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ed_interp.adapters.training.carry import carried_states
-from ed_interp.adapters.training.checkpoints import (
-    load_optimizer,
-    load_random,
-    mark_complete,
-    save_optimizer,
-    save_random,
-)
 from ed_interp.adapters.training.data import IGNORED, Encoded
 from ed_interp.adapters.training.groups import parameter_groups
 from ed_interp.adapters.training.options import TrainingOptions
+from ed_interp.records import tensors as files
+from ed_interp.records.files import write_json
+
+_OPTIMIZER, _RANDOM = "optimizer-state", "random-state"
+_MARKER = "complete.json"
 
 
 class Collator:
@@ -45,13 +51,9 @@ class Collator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         examples: list[list[Encoded]] = [row["turns"] for row in rows]
-        count = max(len(turns) for turns in examples)
-        empty = Encoded((), ())
-        batches = [
-            self._batch([turns[k] if k < len(turns) else empty for turns in examples])
-            for k in range(count)
-        ]
-        if count == 1:
+        turns = itertools.zip_longest(*examples, fillvalue=Encoded((), ()))
+        batches = [self._batch(turn) for turn in turns]
+        if len(batches) == 1:
             return batches[0]
         # The Trainer counts the tokens with loss in what has this name. The first token of a turn
         # has none: nothing in its call comes before it.
@@ -91,7 +93,7 @@ class MarkCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        mark_complete(folder, state.global_step)
+        write_json(folder / _MARKER, {"step": state.global_step})
 
 
 class AdapterTrainer(Trainer):  # type: ignore[misc]
@@ -144,19 +146,77 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
             save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
         if self.is_fsdp_enabled:
             super()._load_optimizer_and_scheduler(checkpoint)
-        else:
+        elif checkpoint is not None:
             load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        save_random(Path(output_dir), self.args.process_index)
+        legacy: Any = np.random.get_state(legacy=True)
+        kind, keys, *rest = legacy
+        tensors = {"cpu": torch.random.get_rng_state()}
+        if torch.cuda.is_available():
+            states = enumerate(torch.cuda.random.get_rng_state_all())
+            tensors |= {f"cuda.{device}": state for device, state in states}
+        meta = {"python": random.getstate(), "numpy": [kind, keys.tolist(), *rest]}
+        file = Path(output_dir) / f"random-{self.args.process_index}.safetensors"
+        file.parent.mkdir(exist_ok=True)
+        files.write(file, tensors, kind=_RANDOM, meta=meta)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            load_random(Path(checkpoint), self.args.process_index)
+        if checkpoint is None:
+            return
+        file = Path(checkpoint) / f"random-{self.args.process_index}.safetensors"
+        tensors, meta = files.read(file, kind=_RANDOM)
+        version, state, gauss = meta["python"]
+        random.setstate((version, tuple(state), gauss))
+        kind, keys, *rest = meta["numpy"]
+        np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+        torch.random.set_rng_state(tensors["cpu"])
+        # A run may be resumed on a machine with more or fewer devices, or none.
+        count = min(torch.cuda.device_count(), len(tensors) - 1)
+        if torch.cuda.is_available() and count:
+            states = [tensors[f"cuda.{device}"] for device in range(count)]
+            torch.cuda.random.set_rng_state_all(states)
+
+
+def save_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
+    """Write the state of an optimizer and its learning-rate schedule."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, values in state["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value
+            else:
+                plain.setdefault(str(index), {})[name] = value
+    meta = {"groups": state["param_groups"], "state": plain, "scheduler": scheduler.state_dict()}
+    files.write(folder / "optimizer.safetensors", tensors, kind=_OPTIMIZER, meta=meta)
+
+
+def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
+    """Read what :func:`save_optimizer` wrote; a damaged file is refused."""
+    tensors, meta = files.read(folder / "optimizer.safetensors", kind=_OPTIMIZER)
+    # JSON has made text of the numbers of parameters, and lists of tuples.
+    state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in meta["state"].items()}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = tensor
+    groups = [{**group, "betas": tuple(group["betas"])} for group in meta["groups"]]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    scheduler.load_state_dict(meta["scheduler"])
+
+
+def last_complete(folder: Path) -> Path | None:
+    """The latest checkpoint in ``folder`` that is whole; those that are not are removed."""
+    whole: list[tuple[int, Path]] = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        if (checkpoint / _MARKER).is_file():
+            whole.append((int(checkpoint.name.rpartition("-")[2]), checkpoint))
+        else:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    return max(whole)[1] if whole else None
 
 
 def training_arguments(

@@ -117,7 +117,7 @@ def tokenize(population: Population, tokenizer: Any) -> TokenPopulation:
     # Tokenizers may split a text differently when more text follows, but the shot counts of a
     # prompt must be nested. So prompts are tokenized as a whole if the splits agree, as they do for
     # templates that end in a line break or a comma, and part by part if not.
-    encode = _Encoder(tokenizer)
+    encode = Encoder(tokenizer)
     encode.preload({t for prompt in population.prompts for t in _texts(prompt, population.shots)})
     whole = [_whole(prompt, population.shots, encode) for prompt in population.prompts]
     done = [item for item in whole if item is not None]
@@ -149,7 +149,7 @@ def draw_windows(
             f"shots must be 1 to {task.window} for task {task.name!r}, whose shots are the tokens "
             f"of a window of {task.window}, got {counts[0]} to {counts[-1]}"
         )
-    encode = _Encoder(tokenizer)
+    encode = Encoder(tokenizer)
     texts = [ids for text in task.texts if len(ids := encode(text)) >= task.window]
     stops = [len(ids) - task.window + 1 for ids in texts]
     places = [(row, start) for row, stop in enumerate(stops) for start in range(stop)]
@@ -169,7 +169,7 @@ def draw_windows(
     return TokenPopulation(population, items, "whole")
 
 
-class _Encoder:
+class Encoder:
     """Encoding with a cache, and the special tokens that come first."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -214,7 +214,7 @@ def _texts(prompt: Prompt, shots: Sequence[int]) -> Iterator[str]:
                 yield shown[count] + prompt.query + prompt.answer
 
 
-def _whole(prompt: Prompt, shots: Sequence[int], encode: _Encoder) -> ShotTokens | None:
+def _whole(prompt: Prompt, shots: Sequence[int], encode: Encoder) -> ShotTokens | None:
     """Split where the text of every prefix ends; None if a longer text changes earlier tokens."""
     shown = _prefixes(prompt)
     known = [encode(text) for text in shown]
@@ -239,7 +239,7 @@ def _whole(prompt: Prompt, shots: Sequence[int], encode: _Encoder) -> ShotTokens
     return None if len(answers) > 1 else ShotTokens(encode.prefix, demos, tuple(queries), *answers)
 
 
-def _parts(prompt: Prompt, shots: Sequence[int], encode: _Encoder) -> ShotTokens:
+def _parts(prompt: Prompt, shots: Sequence[int], encode: Encoder) -> ShotTokens:
     demos = tuple(encode(demo) for demo in prompt.demonstrations)
     if prompt.query is None:
         return ShotTokens(encode.prefix, demos)

@@ -24,11 +24,11 @@ from ed_interp.adapters.training import (
     parameter_groups,
     register,
 )
-from ed_interp.adapters.training.checkpoints import load_optimizer, save_optimizer
 from ed_interp.adapters.training.convert import export_static, merge_adapter
 from ed_interp.adapters.training.describe import describe
 from ed_interp.adapters.training.methods import make_config
 from ed_interp.adapters.training.rows import LossRow
+from ed_interp.adapters.training.trainer import load_optimizer, save_optimizer
 from ed_interp.errors import InvalidInputError, ModelLoadError, RunFolderError
 
 
