@@ -196,8 +196,6 @@ def concepts(
 def _concept(
     name: str, states: Floats, activations: Floats, labels: Mask, decoder: Floats
 ) -> ConceptRow:
-    from sklearn.metrics import f1_score
-
     half = len(labels) // 2
     train, test = slice(None, half), slice(half, None)
     probe = logistic(states[train], labels[train])
@@ -212,7 +210,7 @@ def _concept(
     for count in range(1, len(order) + 1):
         few = activations[:, order[:count]]
         sparse = predict(logistic(few[train], labels[train]), few[test])
-        scores.append(float(f1_score(labels[test], sparse, zero_division=0)))
+        scores.append(_f1(sparse, labels[test]))
     size = 1
     while size < len(scores) and scores[size] - scores[size - 1] > GAIN:
         size += 1
@@ -226,7 +224,7 @@ def _concept(
         features=tuple(own.tolist()),
         f1_one=scores[0] if scores else 0.0,
         f1=scores[size - 1] if scores else 0.0,
-        f1_dense=float(f1_score(labels[test], predicted, zero_division=0)),
+        f1_dense=_f1(predicted, labels[test]),
         missed=float(missed.sum() / total),
         absorbed=float(absorbed.sum() / total),
         n=int(labels.sum()),
@@ -251,3 +249,8 @@ def _carried(activations: Floats, decoder: Floats, direction: NDArray[np.float64
     # Features that point against the probe do not carry the concept, they take from it.
     total = np.maximum(parts, 0).sum(1)
     return np.asarray((cosine[strongest] >= ALONG) & (value > 0) & (value >= SHARE * total))
+
+
+def _f1(predicted: Mask, labels: Mask) -> float:
+    right = int((predicted & labels).sum())
+    return 2 * right / max(1, int(predicted.sum()) + int(labels.sum()))
