@@ -20,6 +20,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import json
 import math
 import operator
 import types
@@ -192,6 +193,23 @@ def _number(name: str, value: Any, kind: type, bounds: Mapping[str, int | float]
         wanted = [text.format(f"{bounds[n]:g}") for n, text in said]
         raise OptionError(name, f"must be {' and '.join(wanted)}, got {got!r}")
     return value
+
+
+def named_values(name: str, texts: Iterable[str]) -> dict[str, Any]:
+    """Values from the ``NAME=VALUE`` texts of the option ``name``; what is not JSON is text.
+
+    >>> named_values("set", ["penalty_c=0.1"])
+    {'penalty_c': 0.1}
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key.strip() and equals):
+            raise OptionError(name, f"must be NAME=VALUE, got {text!r}")
+        values[key.strip()] = value
+        with contextlib.suppress(ValueError):
+            values[key.strip()] = json.loads(value)
+    return values
 
 
 def _either(choices: Iterable[Any]) -> str:

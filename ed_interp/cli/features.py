@@ -11,6 +11,7 @@ from typing import Any
 from ed_interp.cli.app import group
 from ed_interp.cli.command import NEW_FOLDER, Out, Output, command, shown
 from ed_interp.errors import RunFolderError
+from ed_interp.probes import dictionaries
 from ed_interp.probes.dictionaries.options import (
     ExplainOptions,
     FeatureEmergenceOptions,
@@ -43,9 +44,7 @@ def train(options: TrainOptions, output: Output) -> None:
     - ed-interp features train --site blocks.2.hook_resid_post --out SAE
     - ed-interp features train --site blocks.2.hook_resid_post --arch spike-slab --out SAE
     """
-    from ed_interp.probes.dictionaries.training import train
-
-    output.show(train(options=options, **_kept(output)).record)
+    output.show(dictionaries.train(options=options, **_kept(output)).record)
     place = shown(output.path)
     print(f"written to {place}; measure it: ed-interp features measure {place}", file=sys.stderr)
 
@@ -57,9 +56,7 @@ def measure(options: MeasureOptions, output: Output) -> None:
     L0, fraction of variance unexplained, cross-entropy recovered, dead features, monosemanticity,
     sparse probing, splitting and absorption.
     """
-    from ed_interp.probes.dictionaries.measuring import measure
-
-    output.show(measure(options=options, **_kept(output)), output.out)
+    output.show(dictionaries.measure(options=options, **_kept(output)), output.out)
 
 
 @command(app, "show", ShowOptions, out=Out("Run folder to make: arrays, record and page."))
@@ -69,14 +66,12 @@ def show(options: ShowOptions, output: Output) -> None:
     - ed-interp features show SAE --feature 17
     - ed-interp features show SAE --html page.html
     """
-    from ed_interp.probes.dictionaries.description.describing import describe
-
     if options.html is not None and options.html.exists() and not output.overwrite:
         raise RunFolderError(f"{options.html} exists; pass another --html, or --overwrite")
     if options.feature and options.html is None and output.out is None:
         # Only these are printed and nothing is kept, so the others need not be clamped.
         options = dataclasses.replace(options, clamp_features=options.feature)
-    described = describe(options=options, **_kept(output))
+    described = dictionaries.describe(options=options, **_kept(output))
     if options.html is not None:
         described.write_page(options.html, overwrite=output.overwrite)
     cards = [described.feature(index) for index in options.feature or ()]
@@ -102,14 +97,10 @@ def emergence(options: FeatureEmergenceOptions, output: Output) -> None:
     - ed-interp features emergence SAE --out RUN
     - ed-interp features emergence SAE --checkpoints all --out RUN
     """
-    from ed_interp.probes.dictionaries.emergence.following import feature_emergence
-
-    output.show(feature_emergence(options=options, **_kept(output)), output.out)
+    output.show(dictionaries.feature_emergence(options=options, **_kept(output)), output.out)
 
 
 @command(app, "explain", ExplainOptions, out=RUN)
 def explain(options: ExplainOptions, output: Output) -> None:
     """Name features by tokens and categories, and score the names on held-out text."""
-    from ed_interp.probes.dictionaries.interpretation.scoring import score_explanations
-
-    output.show(score_explanations(options=options, **_kept(output)), output.out)
+    output.show(dictionaries.score_explanations(options=options, **_kept(output)), output.out)

@@ -7,12 +7,19 @@ import warnings
 with warnings.catch_warnings():
     # SAELens 6 imports modules that TransformerLens 3.9 deprecates.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from sae_lens import SAE as SAE
-    from sae_lens import SAETrainer as SAETrainer
-    from sae_lens import TrainingSAE as TrainingSAE
-    from sae_lens import registry as registry
-    from sae_lens.config import SAETrainerConfig as SAETrainerConfig
+    from sae_lens import SAE, SAEConfig, SAETrainer, TrainingSAE, TrainingSAEConfig, registry
+    from sae_lens.config import SAETrainerConfig
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory as releases
-    from sae_lens.saes.sae import SAEMetadata as SAEMetadata
+    from sae_lens.saes.sae import (
+        SAEMetadata,
+        TrainCoefficientConfig,
+        TrainStepInput,
+        TrainStepOutput,
+    )
+    from sae_lens.saes.topk_sae import calculate_topk_aux_acts
 
-__all__ = ["releases"]
+__all__ = [
+    "SAE", "SAEConfig", "SAEMetadata", "SAETrainer", "SAETrainerConfig", "TrainCoefficientConfig",
+    "TrainStepInput", "TrainStepOutput", "TrainingSAE", "TrainingSAEConfig",
+    "calculate_topk_aux_acts", "registry", "releases",
+]  # fmt: skip

@@ -21,7 +21,7 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load as load_model
 from ed_interp.models.sites import Site
-from ed_interp.probes.dictionaries.record import DictionaryRecord
+from ed_interp.probes.dictionaries.results import DictionaryRecord
 from ed_interp.probes.dictionaries.rows import TrainingRow
 from ed_interp.records import RunFolder, write_bytes, write_json, write_text
 from ed_interp.streams.direction import Direction
@@ -131,11 +131,7 @@ class Dictionary:
                 of the model; with it, only the edit makes a difference.
             edit: From the activations ``batch pos latent`` to those that are decoded.
             where: Tokens to act on, of :mod:`ed_interp.streams.injection`; default all.
-            at: Another site, or the site of a dictionary that names none.
-
-        Raises:
-            InvalidInputError: another width, or no site known.
-            UnknownNameError: no such site.
+            at: Another site, or the site of a dictionary that names none; checked by :meth:`check`.
         """
         from ed_interp.streams.injection import Transform, Where, inject
 
@@ -160,8 +156,7 @@ class Dictionary:
 
         Args:
             feature: Index of the latent.
-            model: The model it will be used in; needed for a dictionary of another library, which
-                does not know its model.
+            model: The model it will be used in; needed if the dictionary does not know its own.
 
         Raises:
             InvalidInputError: no such latent, no site known, or no model known or given.
@@ -287,12 +282,3 @@ def inference_sae(sae: SAE[Any]) -> SAE[Any]:
     made.process_state_dict_for_loading(weights)
     made.load_state_dict(weights)
     return made.to(sae.device).eval().requires_grad_(False)
-
-
-def stamp_from(data: Any) -> ModelStamp | None:
-    """The stamp in a record; None if it holds none, or one of another version."""
-    if not isinstance(data, dict):
-        return None
-    with contextlib.suppress(Exception):  # type checks under test raise errors of their own
-        return ModelStamp(**{**data, "sample": tuple(data.get("sample", ()))})
-    return None

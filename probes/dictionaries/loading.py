@@ -5,6 +5,7 @@ Reads safetensors and JSON, no pickles. Cost: importing SAELens takes 8 seconds,
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -21,21 +22,10 @@ from ed_interp.errors import (
     unknown,
 )
 from ed_interp.models.sites import Site
-from ed_interp.probes.dictionaries.dictionary import (
-    CONFIG,
-    WEIGHTS,
-    Dictionary,
-    inference_sae,
-    stamp_from,
-)
-from ed_interp.probes.dictionaries.formats import dictionary_learning, sparsify
-from ed_interp.probes.dictionaries.formats.parts import (
-    build,
-    check_shapes,
-    read_json,
-    read_safetensors,
-)
-from ed_interp.probes.dictionaries.record import DictionaryRecord
+from ed_interp.probes.dictionaries import formats
+from ed_interp.probes.dictionaries.dictionary import CONFIG, WEIGHTS, Dictionary, inference_sae
+from ed_interp.probes.dictionaries.results import DictionaryRecord
+from ed_interp.streams.provenance import ModelStamp
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -85,7 +75,7 @@ def load(
             "source must be a folder, a release with an id, or a SAELens object, got a "
             f"{type(source).__name__}; for dictionary_learning use from_dictionary_learning(object)"
         )
-    return _wrapped(inference_sae(source), place, None)
+    return _wrapped(inference_sae(source), place)
 
 
 def from_dictionary_learning(
@@ -102,18 +92,15 @@ def from_dictionary_learning(
         model: The object, or its tensors.
         config: Their ``config.json`` as a dictionary, or the ``trainer`` part of it; not needed
             for a live object.
-        site: Its site, if ``config`` names none.
-        device: Device to put it on.
-        dtype: As SAELens spells it; default unchanged.
+        site, device, dtype: As for :func:`load`; default unchanged.
 
     Raises:
         InvalidInputError: another type of object, or an unknown class.
         ModelLoadError: tensors that do not fit each other.
     """
     place = None if site is None else Site.parse(site)
-    parts = dictionary_learning.convert(model, config)
-    sae = build(parts, where="the object", device=device, dtype=dtype)
-    return _wrapped(sae, place, None)
+    parts = formats.convert(model, config)
+    return _wrapped(formats.build(parts, where="the object", device=device, dtype=dtype), place)
 
 
 def site_of(hook: str | None) -> Site | None:
@@ -132,55 +119,47 @@ def site_of(hook: str | None) -> Site | None:
         return None
 
 
-def _wrapped(
-    sae: SAE[Any], site: Site | None, source: str | None, record: DictionaryRecord | None = None
-) -> Dictionary:
+def _wrapped(sae: SAE[Any], site: Site | None, source: str | None = None) -> Dictionary:
     if getattr(sae.cfg, "d_out", None) is not None:
         raise ModelLoadError(
             f"{source or 'this object'} is a transcoder, from one site to another; only "
             "dictionaries of one site can be read"
         )
     place = site_of(sae.cfg.metadata.hook_name) if site is None else site
-    if record is None:
-        return Dictionary(sae, place, source=source)
-    stamp = stamp_from(record.stamp)
-    return Dictionary(sae, place, stamp, source, record.settings, record.history)
+    return Dictionary(sae, place, source=source)
 
 
 def _from_folder(folder: Path, device: str, dtype: str | None, site: Site | None) -> Dictionary:
     if not folder.is_dir():
         raise _missing(folder)
     names = {entry.name for entry in folder.iterdir()}
-    converters = {
-        sparsify.WEIGHTS: sparsify.from_sparsify,
-        dictionary_learning.WEIGHTS: dictionary_learning.from_dictionary_learning_folder,
-        dictionary_learning.PICKLE: dictionary_learning.from_dictionary_learning_folder,
-    }
-    converter = next((made for file, made in converters.items() if file in names), None)
+    converter = next((made for file, made in formats.CONVERTERS.items() if file in names), None)
     # sparsify has a cfg.json too. Without it, that file alone is a SAELens folder that lost its
     # weights, which the error should say.
-    if WEIGHTS in names or (CONFIG in names and sparsify.WEIGHTS not in names):
+    if WEIGHTS in names or (CONFIG in names and formats.SPARSIFY not in names):
         sae = _from_sae_lens(folder, device, dtype)
     elif converter is not None:
-        sae = build(converter(folder), where=str(folder), device=device, dtype=dtype)
+        sae = formats.build(converter(folder), where=str(folder), device=device, dtype=dtype)
     else:
         raise ModelLoadError(
             f"{folder} holds no dictionary (it holds {', '.join(sorted(names)[:8]) or 'nothing'}); "
-            f"{CONFIG} with {WEIGHTS} (SAELens) or {sparsify.WEIGHTS} (sparsify) is expected"
+            f"{CONFIG} with {WEIGHTS} (SAELens) or {formats.SPARSIFY} (sparsify) is expected"
         )
-    return _wrapped(sae, site, str(folder), _record_of(folder))
-
-
-def _record_of(folder: Path) -> DictionaryRecord | None:
-    """Our record of a training, if the folder holds one; other tools write run.json too."""
+    made = _wrapped(sae, site, str(folder))
     file = folder / DictionaryRecord.FILE
-    data = read_json(file) if file.is_file() else {}
+    data = formats.read_json(file) if file.is_file() else {}
+    # Other tools write a run.json too.
     if data.get("format") != f"ed-interp/{DictionaryRecord.KIND}":
-        return None
+        return made
     record = DictionaryRecord.load(folder)
     # What it was trained on, so that a copy does not claim to come from this machine.
     settings = {**record.settings, "environment": data.get("environment")}
-    return dataclasses.replace(record, settings=settings)
+    stamp = None
+    # None if the record holds none, or one of another version.
+    with contextlib.suppress(Exception):  # type checks under test raise errors of their own
+        fields: dict[str, Any] = record.stamp or {}
+        stamp = ModelStamp(**{**fields, "sample": tuple(fields.get("sample", ()))})
+    return dataclasses.replace(made, stamp=stamp, settings=settings, history=record.history)
 
 
 def _missing(folder: Path) -> ModelLoadError | RunFolderError:
@@ -198,9 +177,9 @@ def _missing(folder: Path) -> ModelLoadError | RunFolderError:
 def _from_sae_lens(folder: Path, device: str, dtype: str | None) -> SAE[Any]:
     """A folder that ``SAE.save_model`` wrote, of this or an earlier version."""
     # Checked here first: SAELens would fail with whatever the first wrong line happens to raise.
-    config = read_json(folder / CONFIG)
-    weights = read_safetensors(folder / WEIGHTS)
-    check_shapes(weights, str(folder))
+    config = formats.read_json(folder / CONFIG)
+    weights = formats.read_safetensors(folder / WEIGHTS)
+    formats.check_shapes(weights, str(folder))
     for field, size in zip(("d_in", "d_sae"), weights["W_enc"].shape, strict=True):
         if config.get(field) != size:
             raise ModelLoadError(

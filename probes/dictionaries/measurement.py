@@ -12,17 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ed_interp.charts.spec import Chart
 from ed_interp.probes.dictionaries.charts import measurement_chart
-from ed_interp.probes.dictionaries.result import ReaderResult
+from ed_interp.probes.dictionaries.results import ReaderResult
 from ed_interp.probes.dictionaries.rows import ConceptRow, ProbeRow, Recovered
 from ed_interp.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_CONCEPT_HEADS = (
-    *("category", "features", "F1 of one", "F1", "F1 of all channels"),
-    *("missed", "absorbed", "tokens"),
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -208,7 +203,10 @@ class DictionaryMeasurement(ReaderResult):
         return Table(
             name="concepts",
             caption="Splitting and absorption",
-            heads=_CONCEPT_HEADS,
+            heads=[
+                *("category", "features", "F1 of one", "F1", "F1 of all channels"),
+                *("missed", "absorbed", "tokens"),
+            ],
             rows=rows,
             text=frozenset({1}),
             folded=True,

@@ -21,9 +21,9 @@ from ed_interp.options import (
     OptionError,
     Options,
     Seeded,
+    named_values,
     option,
 )
-from ed_interp.probes.dictionaries.architectures import ARCHITECTURES, DEFAULT, DEFAULT_K
 from ed_interp.prompts.options import PromptOptions
 
 PROBE_TASKS = ("sentiment", "country-continent", "mixed-country", "mixed-adjective")
@@ -32,6 +32,46 @@ PROBE_TASKS = ("sentiment", "country-continent", "mixed-country", "mixed-adjecti
 TEXT = "Text"
 WINDOW, EXPLAIN_WINDOW = 128, 32
 """Tokens of a window by default; fewer if the model's context is shorter."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """One kind of dictionary."""
+
+    registered: str
+    """SAELens's name of it."""
+    takes_k: bool = True
+    """Whether its sparsity is set by a number of active latents."""
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Settings other than SAELens's defaults, for states scaled to norm ``sqrt(d_model)``."""
+
+
+_JUMPRELU = {
+    "jumprelu_sparsity_loss_mode": "quadratic",
+    "jumprelu_ste_to_input": True,
+    "jumprelu_bandwidth": 0.5,
+    "jumprelu_init_threshold": 0.5,
+    "l0_coefficient": 0.3,
+}
+ARCHITECTURES = {
+    # The k largest latents of every token.
+    "topk": Architecture("topk"),
+    # k per token on average over a batch.
+    "batchtopk": Architecture("batchtopk"),
+    # batchtopk whose first latents also reconstruct by themselves.
+    "matryoshka": Architecture("matryoshka_batchtopk"),
+    # A learned threshold per latent, L0 held near k.
+    "jumprelu": Architecture("jumprelu", options=_JUMPRELU),
+    # ReLU with an L1 penalty.
+    "standard": Architecture("standard", takes_k=False, options={"l1_coefficient": 1.0}),
+    # A gate and a magnitude per latent, L1 on the gate.
+    "gated": Architecture("gated", takes_k=False, options={"l1_coefficient": 1.0}),
+    # A variational autoencoder with a probability of presence per latent.
+    "spike-slab": Architecture("spike_slab"),
+}
+"""By the name that ``train`` takes."""
+
+DEFAULT_K = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +134,7 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
 
     site: str = option(help="Hook point, such as blocks.2.hook_resid_post.", panel=MODEL)
     architecture: str = option(
-        DEFAULT, f"Kind of dictionary: {', '.join(ARCHITECTURES)}.", TRAIN, flag="--arch"
+        "topk", f"Kind of dictionary: {', '.join(ARCHITECTURES)}.", TRAIN, flag="--arch"
     )
     latents: int = option(1024, "Size of the dictionary.", TRAIN, min=1)
     k: int | None = option(
@@ -164,16 +204,7 @@ class TrainOptions(ModelOptions, TextOptions, Seeded):
     @property
     def sae_lens_settings(self) -> dict[str, Any]:
         """``sae_lens`` as fields of SAELens's configuration; what is not JSON is text."""
-        settings: dict[str, Any] = {}
-        for pair in self.sae_lens:
-            name, equals, value = pair.partition("=")
-            if not (name.strip() and equals):
-                raise OptionError("sae_lens", f"must be NAME=VALUE, got {pair!r}")
-            try:
-                settings[name.strip()] = json.loads(value)
-            except ValueError:
-                settings[name.strip()] = value
-        return settings
+        return named_values("sae_lens", self.sae_lens)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

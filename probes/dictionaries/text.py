@@ -77,8 +77,7 @@ def text_source(
     if isinstance(text, (str, Path)):
         from ed_interp.prompts.files import text_from_file
 
-        read = text_from_file(text)
-        return _fixed(read.name, read.texts)
+        text = text_from_file(text)
     if isinstance(text, TextTask):
         return _fixed(text.name, text.texts)
     if text is not None:

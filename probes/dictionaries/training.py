@@ -23,27 +23,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.sites import Site
 from ed_interp.options import takes_options
-from ed_interp.probes.dictionaries.architectures import ARCHITECTURES
-from ed_interp.probes.dictionaries.checkpoint import NAME as CHECKPOINT
-from ed_interp.probes.dictionaries.checkpoint import read_checkpoint, write_checkpoint
 from ed_interp.probes.dictionaries.dictionary import Dictionary, inference_sae
-from ed_interp.probes.dictionaries.options import TrainOptions
+from ed_interp.probes.dictionaries.options import ARCHITECTURES, TrainOptions
+from ed_interp.probes.dictionaries.reader import Batches, read_states
 from ed_interp.probes.dictionaries.rows import TrainingRow
-from ed_interp.probes.dictionaries.states import Batches, read_states
 from ed_interp.probes.dictionaries.text import Windows, windows_of
 from ed_interp.progress import Progress, track
 from ed_interp.records import RunFolder, environment
+from ed_interp.records import tensors as tensor_files
 from ed_interp.results import COMMAND
 from ed_interp.streams.provenance import ModelStamp
 
 if TYPE_CHECKING:
     from sae_lens import SAETrainer, TrainingSAE
 
+CHECKPOINT = "training.safetensors"
+_KIND = "dictionary-checkpoint"
+_COUNTERS = ("n_training_samples", "n_training_steps", "n_frac_active_samples")
+_TRACKS = ("act_freq_scores", "n_forward_passes_since_fired")
 _BLOCK_BYTES = 2**27
 _SCALE_TOKENS = 8192
 _CHECKPOINT_SECONDS = 10.0
@@ -73,8 +76,7 @@ class _Plan:
             **settings,
             "model": model,
             "site": self.site.name,
-            "text": self.windows.source.describe(),
-            "window": self.windows.window,
+            **self.windows.settings(),
             "k": self.options.active,
             "tokens": self.options.steps * self.options.batch_size,
             "lr": self.options.peak_lr,
@@ -139,7 +141,7 @@ def _fit(
         trainer, batches = _trainer(plan)
         history: list[TrainingRow] = []
         if folder is not None and (folder / CHECKPOINT).exists():
-            history = read_checkpoint(folder, trainer, batches)
+            history = _read_checkpoint(folder, trainer, batches)
         else:
             _begin(plan, trainer)
         written, wait = time.monotonic(), _CHECKPOINT_SECONDS
@@ -163,7 +165,7 @@ def _fit(
                     due = (step + 1) % checkpoint_every == 0
                 if due:
                     start = time.monotonic()
-                    write_checkpoint(folder, trainer, batches, history)
+                    _write_checkpoint(folder, trainer, batches, history)
                     written = time.monotonic()
                     # A large dictionary takes long to write: then less often.
                     wait = max(_CHECKPOINT_SECONDS, (written - start) / _CHECKPOINT_SHARE)
@@ -294,3 +296,77 @@ def _finished(plan: _Plan, trainer: SAETrainer[Any, Any]) -> Dictionary:
         trainer.activation_scaler.scaling_factor = None
     trainer.set_final_sae_metadata()
     return Dictionary(inference_sae(sae), plan.site, ModelStamp.of(plan.hooked))
+
+
+def _write_checkpoint(
+    folder: Path, trainer: SAETrainer[Any, Any], batches: Batches, history: list[TrainingRow]
+) -> None:
+    """Write everything that the rest of the run depends on."""
+    optimizer = trainer.optimizer.state_dict()
+    tensors: dict[str, Tensor] = {
+        f"sae.{name}": tensor for name, tensor in trainer.sae.state_dict().items()
+    }
+    for number, moments in optimizer["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+    # How long each latent has been silent: it decides which ones the loss revives.
+    tensors |= {f"track.{name}": getattr(trainer, name) for name in _TRACKS}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if trainer.sae.device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(trainer.sae.device)
+    state = {
+        "counters": {name: int(getattr(trainer, name)) for name in _COUNTERS},
+        "groups": optimizer["param_groups"],
+        "schedule": trainer.lr_scheduler.state_dict(),
+        "coefficients": {
+            name: schedule.state_dict() for name, schedule in trainer.coefficient_schedulers.items()
+        },
+        "scale": trainer.activation_scaler.scaling_factor,
+        "block": batches.block,
+        "served": batches.served,
+        "history": [dataclasses.asdict(row) for row in history],
+    }
+    tensor_files.write(folder / CHECKPOINT, tensors, kind=_KIND, meta=state)
+
+
+def _read_checkpoint(
+    folder: Path, trainer: SAETrainer[Any, Any], batches: Batches
+) -> list[TrainingRow]:
+    """Set ``trainer``, ``batches`` and the random generators to where the run stopped.
+
+    Returns the history so far. Raises RunFolderError if the file is damaged or does not fit.
+    """
+    file = folder / CHECKPOINT
+    try:
+        tensors, state = tensor_files.read(file, kind=_KIND)
+        trainer.sae.load_state_dict(_under("sae", tensors))
+        # Adam keeps two moments per parameter, by the number of the parameter.
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under("optimizer", tensors).items():
+            number, _, moment = name.partition(".")
+            moments.setdefault(int(number), {})[moment] = tensor
+        trainer.optimizer.load_state_dict({"state": moments, "param_groups": state["groups"]})
+        trainer.lr_scheduler.load_state_dict(state["schedule"])
+        for name, schedule in trainer.coefficient_schedulers.items():
+            schedule.load_state_dict(state["coefficients"][name])
+        for name in _COUNTERS:
+            setattr(trainer, name, state["counters"][name])
+        for name in _TRACKS:
+            setattr(trainer, name, tensors[f"track.{name}"].to(trainer.cfg.device))
+        trainer.activation_scaler.scaling_factor = state["scale"]
+        # Reads the block that the run stopped in again, and continues inside it.
+        batches.skip_to(state["block"], state["served"])
+        # Last, so that nothing above draws from generators that were already set.
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and trainer.sae.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"], trainer.sae.device)
+        return [TrainingRow(**row) for row in state["history"]]
+    except (InvalidInputError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunFolderError(
+            f"{file} is damaged ({' '.join(str(error).split())[:200]}); remove {folder} and train "
+            "again"
+        ) from error
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    cut = len(prefix) + 1
+    return {name[cut:]: part for name, part in tensors.items() if name.startswith(f"{prefix}.")}

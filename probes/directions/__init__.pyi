@@ -1,27 +1,17 @@
-from .find import DirectionSummary, find_direction
-from .function_vectors import HeadEffects, function_vector, head_effects
-from .methods import METHODS, Method, get_method, register
-from .pairs import Contrast
-from .single import ActivationAddition, activation_addition, decoder_direction
-from .states import ContrastStates, read_states
-from .steerability import Preflight, preflight
-
-__all__ = [
-    "METHODS",
-    "ActivationAddition",
-    "Contrast",
-    "ContrastStates",
-    "DirectionSummary",
-    "HeadEffects",
-    "Method",
-    "Preflight",
-    "activation_addition",
-    "decoder_direction",
-    "find_direction",
-    "function_vector",
-    "get_method",
-    "head_effects",
-    "preflight",
-    "read_states",
-    "register",
-]
+from .find import DirectionSummary as DirectionSummary
+from .find import find_direction as find_direction
+from .function_vectors import HeadEffects as HeadEffects
+from .function_vectors import function_vector as function_vector
+from .function_vectors import head_effects as head_effects
+from .methods import METHODS as METHODS
+from .methods import Method as Method
+from .methods import get_method as get_method
+from .methods import register as register
+from .pairs import Contrast as Contrast
+from .pairs import ContrastStates as ContrastStates
+from .pairs import read_states as read_states
+from .single import ActivationAddition as ActivationAddition
+from .single import activation_addition as activation_addition
+from .single import decoder_direction as decoder_direction
+from .steerability import Preflight as Preflight
+from .steerability import preflight as preflight

@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 
-from ed_interp.options import takes_options
+from ed_interp.options import named_values, takes_options
 from ed_interp.probes.directions.function_vectors import function_vector
-from ed_interp.probes.directions.methods import METHODS, Method, get_method, parse_settings
+from ed_interp.probes.directions.methods import METHODS, Method, get_method
 from ed_interp.probes.directions.options import FUNCTION_VECTOR, FindOptions
-from ed_interp.probes.directions.pairs import Contrast
-from ed_interp.probes.directions.states import ContrastStates, check_gap
+from ed_interp.probes.directions.pairs import Contrast, ContrastStates, check_gap
 from ed_interp.probes.directions.steerability import FEWEST, Preflight, preflight, states_of
 from ed_interp.progress import Progress
 from ed_interp.results import Result
@@ -116,7 +115,7 @@ def find_direction(
             hooked, task, heads=options.heads, shots=shots, seed=options.seed, progress=progress
         )
     chosen = method if isinstance(method, Method) else get_method(options.method)
-    chosen = dataclasses.replace(chosen, **parse_settings(options.set))
+    chosen = dataclasses.replace(chosen, **named_values("set", options.set))
     return _direction(states_of(model, pairs, options, progress), chosen)
 
 
@@ -127,7 +126,7 @@ def find_with_preflight(
     if options.method == FUNCTION_VECTOR:
         direction = find_direction(options=options, progress=progress)
         return direction, DirectionSummary.of(direction)
-    method = get_method(options.method, **parse_settings(options.set))
+    method = get_method(options.method, **named_values("set", options.set))
     # Read once, for the direction and for its preflight.
     states = states_of(None, options.pairs, options, progress)
     direction = _direction(states, method)

@@ -16,30 +16,39 @@ What differs here, each an option:
   blocks this matters; :mod:`ed_interp.eval.steering.recovery` measures both.
 - *number of heads*: those with at least a tenth of the greatest effect, rather than a fixed number.
 
+A head's output is its slice of the input of attention's output projection; what it adds to the
+stream is that slice through the projection, without the bias. Families that normalise attention's
+output before adding it (Gemma 2 and 3) are handled by carrying each prompt's own scale of that norm
+along, so the parts still add up to what arrives in the stream. The projection module itself is
+called, so adapters on it count.
+
 Cost: forward passes over ``prompts`` for the means; for choosing heads one more pass over
-``prompts`` corrupted prompts per head.
+``prompts`` corrupted prompts per head. Memory: one ``layer head d_head`` table.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.errors import CaptureError, InvalidInputError
+from ed_interp.models.families import module_of
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
-from ed_interp.models.sites import Site, resid_pre
-from ed_interp.probes.directions.heads import HeadMeans, Heads, attn_out
+from ed_interp.models.runners import Inputs, TransformersRunner
+from ed_interp.models.sites import Site, resid_post, resid_pre
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.population import draw
 from ed_interp.prompts.tasks import LabelledTask, as_task
-from ed_interp.prompts.tokens import ShotTokens, tokenize
+from ed_interp.prompts.tokens import Ids, ShotTokens, tokenize
 from ed_interp.streams.direction import Direction
 from ed_interp.streams.paths import read_separate
 
@@ -49,6 +58,157 @@ if TYPE_CHECKING:
 Head = tuple[int, int]
 Corrupted = Literal["zero_shot", "shuffled"]
 SHARE_OF_GREATEST = 0.1
+_PROJECTIONS = ("c_proj", "o_proj", "out_proj", "dense")
+_ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
+_BATCH_TOKENS = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadMeans:
+    """Mean outputs of all heads at the last token of some prompts."""
+
+    outputs: Float[Tensor, "layer head d_head"]
+    """Input of the output projection."""
+    scaled: Float[Tensor, "layer head d_head"]
+    """The same times each prompt's scale of the norm after the projection; equal without one."""
+
+
+def attn_out(layer: int) -> Site:
+    """Where block ``layer``'s attention is added to the stream."""
+    return Site(f"blocks.{layer}.hook_attn_out", layer, "attn_out")
+
+
+@dataclasses.dataclass(frozen=True)
+class Heads:
+    """The attention heads of a ``transformers`` model."""
+
+    hooked: HookedModel
+    projections: tuple[nn.Module, ...] = dataclasses.field(repr=False)
+    norms: tuple[nn.Module | None, ...] = dataclasses.field(repr=False)
+    """The norm between projection and stream of every block; None without one."""
+    count: int
+    """Heads per block."""
+
+    @classmethod
+    def of(cls, hooked: HookedModel) -> Heads:
+        """Find them by structure; a TransformerLens model is refused."""
+        runner = hooked.runner
+        if not isinstance(runner, TransformersRunner):
+            kind = type(hooked.model).__name__
+            raise CaptureError(f"heads must be those of a transformers model, got a {kind}")
+        projections, norms = [], []
+        for layer, block in enumerate(runner.blocks):
+            projections.append(_projection_of(block, layer))
+            writer, _ = module_of(runner.base, runner.blocks, attn_out(layer))
+            # What writes to the stream is attention itself, or a norm after it.
+            inside = any(module is projections[-1] for module in writer.modules())
+            norms.append(None if inside else writer)
+        return cls(hooked, tuple(projections), tuple(norms), runner.config.num_attention_heads)
+
+    @torch.no_grad()
+    def means(self, rows: Sequence[Ids]) -> HeadMeans:
+        """Mean outputs at the last token of every row."""
+        total = torch.zeros(())
+        ordered = sorted(rows, key=len, reverse=True)
+        while ordered:
+            size = max(1, _BATCH_TOKENS // len(ordered[0]))
+            outputs, scales = self._read(ordered[:size])
+            scaled = outputs * scales[..., None, None]
+            total = total.to(outputs) + torch.stack([outputs.sum(1), scaled.sum(1)])
+            ordered = ordered[size:]
+        return HeadMeans(*(total / len(rows)).float().cpu())
+
+    def _read(self, batch: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+        """Outputs ``layer row head d_head`` and scales ``layer row``, in float64."""
+        width = len(batch[0])
+        # Padded on the right: in a causal model no token before the padding sees it.
+        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in batch])
+        last = torch.tensor([len(row) - 1 for row in batch])
+        # Input and output, by block.
+        projected: dict[int, tuple[Tensor, Tensor]] = {}
+        normed: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def at_last(hidden: Tensor) -> Tensor:
+            # OPT flattens rows and positions inside its blocks.
+            hidden = hidden.view(len(batch), -1, hidden.shape[-1])
+            return hidden[torch.arange(len(batch)), last].double()
+
+        def record(kept: dict[int, Any], layer: int, _: nn.Module, args: Any, out: Tensor) -> None:
+            kept[layer] = (at_last(args[0]), at_last(out))
+
+        with contextlib.ExitStack() as stack:
+            for kept, modules in ((projected, self.projections), (normed, self.norms)):
+                for layer, module in enumerate(modules):
+                    if module is not None:
+                        hook = functools.partial(record, kept, layer)
+                        stack.callback(module.register_forward_hook(hook).remove)
+            final = resid_post(len(self.projections) - 1)
+            self.hooked.runner.run(Inputs(ids), sites=[final], reads=last[:, None])
+        if len(projected) < len(self.projections):
+            seen = f"{len(projected)} of {len(self.projections)} output projections were seen"
+            raise CaptureError(f"hooks did not fire: {seen}; the model skipped or replaced modules")
+        # By block number: hooks fire in the order in which the model runs its blocks.
+        outputs = torch.stack([projected[layer][0] for layer in sorted(projected)])
+        scales = torch.ones_like(outputs[..., 0])
+        for layer, (before, after) in normed.items():
+            # The norm returns scale * gain * before. The least-squares scale is exact up to
+            # rounding, and unlike a division of single channels it is safe where one is 0.
+            direction = before * self._gain(layer).double()
+            scales[layer] = (after * direction).sum(-1) / direction.pow(2).sum(-1)
+        return outputs.reshape(*scales.shape, self.count, -1), scales
+
+    def _gain(self, layer: int) -> Tensor:
+        """Per-channel weight of the norm after the projection."""
+        # An RMS norm maps a constant vector to its weight; at 1,000 its epsilon vanishes.
+        norm = self.norms[layer]
+        weight = next(self.projections[layer].parameters())
+        ones = torch.ones(self.hooked.d_model, dtype=weight.dtype, device=weight.device)
+        return ones if norm is None else norm((ones * 1000)[None])[0]
+
+    @torch.no_grad()
+    def written(
+        self, means: HeadMeans, heads: Sequence[tuple[int, int]]
+    ) -> dict[int, Float[Tensor, " d_model"]]:
+        """By block: what the chosen (layer, head) add to the stream together, without bias."""
+        written = {}
+        for layer in sorted({layer for layer, _ in heads}):
+            projection = self.projections[layer]
+            weight = next(projection.parameters())
+            kept = torch.zeros_like(means.scaled[layer])
+            chosen = [head for block, head in heads if block == layer]
+            kept[chosen] = means.scaled[layer][chosen]
+            # Projected together with zeros, whose image is the bias, and subtracted.
+            both = torch.stack([kept.flatten(), torch.zeros_like(kept).flatten()])[:, None]
+            out = projection(both.to(weight.device, weight.dtype))[:, 0]
+            written[layer] = ((out[0] - out[1]) * self._gain(layer)).float().cpu()
+        return written
+
+    @contextlib.contextmanager
+    def replaced(self, layer: int, head: int, output: Float[Tensor, " d_head"]) -> Iterator[None]:
+        """One head's output at the last position of rows of equal length, set to ``output``."""
+        width = output.shape[0]
+
+        def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            # A copy: the tensor belongs to attention, which may use it again.
+            hidden = args[0].clone()
+            hidden[..., -1, head * width : (head + 1) * width] = output.to(hidden)
+            return (hidden, *args[1:])
+
+        with self.projections[layer].register_forward_pre_hook(before):
+            yield
+
+
+def _projection_of(block: nn.Module, layer: int) -> nn.Module:
+    children = [getattr(block, name, None) for name in _ATTENTIONS]
+    attention = next((child for child in children if isinstance(child, nn.Module)), nn.Module())
+    named = attention.named_modules()
+    matches: list[nn.Module] = [m for name, m in named if name.rsplit(".", 1)[-1] in _PROJECTIONS]
+    if len(matches) != 1:
+        raise CaptureError(
+            f"attention in block {layer} ({type(block).__name__}) must have one output projection "
+            f"named {', '.join(_PROJECTIONS)}, got {len(matches)}; function vectors need one"
+        )
+    return matches[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,10 +324,9 @@ def function_vector(
         placement: ``own`` for every head in its own block, or one site for the sum.
     """
     hooked = load(model)
-    reader = Heads.of(hooked)
-    named = _labelled(task)
+    reader, named = Heads.of(hooked), _labelled(task)
+    drawn: dict[str, Any] = {"shots": shots, "prompts": prompts, "seed": seed}
     if heads is None or isinstance(heads, int):
-        drawn: dict[str, Any] = {"shots": shots, "prompts": prompts, "seed": seed}
         chosen = head_effects(hooked, [named], progress=progress, **drawn).chosen(heads)
     elif isinstance(heads, HeadEffects):
         chosen = heads.chosen()
@@ -176,20 +335,18 @@ def function_vector(
     # Twice the same head would be added twice.
     if not chosen or len(set(chosen)) < len(chosen):
         raise InvalidInputError(f"heads must name each (layer, head) once, got {list(chosen)}")
+    limits = f"{hooked.name} has blocks 0 to {hooked.n_layers - 1} of {reader.count} heads"
     for layer, head in chosen:
         if not (0 <= layer < hooked.n_layers and 0 <= head < reader.count):
-            heads_of = (
-                f"{hooked.name} has blocks 0 to {hooked.n_layers - 1} of {reader.count} heads"
-            )
-            raise InvalidInputError(f"no head {(layer, head)}: {heads_of}")
-    written = reader.written(_means(reader, named, shots, prompts, seed), chosen)
+            raise InvalidInputError(f"no head {(layer, head)}: {limits}")
+    written = reader.written(_means(reader, named, **drawn), chosen)
     if placement == "own":
         vectors = {attn_out(layer): vector for layer, vector in written.items()}
     else:
         vectors = {hooked.site(placement): torch.stack(list(written.values())).sum(0)}
     place = placement if isinstance(placement, str) else placement.name
-    settings: dict[str, Any] = {"task": named.name, "heads": [list(head) for head in chosen]}
-    settings |= {"placement": place, "shots": shots, "prompts": prompts, "seed": seed}
+    kept = [list(head) for head in chosen]
+    settings = {"task": named.name, "heads": kept, "placement": place, **drawn}
     return Direction.of(hooked, vectors, method="function_vector", settings=settings)
 
 
@@ -216,20 +373,20 @@ def _corrupted(
     Without shots the query alone; with shots (Todd et al.) demonstrations whose outputs were
     redistributed among the inputs.
     """
-    outputs = [output for _, output in task.pairs]
+    inputs, outputs = map(list, zip(*task.pairs, strict=True))
     if shots:
         random.Random(seed).shuffle(outputs)
-    inputs = [input for input, _ in task.pairs]
     dealt = dataclasses.replace(task, pairs=tuple(zip(inputs, outputs, strict=True)))
     population = draw(dealt, prompts=prompts, shots=(shots,), seed=seed)
     if shots:
         # The prompts are drawn from the shuffled pairs, so their own answers are shuffled too.
         template = task.template
         right = {template.query(input): template.answer(output) for input, output in task.pairs}
-        answers = [right[prompt.query or ""] for prompt in population.prompts]
-        both = zip(population.prompts, answers, strict=True)
-        answered = tuple(dataclasses.replace(prompt, answer=answer) for prompt, answer in both)
-        population = dataclasses.replace(population, prompts=answered)
+        answered = [
+            dataclasses.replace(prompt, answer=right[prompt.query or ""])
+            for prompt in population.prompts
+        ]
+        population = dataclasses.replace(population, prompts=tuple(answered))
     tokens = tokenize(population, tokenizer).prompts
     # As in the paper, only the first token of the answer is scored.
     return [dataclasses.replace(prompt, answer=prompt.answer[:1]) for prompt in tokens]

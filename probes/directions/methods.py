@@ -21,11 +21,9 @@ width 4,096). ``mean_difference`` costs nothing.
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
-import json
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, ClassVar, Final, TypeVar
 
 import numpy as np
@@ -36,7 +34,7 @@ from torch import Tensor
 
 from ed_interp.errors import InvalidInputError, unknown
 from ed_interp.options import Options, option
-from ed_interp.probes.directions.states import ContrastStates
+from ed_interp.probes.directions.pairs import ContrastStates
 
 Kind = TypeVar("Kind", bound="type[Method]")
 
@@ -100,23 +98,6 @@ def get_method(name: str, **settings: Any) -> Method:
     if name not in METHODS:
         raise unknown("method", name, list(METHODS))
     return METHODS[name].from_dict(settings)
-
-
-def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
-    """Settings of a method from ``name=value`` texts.
-
-    >>> parse_settings(["penalty_c=0.1"])
-    {'penalty_c': 0.1}
-    """
-    settings: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InvalidInputError(f"set must be NAME=VALUE, got {text!r}")
-        settings[name.strip()] = value
-        with contextlib.suppress(ValueError):
-            settings[name.strip()] = json.loads(value)
-    return settings
 
 
 @register("mean_difference")

@@ -7,7 +7,16 @@ from pathlib import Path
 
 from ed_interp.errors import unknown
 from ed_interp.models.options import ModelOptions
-from ed_interp.options import MEASURE, PROMPTS, Batched, OptionError, Options, Seeded, option
+from ed_interp.options import (
+    MEASURE,
+    PROMPTS,
+    Batched,
+    OptionError,
+    Options,
+    Seeded,
+    named_values,
+    option,
+)
 
 FUNCTION_VECTOR = "function_vector"
 """The method that takes a task; all others take two classes of texts."""
@@ -73,13 +82,13 @@ class FindOptions(ContrastOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         # Here, as methods import torch; their names and settings are known to them alone.
-        from ed_interp.probes.directions.methods import METHODS, get_method, parse_settings
+        from ed_interp.probes.directions.methods import METHODS, get_method
 
         if self.method not in (*METHODS, FUNCTION_VECTOR):
             raise unknown("method", self.method, [*METHODS, FUNCTION_VECTOR])
         vector = self.method == FUNCTION_VECTOR
         if not vector:
-            get_method(self.method, **parse_settings(self.set))
+            get_method(self.method, **named_values("set", self.set))
         wanted, other = ("task", "pairs") if vector else ("pairs", "task")
         if getattr(self, wanted) is None or getattr(self, other) is not None:
             problem = f"must be given with method {self.method}, and {other} must not"

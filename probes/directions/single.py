@@ -76,26 +76,25 @@ def activation_addition(
     if positive == negative:
         raise InvalidInputError(f"both prompts are {positive!r:.60}: their difference is zero")
     rows = [_ids(hooked, text) for text in (positive, negative)]
-    width = max(map(len, rows))
-    filler = _ids(hooked, pad)[-1:] if len({len(row) for row in rows}) > 1 else ()
+    width, padding = max(map(len, rows)), _ids(hooked, pad)
+    filler = padding[-1:] if len({len(row) for row in rows}) > 1 else ()
     # Compared with the empty text, as the tokenizer may put special tokens around both.
-    if filler and len(_ids(hooked, pad)) != len(_ids(hooked, "")) + 1:
+    if filler and len(padding) != len(_ids(hooked, "")) + 1:
         raise InvalidInputError(f"pad={pad!r} is not one token; give text that is")
     ids = torch.tensor([row + filler * (width - len(row)) for row in rows])
     reads = torch.arange(width).expand(2, width)
     states = hooked.runner.run(Inputs(ids), sites=[place], reads=reads).states.cpu()
     check_finite(hooked, states, [place])
     difference = states[0, :, 0] - states[1, :, 0]
-    kept = [position for position in range(width) if bool(difference[position].any())]
-    if not kept:
+    directions = []
+    for position, vector in enumerate(difference):
+        if bool(vector.any()):
+            settings = {"positive": positive, "negative": negative, "position": position}
+            about: dict[str, Any] = {"method": "activation_addition", "settings": settings}
+            directions.append((position, Direction.of(hooked, {place: vector}, **about)))
+    if not directions:
         raise InvalidInputError(f"{positive!r:.40} and {negative!r:.40} are equal at {place.name}")
-
-    def at(position: int) -> Direction:
-        settings = {"positive": positive, "negative": negative, "position": position}
-        vectors = {place: difference[position]}
-        return Direction.of(hooked, vectors, method="activation_addition", settings=settings)
-
-    return ActivationAddition(tuple((position, at(position)) for position in kept), width)
+    return ActivationAddition(tuple(directions), width)
 
 
 def decoder_direction(

@@ -28,8 +28,7 @@ from torch import Tensor
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import takes_options
 from ed_interp.probes.directions.options import ContrastOptions, PreflightOptions
-from ed_interp.probes.directions.pairs import Contrast
-from ed_interp.probes.directions.states import ContrastStates, check_gap, read_states
+from ed_interp.probes.directions.pairs import Contrast, ContrastStates, check_gap, read_states
 from ed_interp.progress import Progress
 from ed_interp.results import Result
 from ed_interp.tables import Table
@@ -89,20 +88,19 @@ class Preflight(Result):
             agreement: Cosine below which pairs point in unrelated directions.
             stability: Cosine below which half of the texts yields another direction.
         """
-        row, problems = self.best, []
-        if row.auc < auc:
-            problems.append(f"the classes overlap (held-out AUC {row.auc:.2f}, below {auc:g})")
-        if row.agreement is not None and row.agreement < agreement:
-            problems.append(
-                f"the pairs disagree (mean cosine {row.agreement:.2f}, below {agreement:g}): some "
-                "samples will be steered the wrong way"
-            )
-        if row.stability < stability:
-            problems.append(
-                f"half of the texts yields another direction (cosine {row.stability:.2f}, below "
-                f"{stability:g}): use more texts"
-            )
-        return tuple(problems)
+        row = self.best
+        checks = (
+            (row.auc, auc, "the classes overlap (held-out AUC {:.2f}, below {:g})"),
+            (row.agreement, agreement, "the pairs disagree (mean cosine {:.2f}, below {:g}): some "
+             "samples will be steered the wrong way"),
+            (row.stability, stability, "half of the texts yields another direction (cosine {:.2f}, "
+             "below {:g}): use more texts"),
+        )  # fmt: skip
+        return tuple(
+            text.format(value, least)
+            for value, least, text in checks
+            if value is not None and value < least
+        )
 
     @property
     def verdict(self) -> str:

@@ -33,7 +33,7 @@ from harness import Options, Result, Row, Target, base_row, missing, paired, row
 
 from ed_interp.models.load import load
 from ed_interp.probes import dictionaries
-from ed_interp.probes.dictionaries.states import Batches, stream_states
+from ed_interp.probes.dictionaries.reader import Batches, stream_states
 from ed_interp.probes.dictionaries.text import Windows, text_source
 
 MODEL, SITE = "icl-gpt2", "blocks.2.hook_resid_post"

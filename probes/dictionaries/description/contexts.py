@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ed_interp.probes.dictionaries.states import TokenStates
+from ed_interp.probes.dictionaries.reader import TokenStates
 
 BEFORE, AFTER = 15, 8
 """Tokens of a context before and after its peak."""

@@ -7,8 +7,6 @@ latents and 200,000 tokens: see ``tests/benchmarks/bench_features.py``.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +17,19 @@ from scipy import sparse
 from torch import Tensor
 
 from ed_interp.options import takes_options
-from ed_interp.probes.dictionaries.categories import token_categories, token_texts
-from ed_interp.probes.dictionaries.description.clamping import clamp_effects
 from ed_interp.probes.dictionaries.description.contexts import Columns, TopContexts
 from ed_interp.probes.dictionaries.description.descriptions import FeatureDescriptions
-from ed_interp.probes.dictionaries.description.unembedding import direct_effects
-from ed_interp.probes.dictionaries.monosemantic import monosemanticity
-from ed_interp.probes.dictionaries.observation import CELLS, Observation, read_features
+from ed_interp.probes.dictionaries.description.effects import clamp_effects, direct_effects
+from ed_interp.probes.dictionaries.monosemantic import monosemanticity, vocabulary
 from ed_interp.probes.dictionaries.options import DescribeOptions
-from ed_interp.probes.dictionaries.reader import Reader
-from ed_interp.probes.dictionaries.states import TokenStates
-from ed_interp.probes.dictionaries.text import Ids, windows_of
+from ed_interp.probes.dictionaries.reader import (
+    CELLS,
+    Observation,
+    Reader,
+    TokenStates,
+    read_features,
+)
+from ed_interp.probes.dictionaries.text import windows_of
 from ed_interp.progress import Progress
 from ed_interp.results import keep
 
@@ -50,21 +50,13 @@ def describe(
     """Describe every feature of a dictionary on held-out text.
 
     Args:
-        dictionary: Anything :func:`~ed_interp.probes.dictionaries.loading.load` takes.
-        model: Anything :func:`ed_interp.load` takes; default the one it was trained on, by name.
-        text: As for training, whose held-out part is used; default the generated text.
-        out, overwrite: Run folder to make, and whether to replace what it holds.
-        progress: True for bars on stderr, or a callable ``(done, total, what)``.
-
-    Raises:
-        InvalidInputError: a dictionary that does not fit the model, or no text.
-        UnknownNameError, ModelLoadError: something named does not exist, or cannot be loaded.
-        RunFolderError: ``out`` exists or cannot be written.
+        dictionary, model, text: As for :func:`~ed_interp.probes.dictionaries.measuring.measure`,
+            like ``out``, ``overwrite``, ``progress`` and what it raises.
     """
     opened = Reader.open(options, dictionary, model)
     opened.dictionary.check_features(options.clamp_features or ())
     windows = windows_of(options, opened.hooked, text)
-    reader = dataclasses.replace(opened, skip=len(windows.prefix))
+    reader = opened.on(windows)
     latents, decoder = reader.dictionary.latents, reader.dictionary.decoder
 
     def make(_: Path | None) -> FeatureDescriptions:
@@ -79,8 +71,8 @@ def describe(
             if scored < SCORED_TOKENS:
                 kept.append((part, sparse.csr_array(activations.numpy())))
                 scored += len(part.ids)
-        texts = token_texts(reader.hooked.tokenizer)
-        categories, observed = token_categories(texts), Observation.of(kept)
+        texts, categories = vocabulary(reader.hooked.tokenizer)
+        observed = Observation.of(kept)
         scores = monosemanticity(observed, texts, categories, seed=options.seed)
         columns: Columns = {
             **strongest.columns(),
@@ -95,7 +87,11 @@ def describe(
             largest = columns["largest"].copy()
             if options.clamp_features is not None:
                 largest[np.setdiff1d(np.arange(latents), options.clamp_features)] = 0
-            contexts = _clamp_windows(held, reader.skip, options.clamp_contexts)
+            least = reader.skip + 2  # one token to clamp, and one before it
+            fit = [ids for ids in held if len(ids) >= least]
+            # The first halves of evenly spaced windows.
+            spaced = fit[:: max(1, len(fit) // options.clamp_contexts)][: options.clamp_contexts]
+            contexts = [ids[: max(least, len(ids) // 2)] for ids in spaced]
             top = options.top_tokens
             columns |= clamp_effects(reader, largest, contexts, top=top, progress=progress)
         return FeatureDescriptions(
@@ -106,7 +102,7 @@ def describe(
             columns=columns,
             names=scores.predictor,
             token_texts=tuple(texts),
-            settings={**reader.settings(), **windows.settings(), "scored_tokens": scored},
+            settings={**reader.settings(), "scored_tokens": scored},
         )
 
     return keep(make, options=options, out=out, overwrite=overwrite, progress=progress)
@@ -130,11 +126,3 @@ def _nearest(decoder: Tensor, neighbours: int) -> Columns:
         values.append(largest.cpu().numpy())
         start += len(rows)
     return {"nearest": np.concatenate(ids), "cosine": np.concatenate(values)}
-
-
-def _clamp_windows(windows: Sequence[Ids], skip: int, count: int) -> list[Ids]:
-    """The first halves of evenly spaced windows."""
-    least = skip + 2  # one token to clamp, and one before it
-    fit = [ids for ids in windows if len(ids) >= least]
-    step = max(1, len(fit) // count)
-    return [ids[: max(least, len(ids) // 2)] for ids in fit[::step][:count]]

@@ -1,27 +1,28 @@
 """`FeatureDescriptions`: everything that is shown about the features of a dictionary.
 
 Columns over latents rather than one object each, so that 16,000 of them stay small (about 2 kB
-each with the default sizes); :meth:`FeatureDescriptions.feature` makes one a
-:class:`~ed_interp.probes.dictionaries.description.cards.FeatureCard`. A folder holds one file of
-tensors, a JSON record and the page.
+each with the default sizes); :meth:`FeatureDescriptions.feature` makes one a :class:`FeatureCard`.
+A folder holds one file of tensors, a JSON record and the page.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ed_interp.errors import InvalidInputError, RunFolderError
-from ed_interp.probes.dictionaries.description.cards import Context, FeatureCard, shown
 from ed_interp.probes.dictionaries.description.contexts import BEFORE, NO_TOKEN
-from ed_interp.probes.dictionaries.description.page import render_page
-from ed_interp.probes.dictionaries.result import ReaderResult
+from ed_interp.probes.dictionaries.description.page import page_data
+from ed_interp.probes.dictionaries.results import ReaderResult
 from ed_interp.records import tensors
 from ed_interp.records.files import write_text
+from ed_interp.report import flattened
+from ed_interp.report import page as rendered
 from ed_interp.results import Result
 from ed_interp.tables import Table
 
@@ -53,6 +54,95 @@ NAMES = {
 
 _ARRAYS = "descriptions.safetensors"
 _BEST = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """One place in the text where a feature is active."""
+
+    tokens: tuple[str, ...]
+    values: tuple[float, ...]
+    """The feature's activation at each token."""
+    peak: int
+    """Index of the token with the highest activation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureCard:
+    """One feature."""
+
+    index: int
+    name: str | None
+    """The token or category that predicts it best; None if it was active too rarely."""
+    density: float
+    """Share of tokens at which it is active."""
+    mean: float
+    """Mean activation where it is active."""
+    largest: float
+    norm: float
+    """Length of its decoder row."""
+    score: float | None
+    """Monosemanticity: squared correlation with `name` on held-out text; None if not scored."""
+    control: float | None
+    """The same with shuffled activations."""
+    contexts: tuple[Context, ...]
+    promoted: tuple[tuple[str, float], ...]
+    """Tokens that the decoder row promotes most."""
+    suppressed: tuple[tuple[str, float], ...]
+    nearest: tuple[tuple[int, float], ...]
+    """Latents with the most similar decoder rows, and the cosine."""
+    clamp_nats: float | None
+    """Divergence in nats when clamped to its largest activation; None if not measured."""
+    clamp_tokens: tuple[tuple[str, float], ...]
+    """Tokens that gain most probability then, and how much."""
+
+    def tables(self) -> list[Table]:
+        """The numbers of the feature, then its contexts with the peak in brackets."""
+        caption = f"Feature {self.index}: {shown(self.name or 'no name')}"
+        # All other numbers of a silent feature are 0 and say nothing.
+        if not self.density:
+            rows: list[tuple[str, str]] = [("active", "never in this text")]
+        else:
+            rows = [
+                ("active", f"at {100 * self.density:.3g}% of tokens"),
+                ("activation", f"mean {self.mean:.3g}, largest {self.largest:.3g}"),
+                ("decoder norm", f"{self.norm:.3g}"),
+                ("score (shuffled)", f"{_number(self.score)} ({_number(self.control)})"),
+            ]
+        if self.clamp_nats is not None:
+            moved = f"next token moves {self.clamp_nats:.3g} nats; raises "
+            rows.append(("clamped", moved + _listed(self.clamp_tokens)))
+        if self.promoted:
+            rows.append(("promotes", _listed(self.promoted)))
+            rows.append(("suppresses", _listed(self.suppressed)))
+        nearest = ", ".join(f"{index} ({cosine:.2f})" for index, cosine in self.nearest)
+        rows.append(("nearest", nearest))
+        tables = [_pairs(f"feature-{self.index}", caption, rows)]
+        if self.contexts:
+            lines = [(f"{max(c.values):.3g}", _marked(c)) for c in self.contexts]
+            tables.append(_pairs(f"contexts-{self.index}", "Strongest contexts", lines))
+        return tables
+
+    def _repr_html_(self) -> str:
+        """For notebooks: no script, and colours that suit both themes."""
+        from markupsafe import escape
+
+        promoted = ", ".join(f"<code>{escape(text)}</code>" for text, _ in self.promoted)
+        lines = [
+            f"<b>feature {self.index}</b> {escape(self.name or 'no name')}",
+            f"density {self.density:.3g}, largest {self.largest:.3g}, score {_number(self.score)}",
+            f"promotes {promoted}",
+        ]
+        for context in self.contexts:
+            top = max(context.values, default=1.0) or 1.0
+            spans = (
+                # Translucent, so that it can be read on a white and on a dark page.
+                f'<span style="background:rgba(110,140,255,{0.6 * value / top:.2f})">'
+                f"{escape(shown(text))}</span>"
+                for text, value in zip(context.tokens, context.values, strict=True)
+            )
+            lines.append("".join(spans))
+        return "<br>".join(lines)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -186,8 +276,14 @@ class FeatureDescriptions(ReaderResult):
 
     def page(self) -> str:
         """One self-contained HTML page that opens offline."""
-        about = (self.title(), f"{self.headline()} {self.cautions()}", self.settings)
-        return render_page(*about, self.tokens, self.columns, self.names, self.token_texts)
+        return rendered(
+            "features.html.j2",
+            title=self.title(),
+            headline=f"{self.headline()} {self.cautions()}",
+            data=page_data(self.tokens, self.columns, self.names, self.token_texts),
+            clamped="clamp_nats" in self.columns,
+            settings=flattened(self.settings),
+        )
 
     def write_page(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write :meth:`page` to a file, whole or not at all; returns its path.
@@ -235,3 +331,27 @@ class FeatureDescriptions(ReaderResult):
 
 def _or_none(value: Any) -> float | None:
     return None if math.isnan(value) else float(value)
+
+
+def shown(text: str) -> str:
+    """A token as it can stand in a line."""
+    return text.replace("\n", "↵").replace("\t", "⇥")
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"
+
+
+def _listed(tokens: Sequence[tuple[str, float]]) -> str:
+    return " ".join(shown(text).strip() or repr(text) for text, _ in tokens)
+
+
+def _marked(context: Context) -> str:
+    texts = [shown(text) for text in context.tokens]
+    # Brackets and not colour: they survive a pipe, and every reader can see them.
+    texts[context.peak] = f"[{texts[context.peak]}]"
+    return "".join(texts)
+
+
+def _pairs(name: str, caption: str, rows: Sequence[tuple[str, str]]) -> Table:
+    return Table(name=name, caption=caption, heads=("", ""), rows=rows, text=frozenset({1}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,29 +17,22 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ed_interp.probes.dictionaries.description.contexts import BEFORE, BIN_EDGES, NO_TOKEN, Columns
-from ed_interp.report import flattened, page
 
 _NONE = 0xFFFFFFFF
+_TOKENS = ("promoted", "suppressed", "clamp_tokens")
+_NUMBERS = ("mean", "largest", "norm", "score", "control", "clamp_nats", "cosine")
+_GAINS = ("promoted_by", "suppressed_by", "clamp_by")
+_KINDS = {
+    **dict.fromkeys(("fired", "nearest", *_TOKENS), "uint32"),
+    **dict.fromkeys((*_NUMBERS, *_GAINS), "float32"),
+}
+"""Columns that travel as they are; some may be missing."""
 
 
-def render_page(
-    title: str, headline: str, settings: Mapping[str, Any], tokens: int, columns: Columns,
-    names: Sequence[str | None], token_texts: Sequence[str],
-) -> str:  # fmt: skip
-    """One self-contained page with every feature; see ``FeatureDescriptions`` for the fields."""
-    return page(
-        "features.html.j2",
-        title=title,
-        headline=headline,
-        data=Markup(_embedded(_data(tokens, columns, names, token_texts))),
-        clamped="clamp_nats" in columns,
-        settings=flattened(settings),
-    )
-
-
-def _data(
+def page_data(
     tokens: int, columns: Columns, names: Sequence[str | None], token_texts: Sequence[str]
-) -> dict[str, Any]:
+) -> Markup:
+    """What the page's script reads; see ``FeatureDescriptions`` for the fields."""
     histogram = columns["histogram"]
     used = np.flatnonzero(histogram.sum(0))
     # Only the bins in which any latent has a count.
@@ -60,23 +53,19 @@ def _data(
         "texts": list(token_texts),
         "names": list(names),
         "edges": [float(edge) for edge in BIN_EDGES[low : high + 1]],
-        "fired": _packed(columns["fired"], "uint32"),
         "context_ids": _packed(ids & 0xFFFF, "uint16") if few else _packed(ids, "uint32"),
         "shade": _packed(np.clip(shade, 0, 255), "uint8"),
         "histogram": _packed(histogram[:, low:high], "uint32"),
+        **{n: _packed(columns[n], kind) for n, kind in _KINDS.items() if n in columns},
+        "neighbours": columns["nearest"].shape[1],
     }
-    for name in ("mean", "largest", "norm", "score", "control", "clamp_nats", "cosine"):
-        if name in columns:
-            data[name] = _packed(columns[name], "float32")
-    by = {"promoted": "promoted_by", "suppressed": "suppressed_by", "clamp_tokens": "clamp_by"}
-    for name, values in by.items():
-        if name in columns:
-            data[name] = _packed(columns[name], "uint32")
-            data[values] = _packed(columns[values], "float32")
-            data["top"] = columns[name].shape[1]
-    data["nearest"] = _packed(columns["nearest"], "uint32")
-    data["neighbours"] = columns["nearest"].shape[1]
-    return data
+    # The lists of tokens are of one length; some may be missing.
+    tops = [columns[name].shape[1] for name in _TOKENS if name in columns]
+    text = json.dumps(data | {"top": max(tops, default=0)}, ensure_ascii=False, allow_nan=False)
+    # A token's text may be anything, such as the tag that would end this script element.
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
 
 
 def _packed(array: NDArray[Any], kind: str) -> dict[str, str]:
@@ -84,11 +73,3 @@ def _packed(array: NDArray[Any], kind: str) -> dict[str, str]:
     # Little-endian, whatever this machine is: the script reads it as it is on every browser's.
     raw = np.ascontiguousarray(array, dtype=np.dtype(kind).newbyteorder("<")).tobytes()
     return {"kind": kind, "data": base64.b64encode(raw).decode("ascii")}
-
-
-def _embedded(data: dict[str, Any]) -> str:
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False)
-    # A token's text may be anything, such as the tag that would end this script element.
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text

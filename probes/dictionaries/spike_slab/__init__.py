@@ -5,15 +5,14 @@ trainer, saves, loads with ``SAE.load_from_disk`` and is evaluated like any othe
 8 seconds, which is SAELens's own.
 """
 
-# First, so that the imports of SAELens below raise no warnings.
 from ed_interp.probes.dictionaries.backend import registry as _registry
-from ed_interp.probes.dictionaries.spike_slab.config import (
+from ed_interp.probes.dictionaries.spike_slab.architecture import (
     ARCHITECTURE,
+    SpikeSlabSAE,
     SpikeSlabSAEConfig,
+    SpikeSlabTrainingSAE,
     SpikeSlabTrainingSAEConfig,
 )
-from ed_interp.probes.dictionaries.spike_slab.inference import SpikeSlabSAE
-from ed_interp.probes.dictionaries.spike_slab.training import SpikeSlabTrainingSAE
 
 # SAELens refuses a name that is already taken, and a reload of this module would repeat it.
 if ARCHITECTURE not in _registry.SAE_CLASS_REGISTRY:

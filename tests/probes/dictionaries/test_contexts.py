@@ -13,7 +13,7 @@ from ed_interp.probes.dictionaries.description.contexts import (
     WIDTH,
     TopContexts,
 )
-from ed_interp.probes.dictionaries.states import TokenStates
+from ed_interp.probes.dictionaries.reader import TokenStates
 
 LATENTS, KEEP = 5, 3
 

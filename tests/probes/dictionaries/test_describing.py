@@ -15,11 +15,8 @@ from safetensors.numpy import save_file
 
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.probes.dictionaries import FeatureDescriptions, describe
-from ed_interp.probes.dictionaries.description.clamping import clamp_effects
-from ed_interp.probes.dictionaries.description.unembedding import direct_effects
-from ed_interp.probes.dictionaries.observation import _pieces
-from ed_interp.probes.dictionaries.reader import Reader
-from ed_interp.probes.dictionaries.states import TokenStates
+from ed_interp.probes.dictionaries.description.effects import clamp_effects, direct_effects
+from ed_interp.probes.dictionaries.reader import Reader, TokenStates, _pieces
 from ed_interp.results import load_any
 
 

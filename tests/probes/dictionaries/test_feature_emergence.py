@@ -10,7 +10,7 @@ import pytest
 
 from ed_interp.errors import RunFolderError
 from ed_interp.probes.dictionaries import FeatureEmergence, feature_emergence
-from ed_interp.probes.dictionaries.emergence.information import entropy_of, label_information
+from ed_interp.probes.dictionaries.emergence import entropy_of, label_information
 from ed_interp.prompts.tasks import LabelledTask, MixedTask
 
 CAPITALS = LabelledTask("one", tuple(zip("abcdefgh", "ijklmnop", strict=True)))

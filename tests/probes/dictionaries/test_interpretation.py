@@ -11,12 +11,12 @@ import pytest
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.probes.dictionaries import Interpretations, score_explanations
-from ed_interp.probes.dictionaries.interpretation.explaining import (
+from ed_interp.probes.dictionaries.explaining import (
     Examples,
     Explanation,
+    area_under_curve,
     by_tokens,
 )
-from ed_interp.probes.dictionaries.interpretation.scoring import area_under_curve
 
 TEXTS = ("France", "Japan", "Kenya", "red", "the")
 

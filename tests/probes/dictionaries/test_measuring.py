@@ -14,14 +14,14 @@ from scipy import sparse
 
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.probes import dictionaries
-from ed_interp.probes.dictionaries.absorption import concepts
-from ed_interp.probes.dictionaries.categories import token_categories
-from ed_interp.probes.dictionaries.monosemantic import LEAST_FIRED, monosemanticity
-from ed_interp.probes.dictionaries.observation import Observation, observe
-from ed_interp.probes.dictionaries.probing import f_ratio, sparse_probing
-from ed_interp.probes.dictionaries.reader import Reader
-from ed_interp.probes.dictionaries.recovered import cross_entropy_recovered
-from ed_interp.probes.dictionaries.states import stream_states
+from ed_interp.probes.dictionaries.measuring import cross_entropy_recovered
+from ed_interp.probes.dictionaries.monosemantic import (
+    LEAST_FIRED,
+    monosemanticity,
+    token_categories,
+)
+from ed_interp.probes.dictionaries.probing import concepts, f_ratio, sparse_probing
+from ed_interp.probes.dictionaries.reader import Observation, Reader, observe, stream_states
 from ed_interp.probes.dictionaries.text import Windows, text_source
 from ed_interp.prompts.tasks import LabelledTask
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ed_interp.probes import dictionaries
-from ed_interp.probes.dictionaries.spike_slab.posterior import (
+from ed_interp.probes.dictionaries.spike_slab.architecture import (
     annealed,
     bernoulli_kl,
     kl_divergence,

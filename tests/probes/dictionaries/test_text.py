@@ -10,7 +10,7 @@ import torch
 
 from ed_interp.errors import InvalidInputError, UnknownNameError
 from ed_interp.models.load import load
-from ed_interp.probes.dictionaries.states import Batches, stream_states
+from ed_interp.probes.dictionaries.reader import Batches, stream_states
 from ed_interp.probes.dictionaries.text import Windows, text_source
 
 

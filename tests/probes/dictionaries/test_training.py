@@ -10,8 +10,7 @@ import torch
 from ed_interp.errors import InvalidInputError, RunFolderError, UnknownNameError
 from ed_interp.probes import dictionaries
 from ed_interp.probes.dictionaries import training
-from ed_interp.probes.dictionaries.architectures import ARCHITECTURES
-from ed_interp.probes.dictionaries.options import TrainOptions
+from ed_interp.probes.dictionaries.options import ARCHITECTURES, TrainOptions
 
 
 def weights(dictionary):

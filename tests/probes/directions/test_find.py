@@ -8,8 +8,7 @@ import torch
 from ed_interp.errors import InvalidInputError, UnknownNameError
 from ed_interp.probes.directions.find import find_direction
 from ed_interp.probes.directions.methods import METHODS, LogisticProbe, Method, get_method, register
-from ed_interp.probes.directions.pairs import Contrast, Text
-from ed_interp.probes.directions.states import read_states
+from ed_interp.probes.directions.pairs import Contrast, Text, read_states
 
 
 @pytest.fixture(scope="module")

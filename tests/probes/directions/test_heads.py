@@ -6,8 +6,13 @@ import torch
 from ed_interp.errors import CaptureError, InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
-from ed_interp.probes.directions.function_vectors import HeadEffects, function_vector, head_effects
-from ed_interp.probes.directions.heads import Heads, attn_out
+from ed_interp.probes.directions.function_vectors import (
+    HeadEffects,
+    Heads,
+    attn_out,
+    function_vector,
+    head_effects,
+)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "gemma3", "qwen3", "neox", "opt", "phi"])

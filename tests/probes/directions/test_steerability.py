@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.probes.directions.pairs import Contrast
-from ed_interp.probes.directions.states import read_states
+from ed_interp.probes.directions.pairs import Contrast, read_states
 from ed_interp.probes.directions.steerability import Preflight, agreement_of, preflight
 
 

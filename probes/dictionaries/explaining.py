@@ -1,4 +1,8 @@
-"""Detection and fuzzing scores of explanations, on held-out text, without a judge model.
+"""Explanations of features, and their detection and fuzzing scores on held-out text.
+
+An explainer turns :class:`Examples` into an :class:`Explanation`, whose ``predict`` says how active
+the feature should be at each token of a text, on any scale. It may ask a language model to
+simulate a feature from a sentence; the built-in :func:`by_tokens` looks tokens up in a list.
 
 Paulo, Mallen, Juang, Belrose: "Automatically Interpreting Millions of Features in Large Language
 Models" (arXiv 2410.13928) ask a language model; here the explanation itself predicts:
@@ -16,9 +20,9 @@ Cost: one reading of the text; then about a millisecond per feature with the bui
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,26 +31,97 @@ from scipy.stats import rankdata
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import takes_options
-from ed_interp.probes.dictionaries.categories import Categories, token_categories, token_texts
-from ed_interp.probes.dictionaries.interpretation.explaining import (
-    Examples,
-    Explainer,
-    Explanation,
-    by_tokens,
-)
-from ed_interp.probes.dictionaries.interpretation.result import Interpretations
-from ed_interp.probes.dictionaries.observation import Observation, observe
+from ed_interp.probes.dictionaries.monosemantic import Categories, vocabulary
 from ed_interp.probes.dictionaries.options import EXPLAIN_WINDOW, ExplainOptions
-from ed_interp.probes.dictionaries.reader import Reader
+from ed_interp.probes.dictionaries.reader import Observation, Reader, observe
+from ed_interp.probes.dictionaries.results import Interpretations
 from ed_interp.probes.dictionaries.rows import InterpretationRow
 from ed_interp.probes.dictionaries.text import windows_of
 from ed_interp.progress import Progress, track
 from ed_interp.results import keep
 
 Indices = NDArray[np.int64]
+# Tokens of a context with the feature active, places of the active ones, and of others.
+Active = tuple[list[str], Indices, Indices]
 
 LEAST_FIRED = 10
 """A feature that is active in fewer windows of either half is not scored."""
+_TOKENS = 10
+_SHARE = 0.25
+_COVERED = 0.8
+_TYPICAL = 0.5
+_PRIOR = 3
+"""Silent occurrences added to every token, so that one seen once does not rank first."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """What an explainer may use: text that no score is computed on."""
+
+    feature: int
+    contexts: tuple[tuple[str, ...], ...]
+    """Windows of tokens in which the feature is active, strongest first."""
+    activations: tuple[tuple[float, ...], ...]
+    """Its activation at each of their tokens."""
+    occurrences: NDArray[np.int64]
+    """``token``: how often each token of the vocabulary occurs in the text."""
+    mass: NDArray[np.float64]
+    """``token``: activation summed over all its occurrences."""
+    token_texts: Sequence[str]
+    categories: Mapping[str, tuple[int, ...]]
+    """Token ids by name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """A text about a feature, and its predictions."""
+
+    text: str
+    predict: Callable[[Sequence[str]], Sequence[float]]
+    """Tokens of a context -> expected activation at each, 0 where none is expected."""
+
+
+Explainer = Callable[[Examples], Explanation]
+
+
+def by_tokens(examples: Examples) -> Explanation:
+    """Name a feature by a category of tokens, or by the tokens at which it is most active.
+
+    A category is taken if its tokens hold 80% of the activation and their mean activation is at
+    least half that of the best token. Otherwise it names up to ten tokens with the highest mean
+    activation, down to a quarter of the best. It says nothing about context, so features of
+    context score low.
+    """
+    mass = examples.mass
+    # Over all occurrences, silent ones too: a token often seen without the feature explains little.
+    mean = mass / (examples.occurrences + _PRIOR)
+    best = float(mean.max(initial=0.0))
+    total = float(mass.sum())
+    if best <= 0 or total <= 0:
+        return Explanation("never active", lambda tokens: [0.0] * len(tokens))
+    name = _category(examples, mean)
+    if name is not None:
+        # Members that this half of the text did not hold may occur in the other.
+        chosen, least, text = examples.categories[name], _SHARE * best, f"category: {name}"
+    else:
+        order = np.argsort(-mean, kind="stable")[:_TOKENS].tolist()
+        chosen, least = tuple(token for token in order if mean[token] >= _SHARE * best), 0.0
+        text = "tokens: " + ", ".join(repr(examples.token_texts[token]) for token in chosen)
+    strengths = {examples.token_texts[token]: max(float(mean[token]), least) for token in chosen}
+    return Explanation(text, lambda tokens: [strengths.get(token, 0.0) for token in tokens])
+
+
+def _category(examples: Examples, mean: NDArray[np.float64]) -> str | None:
+    """The smallest category that qualifies."""
+    fit = []
+    best, total = float(mean.max()), float(examples.mass.sum())
+    for name, members in examples.categories.items():
+        ids = list(members)
+        covered = float(examples.mass[ids].sum()) / total
+        if covered >= _COVERED and float(mean[ids].mean()) >= _TYPICAL * best:
+            fit.append((len(ids), name))
+    # The smallest says most: countries rather than capitalised words.
+    return min(fit)[1] if fit else None
 
 
 @takes_options(ExplainOptions)
@@ -64,30 +139,27 @@ def score_explanations(
     """Explain features and score the explanations on held-out contexts.
 
     Args:
-        dictionary: Anything :func:`~ed_interp.probes.dictionaries.loading.load` takes.
-        model: Anything :func:`ed_interp.load` takes; default the one it was trained on, by name.
+        dictionary, model: As for :func:`~ed_interp.probes.dictionaries.measuring.measure`, like
+            ``out``, ``overwrite``, ``progress`` and what it raises.
         explain: From examples to an explanation, as ``by_tokens`` does.
         text: As for training; one half of its held-out part for examples, the other for scores.
-        out, overwrite: Run folder to make, and whether to replace what it holds.
-        progress: True for bars on stderr, or a callable ``(done, total, what)``.
 
     Raises:
-        InvalidInputError: no such feature, a dictionary that does not fit, or an explanation that
-            predicts another number of tokens than it was passed.
-        RunFolderError: ``out`` exists or cannot be written.
+        InvalidInputError: no such feature, or an explanation that predicts another number of
+            tokens than it was passed.
     """
     opened = Reader.open(options, dictionary, model)
     every = tuple(range(opened.dictionary.latents))
     chosen = every if options.features is None else options.features
     opened.dictionary.check_features(chosen)
     windows = windows_of(options, opened.hooked, text, window=EXPLAIN_WINDOW)
-    reader = dataclasses.replace(opened, skip=len(windows.prefix))
+    reader = opened.on(windows)
     explainer = getattr(explain, "__name__", type(explain).__name__)
 
     def make(_: Path | None) -> Interpretations:
         held = windows.once("held-out", seed=options.seed, tokens=options.tokens)
         observed = observe(reader, held, progress=progress)
-        texts = token_texts(reader.hooked.tokenizer)
+        texts, categories = vocabulary(reader.hooked.tokenizer)
         shown, scored = _Half(observed, texts, odd=False), _Half(observed, texts, odd=True)
         # With few windows an area under the curve is 0 or 1 by accident.
         scoreable = [
@@ -95,7 +167,6 @@ def score_explanations(
             for feature in chosen
             if min(len(shown.windows_of(feature)), len(scored.windows_of(feature))) >= LEAST_FIRED
         ]
-        categories = token_categories(texts)
         with track(progress, "explaining features", len(scoreable)) as advance:
             explanations = []
             for feature in scoreable:
@@ -106,7 +177,7 @@ def score_explanations(
             site=reader.site.name,
             rows=tuple(_rows(scored, scoreable, explanations, options, progress)),
             skipped=len(chosen) - len(scoreable),
-            settings={**reader.settings(), **windows.settings(), "explainer": explainer},
+            settings={**reader.settings(), "explainer": explainer},
         )
 
     # The explainer is a function and no option: runs that differ in it are different runs.
@@ -124,22 +195,14 @@ def _rows(
     with track(progress, "scoring explanations", len(features)) as advance:
         for number, feature in enumerate(features):
             rng = np.random.default_rng((options.seed, feature))
-            sample = scored.sample(feature, options.contexts, rng)
+            active, silent = scored.sample(feature, options.contexts, rng)
             other = explanations[(number + shift) % len(features)]
-            own, control = (_scores(one, sample, feature) for one in (explanations[number], other))
-            text, contexts = explanations[number].text, len(sample.active)
+            both = (explanations[number], other)
+            own, control = (_scores(one, active, silent, feature) for one in both)
             row = (own[0], control[0], own[1], control[1])
-            rows.append(InterpretationRow(feature, text, *row, contexts))
+            rows.append(InterpretationRow(feature, both[0].text, *row, len(active)))
             advance(1)
     return rows
-
-
-class _Sample(NamedTuple):
-    """Held-out contexts of one feature."""
-
-    active: list[tuple[list[str], Indices, Indices]]
-    """Tokens of a context with the feature active, places of the active ones, and of others."""
-    silent: list[list[str]]
 
 
 class _Half:
@@ -188,7 +251,10 @@ class _Half:
             categories=categories,
         )
 
-    def sample(self, feature: int, count: int, rng: np.random.Generator) -> _Sample:
+    def sample(
+        self, feature: int, count: int, rng: np.random.Generator
+    ) -> tuple[list[Active], list[list[str]]]:
+        """Held-out contexts in which the feature is active, and others."""
         with_it = self.windows_of(feature)
         without = np.setdiff1d(np.arange(len(self._bounds) - 1), with_it)
         active = []
@@ -199,15 +265,17 @@ class _Half:
             # As many others as active ones, so that long windows do not count more.
             active.append((tokens, on, rng.permutation(off)[: len(on)]))
         silent = [self._context(int(w), feature)[0] for w in rng.permutation(without)[:count]]
-        return _Sample(active, silent)
+        return active, silent
 
 
-def _scores(explanation: Explanation, sample: _Sample, feature: int) -> tuple[float, float]:
+def _scores(
+    explanation: Explanation, contexts: list[Active], others: list[list[str]], feature: int
+) -> tuple[float, float]:
     """Detection and fuzzing."""
-    active = [_predicted(explanation, tokens, feature) for tokens, _, _ in sample.active]
-    silent = [_predicted(explanation, tokens, feature) for tokens in sample.silent]
+    active = [_predicted(explanation, tokens, feature) for tokens, _, _ in contexts]
+    silent = [_predicted(explanation, tokens, feature) for tokens in others]
     highest = (np.array([values.max() for values in part]) for part in (active, silent))
-    pairs = list(zip(active, sample.active, strict=True))
+    pairs = list(zip(active, contexts, strict=True))
     marked = np.concatenate([values[on] for values, (_, on, _) in pairs])
     other = np.concatenate([values[off] for values, (_, _, off) in pairs])
     return area_under_curve(*highest), area_under_curve(marked, other)

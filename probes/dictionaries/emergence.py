@@ -2,15 +2,24 @@
 
 The dictionary stays the same, so that a feature keeps its number; at each checkpoint the model that
 it reads is another, and ``fvu`` reports how well it still describes it. Cost: one shot-packed
-forward pass up to the site per checkpoint, and the permutations.
+forward pass up to the site per checkpoint, and one product of ``label x prompt`` by ``prompt x
+feature`` per permutation. Information that a feature's activity carries about a label:
+
+    I = sum over active or not, and labels, of p(a, label) log2 p(a, label) / (p(a) p(label))
+
+The counts of a finite sample overstate it. The labels are therefore permuted, which keeps every
+marginal and breaks the dependence; the mean over permutations is subtracted, and a feature is
+informative if its information exceeds what the LARGEST of all features reaches in 95% of the
+permutations: among a thousand features without information, any is called informative in one run
+of twenty (Westfall and Young's max-T, 1993).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +30,9 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load as load_model
 from ed_interp.models.registry import bundled, bundled_names
 from ed_interp.options import takes_options
-from ed_interp.probes.dictionaries.emergence.information import entropy_of, label_information
-from ed_interp.probes.dictionaries.emergence.result import FeatureEmergence
 from ed_interp.probes.dictionaries.options import FeatureEmergenceOptions
 from ed_interp.probes.dictionaries.reader import Reader
+from ed_interp.probes.dictionaries.results import FeatureEmergence
 from ed_interp.probes.dictionaries.rows import FeatureEmergenceRow
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.population import Population, draw
@@ -35,6 +43,7 @@ from ed_interp.streams.capture import capture
 
 ACTIVE_SHARE = 0.01
 """Share of prompts from which on a feature counts as active."""
+LEVEL = 0.95
 _TOP = 10
 
 
@@ -52,16 +61,9 @@ def feature_emergence(
     """How many features, and which, are active and informative at the last token of a prompt.
 
     Args:
-        dictionary: Anything :func:`~ed_interp.probes.dictionaries.loading.load` takes.
-        model: Anything :func:`ed_interp.load` takes; default the one it was trained on, by name.
-        task: A labelled or mixed task.
-        out, overwrite: Run folder to make, and whether to replace what it holds.
-        progress: True for bars on stderr, or a callable ``(done, total, what)``.
-
-    Raises:
-        InvalidInputError: a task without answers, or a dictionary that does not fit.
-        UnknownNameError, ModelLoadError: something named does not exist, or cannot be loaded.
-        RunFolderError: ``out`` exists or cannot be written.
+        dictionary, model: As for :func:`~ed_interp.probes.dictionaries.measuring.measure`, like
+            ``out``, ``overwrite``, ``progress`` and what it raises.
+        task: A labelled or mixed task; without answers InvalidInputError.
     """
     named = options.make_task(task)
     if not isinstance(named, (LabelledTask, MixedTask)):
@@ -167,3 +169,54 @@ def _steps(hooked: HookedModel, checkpoints: Sequence[str]) -> list[int | None]:
     for step in steps:
         model.checkpoint(step)  # refuses one that does not exist
     return [*steps, None]
+
+
+class LabelInformation(NamedTuple):
+    """Per feature, in bits."""
+
+    bits: NDArray[np.float64]
+    """Information less its mean over permutations, and at least 0."""
+    informative: NDArray[np.bool_]
+
+
+def label_information(
+    active: NDArray[np.bool_], labels: Sequence[Hashable], *, permutations: int, seed: int
+) -> LabelInformation:
+    """Information of each column of ``active`` (``prompt feature``) about the labels."""
+    table, values = _one_hot(labels), active.astype(np.float32)
+    bits, rng = _bits(table, values), np.random.default_rng(seed)
+    shuffled = (table[:, rng.permutation(table.shape[1])] for _ in range(permutations))
+    null = np.stack([_bits(permuted, values) for permuted in shuffled])
+    # The largest of all features in each permutation, not each feature's own.
+    threshold = float(np.quantile(null.max(1), LEVEL))
+    # Rounding must not make a constant feature informative.
+    return LabelInformation(np.maximum(bits - null.mean(0), 0.0), bits > threshold + 1e-6)
+
+
+def entropy_of(labels: Sequence[Hashable]) -> float:
+    """Entropy of the labels in bits: no feature can carry more."""
+    share = _one_hot(labels).mean(1)
+    return float(-(share * np.log2(share)).sum())
+
+
+def _one_hot(labels: Sequence[Hashable]) -> NDArray[np.float32]:
+    """``label prompt``, 1 where a prompt has the label."""
+    known = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    table = np.zeros((len(known), len(labels)), dtype=np.float32)
+    table[[known[label] for label in labels], np.arange(len(labels))] = 1.0
+    return table
+
+
+def _bits(table: NDArray[np.float32], active: NDArray[np.float32]) -> NDArray[np.float64]:
+    prompts = table.shape[1]
+    on = (table @ active).astype(np.float64) / prompts
+    label = table.mean(1, dtype=np.float64)[:, None]
+    share = active.mean(0, dtype=np.float64)[None]
+    total = np.zeros(active.shape[1])
+    # Active, then not active: the joint counts of the second are those of the label less the first.
+    for joint, marginal in ((on, share), (label - on, 1 - share)):
+        # 0 log 0 is 0: a ratio of 1 leaves those cells out.
+        full = (joint > 0) & (marginal > 0)
+        ratio = np.divide(joint, label * marginal, out=np.ones_like(joint), where=full)
+        total += (joint * np.log2(np.maximum(ratio, 1e-300))).sum(0)
+    return total

@@ -1,1 +1,0 @@
-"""Emergence of features: which become active or informative with shots and with training."""

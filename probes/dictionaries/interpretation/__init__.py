@@ -1,1 +1,0 @@
-"""Scoring explanations of features without a judge model."""
