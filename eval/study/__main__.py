@@ -64,8 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     # One study per process: they share nothing, so nothing needs to be launched together.
     with ThreadPoolExecutor(max(1, settings.processes)) as pool:
-        status = max(pool.map(lambda each: subprocess.run(each, env=alone).returncode, waiting),
-                     default=0)  # fmt: skip
+        ended = list(pool.map(lambda each: subprocess.run(each, env=alone).returncode, waiting))
+    # A study that a signal ended has a negative status, which no maximum would show.
+    status = next((code for code in ended if code), 0)
     if settings.picture is not None and status == 0:
         draw_studies(list(folders), settings.picture)
     return status

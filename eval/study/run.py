@@ -168,29 +168,33 @@ def _run(
             write_json(bench.work / "pending.json", pending)
         wait_for_all()
         with track(progress if rank == 0 else None, f"{what}, in {count} processes", 1) as advance:
-            _share(bench.work)
+            _share(bench.work, f"{rank}/{count}")
+            wait_for_all()
+            if rank == 0:
+                _share(bench.work, "0/1")  # once more, what failed or was left by one that died
             advance(1)
         wait_for_all()
     rows: list[TrialRow] = []
     with track(None if count > 1 else progress, what, len(trials)) as advance:
         for trial in trials:
             row = bench.row(trial)
-            # A worker that died leaves trials without a row: the first process runs them, and
-            # tells the others.
-            if rank == 0:
-                rows.append(row if row and row.status == "done" else bench.run(trial))
+            if count > 1 and row is None:
+                error = "its process died twice, perhaps for want of memory"
+                row = TrialRow(**vars(trial), status="failed", error=error)
+            elif row is None or (count == 1 and row.status != "done"):
+                row = bench.run(trial)
+            rows.append(row)
             advance(1)
     return tuple(gather(rows)[0])
 
 
-def _share(work: Path) -> None:
-    """Run this process's part of the pending trials in a process that is alone."""
-    rank, count = process()
+def _share(work: Path, share: str) -> None:
+    """Run a part of the pending trials (``0/2``: the first of two) in a process that is alone."""
     # Training runs in one process, and this one belongs to a group: a child does not.
     alone = {key: value for key, value in os.environ.items() if key not in _LAUNCHED}
     # The one accelerator of this process, out of those that the launcher was shown.
     local = os.environ.get("LOCAL_RANK", "0")
     devices = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     alone["CUDA_VISIBLE_DEVICES"] = devices[int(local) % len(devices)] if devices else local
-    command = [sys.executable, "-m", "ed_interp.eval.study.trials", str(work), f"{rank}/{count}"]
+    command = [sys.executable, "-m", "ed_interp.eval.study.trials", str(work), share]
     subprocess.run(command, env=alone, check=False)

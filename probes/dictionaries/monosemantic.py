@@ -137,8 +137,8 @@ def token_categories(texts: list[str]) -> Categories:
 
 def _words() -> dict[str, set[str]]:
     """The words of every group of inputs and of every relation's outputs."""
-    from ed_interp.models.recipe.tables import relations
     from ed_interp.models.recipe.corpus import LABELS
+    from ed_interp.models.recipe.tables import relations
 
     words: dict[str, set[str]] = {}
     for name, relation in relations().items():
