@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ed_interp.errors import InvalidInputError, RunFolderError, UnknownNameError
-from ed_interp.eval.study import Study, StudyOptions, study
+from ed_interp.eval.study import Study, StudyOptions, run, study
 from ed_interp.eval.study.arms import (
     ARMS,
     CONTROLS,
@@ -19,7 +19,7 @@ from ed_interp.eval.study.arms import (
     trained_parameters,
 )
 from ed_interp.eval.study.problems import make_problem
-from ed_interp.eval.study.rows import TrialRow
+from ed_interp.eval.study.rows import Trial, TrialRow
 from ed_interp.eval.study.run import best_rates
 from ed_interp.eval.study.summary import summarise
 from ed_interp.eval.study.trials import Bench
@@ -100,6 +100,29 @@ def test_a_failure_is_a_row_and_the_rest_goes_on(studies):
     assert (mended.status, mended.attempt) == ("done", 2)
     assert "seed 1: failed (RuntimeError: the machine was busy)" in first.cautions()
     assert "done at attempt 2" in second.cautions()
+
+
+def test_what_a_dead_process_left_is_run_by_one_that_is_alone(monkeypatch, tmp_path):
+    bench = object.__new__(Bench)  # of which no more than the folder is used
+    object.__setattr__(bench, "work", tmp_path)
+    trials = [Trial("lora", 1e-3, seed, sweep=False) for seed in range(3)]
+    shares = []
+
+    def shared(work, share):
+        """The first time only trial 0 ends well, the second time trial 1 too."""
+        shares.append(share)
+        monkeypatch.setattr(Bench, "_row", lambda _, trial: TrialRow(**vars(trial), status="done"))
+        bench.run(trials[len(shares) - 1])
+
+    for name, value in (
+        ("process", lambda: (0, 2)), ("wait_for_all", lambda: None), ("gather", lambda x: [x]),
+        ("_share", shared),
+    ):  # fmt: skip
+        monkeypatch.setattr(run, name, value)
+    rows = run._run(bench, trials, None, "trying")
+    assert shares == ["0/2", "0/1"]
+    assert [row.status for row in rows] == ["done", "done", "failed"]
+    assert "died twice" in rows[2].error
 
 
 def test_a_study_is_read_back(studies, options):
