@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ed_interp
+from ed_interp.errors import InvalidInputError
 
 GUIDE = Path(ed_interp.__file__).parents[1] / ".github" / "CONTRIBUTING.md"
 pytestmark = pytest.mark.skipif(not GUIDE.exists(), reason="needs the source checkout")
@@ -57,6 +58,11 @@ def test_the_estimator_works_by_its_name(followed: None):
     x = torch.tensor([0.0, 0, 1, 1, 2, 2, 3, 3])[:, None].repeat(20, 3)
     result = mutual_information(x, x % 2, estimator="plugin")
     assert result.bits == pytest.approx(1.0)
+    assert result.settings == {"estimator": "plugin", "pseudo_count": 0.0}
+    half = (x[:, 0] < 2).float()  # rows of weight 0 have no effect
+    assert mutual_information(x, x, weights=half, estimator="plugin").bits == pytest.approx(1.0)
+    with pytest.raises(InvalidInputError, match="NaN"):
+        mutual_information(x / 0, x, estimator="plugin")
     assert get_estimator("plugin", pseudo_count=0.5).pseudo_count == 0.5
     with pytest.raises(ValueError, match="pseudo_count must be 0 or greater, got -1"):
         get_estimator("plugin", pseudo_count=-1)

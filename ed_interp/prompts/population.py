@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ed_interp.errors import InvalidInputError
+from ed_interp.options import OptionError
 from ed_interp.prompts.tasks import LabelledTask, ListTask, MixedTask, Task, TextTask, most_shots
 
 
@@ -89,7 +90,7 @@ def draw(
         raise InvalidInputError(f"prompts must be 2 or greater, got {prompts}")
     if isinstance(task, TextTask):
         raise InvalidInputError(
-            f"the task must be a list or pairs, got the text {task.name!r}; use draw_windows()"
+            f"the task must be a list or pairs, got the text {task.name!r}; name pairs"
         )
     if isinstance(task, ListTask):
         return _draw_list(task, prompts, counts, seed)
@@ -145,9 +146,10 @@ def _draw_labelled(
     for turn, member in enumerate(members[:prompts]):
         available, room = len(member.pairs), most_shots(member)
         if most > room:
-            raise InvalidInputError(
-                f"shots must be at most {room} for task {member.name!r}, got {most} shots: of its "
-                f"{available} pairs, {room} are left to show with a query"
+            part = "" if member is task else f", a part of {task.name}"
+            problem = f"must be at most {room} for task {member.name!r}{part}, got {most}: of its "
+            raise OptionError(
+                "shots", f"{problem}{available} pairs, {room} are left to show with a query"
             )
         share = (prompts + len(members) - 1 - turn) // len(members)
         drawn.append(_prompts(member, share, most, rng))

@@ -10,8 +10,8 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.prompts.population import Population, Prompt, check_shots
-from ed_interp.prompts.tasks import TextTask
+from ed_interp.prompts.population import Population, Prompt, check_shots, draw
+from ed_interp.prompts.tasks import ListTask, TextTask, as_task, most_shots
 
 Ids = tuple[int, ...]
 Span = tuple[int, int]
@@ -132,6 +132,43 @@ def tokenize(population: Population, tokenizer: Any) -> TokenPopulation:
             if not ids:
                 raise InvalidInputError(f"{what} {text!r} has no tokens; change or remove it")
     return TokenPopulation(population, tuple(done), tokenization)
+
+
+def sample(
+    source: Any,
+    tokenizer: Any,
+    *,
+    prompts: int,
+    shots: Iterable[int] | None = None,
+    seed: int = 0,
+    template: str | None = None,
+) -> TokenPopulation:
+    """Prompts of any task as tokens, at 0 to 8 shots by default, as far as the task goes.
+
+    Args:
+        source: A task or its name; or a population, which is taken as it is.
+        tokenizer: The model's tokenizer.
+        prompts: Sample size.
+        shots: Shot counts. Lists begin at 1, and a shot of running text is a token.
+        seed: Random seed.
+        template: Template instead of the task's.
+
+    Raises:
+        InvalidInputError: as :func:`~ed_interp.prompts.population.draw` and :func:`tokenize`, or
+            shots or a template with a population, which has its own.
+    """
+    if isinstance(source, (Population, TokenPopulation)):
+        if shots is not None or template is not None:
+            message = "shots and template must be left out with a population, which has its own"
+            raise InvalidInputError(message)
+        return source if isinstance(source, TokenPopulation) else tokenize(source, tokenizer)
+    task = as_task(source, template=template)
+    if isinstance(task, TextTask):
+        return draw_windows(task, tokenizer, prompts=prompts, shots=shots, seed=seed)
+    if shots is None:
+        # A list without entities is an empty prompt.
+        shots = range(1 if isinstance(task, ListTask) else 0, min(8, most_shots(task)) + 1)
+    return tokenize(draw(task, prompts=prompts, shots=shots, seed=seed), tokenizer)
 
 
 def draw_windows(

@@ -16,16 +16,12 @@ from ed_interp.models.recipe.corpus import Corpus
 from ed_interp.prompts.population import Population, draw
 from ed_interp.prompts.tasks import (
     LabelledTask,
-    ListTask,
     MixedTask,
     Task,
-    TextTask,
-    as_task,
     builtin_task,
-    most_shots,
     task_names,
 )
-from ed_interp.prompts.tokens import Ids, TokenPopulation, draw_windows, tokenize
+from ed_interp.prompts.tokens import Ids, TokenPopulation, sample, tokenize
 
 On = str | Task | Population | TokenPopulation | Sequence[tuple[str, str]]
 """What ``on`` may be."""
@@ -103,25 +99,15 @@ def same_query(population: TokenPopulation) -> tuple[int, ...]:
 def _target(
     on: On, tokenizer: Any, options: CompareOptions
 ) -> tuple[TokenPopulation, tuple[str, ...]]:
-    shots = options.shots
-    if isinstance(on, (Population, TokenPopulation)):
-        if shots is not None or options.template is not None:
-            raise InvalidInputError(
-                "shots and template must be left out for a population, which has its own"
-            )
-        drawn = on if isinstance(on, TokenPopulation) else tokenize(on, tokenizer)
-        return drawn, _members(drawn.population)
-    task = as_task(on, template=options.template)
-    drawn_by: dict[str, Any] = {"prompts": options.prompts, "seed": options.seed}
-    if isinstance(task, TextTask):
-        windows = draw_windows(task, tokenizer, shots=shots, **drawn_by)
-        return windows, (task.name,) * len(windows.prompts)
-    if shots is None:
-        # A list without entities is an empty prompt.
-        first = 1 if isinstance(task, ListTask) else 0
-        shots = tuple(range(first, min(8, most_shots(task)) + 1))
-    population = draw(task, shots=shots, **drawn_by)
-    return tokenize(population, tokenizer), _members(population)
+    drawn = sample(
+        on,
+        tokenizer,
+        prompts=options.prompts,
+        shots=options.shots,
+        seed=options.seed,
+        template=options.template,
+    )
+    return drawn, _members(drawn.population)
 
 
 def _members(population: Population) -> tuple[str, ...]:

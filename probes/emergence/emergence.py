@@ -41,9 +41,8 @@ from ed_interp.probes.emergence.measure import Read, ShotTerms, estimate, read
 from ed_interp.probes.emergence.options import EmergenceOptions
 from ed_interp.probes.emergence.rows import ProfileRow
 from ed_interp.progress import Progress
-from ed_interp.prompts.population import Population, draw
-from ed_interp.prompts.tasks import ListTask, TextTask, as_task, most_shots
-from ed_interp.prompts.tokens import TokenPopulation, draw_windows, tokenize
+from ed_interp.prompts.population import Population
+from ed_interp.prompts.tokens import TokenPopulation, sample
 from ed_interp.results import keep
 
 
@@ -119,21 +118,14 @@ def emergence(
 
 def _population(task: Any, options: EmergenceOptions, hooked: HookedModel) -> TokenPopulation:
     """The prompts, as tokens of the model."""
-    shots, prompts, seed = options.shots, options.prompts, options.seed
-    if isinstance(task, (Population, TokenPopulation)):
-        if shots is not None or options.template is not None:
-            message = "shots and template must be left out with a population, which has its own"
-            raise InvalidInputError(message)
-        return task if isinstance(task, TokenPopulation) else tokenize(task, hooked.tokenizer)
-    made = options.make_task(task)
-    if made is task:  # a live object, which the template of the options is yet to be put on
-        made = as_task(task, template=options.template)
-    if isinstance(made, TextTask):
-        return draw_windows(made, hooked.tokenizer, prompts=prompts, shots=shots, seed=seed)
-    # 0 to 8 shots (lists: 1 to 8), as far as the task goes.
-    first = 1 if isinstance(made, ListTask) else 0
-    counts = range(first, min(8, most_shots(made)) + 1) if shots is None else shots
-    return tokenize(draw(made, prompts=prompts, shots=counts, seed=seed), hooked.tokenizer)
+    if not isinstance(task, (Population, TokenPopulation)):
+        made = options.make_task(task)
+        # The template is on it already, unless it was a live object.
+        task, template = made, options.template if made is task else None
+    else:
+        template = options.template
+    drawn_by = {"prompts": options.prompts, "shots": options.shots, "seed": options.seed}
+    return sample(task, hooked.tokenizer, **drawn_by, template=template)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+nice: ‘ed-interp’: No such file or directory
