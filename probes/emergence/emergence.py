@@ -124,8 +124,9 @@ def _population(task: Any, options: EmergenceOptions, hooked: HookedModel) -> To
         task, template = made, options.template if made is task else None
     else:
         template = options.template
-    drawn_by = {"prompts": options.prompts, "shots": options.shots, "seed": options.seed}
-    return sample(task, hooked.tokenizer, **drawn_by, template=template)
+    prompts, shots, seed = options.prompts, options.shots, options.seed
+    tokenizer = hooked.tokenizer
+    return sample(task, tokenizer, prompts=prompts, shots=shots, seed=seed, template=template)
 
 
 @dataclasses.dataclass(frozen=True)
