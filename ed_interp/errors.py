@@ -37,6 +37,9 @@ def unknown(kind: str, name: str, known: "list[str] | tuple[str, ...]") -> Unkno
     """The error for a name that is not among ``known``, with the nearest names in it."""
     import difflib
 
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from: {', '.join(known)}"
+    near = [other for other in known if name and name in other][:3]
+    near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    most = 40
+    some = ", ".join(known[:most]) + (f", ... ({len(known):,} in all)" if len(known) > most else "")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from: {some}"
     return UnknownNameError(f"unknown {kind} {name!r}; {hint}")

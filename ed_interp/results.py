@@ -25,6 +25,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import functools
+import hashlib
 import importlib
 import shutil
 import sys
@@ -77,7 +78,7 @@ COMMAND: contextvars.ContextVar[str] = contextvars.ContextVar("command", default
 """The command line that is running, for the record; empty in a notebook."""
 
 _PREFIX = "ed-interp/"
-_HEADER = ("format", "version", "environment")
+_HEADER = ("format", "version", "sha256", "environment")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,8 +229,9 @@ class Result:
     def write_record(self, folder: Path) -> None:
         """Write only what is read back: the JSON file, and the tables beside it."""
         header = {"format": _PREFIX + self.KIND, "version": self.VERSION}
-        data = {**header, **self.to_dict(), "environment": self._environment}
-        write_json(folder / self.FILE, data)
+        body = self.to_dict()
+        header["sha256"] = _digest(body, self.FILE)
+        write_json(folder / self.FILE, {**header, **body, "environment": self._environment})
         for name, row in row_fields(type(self)).items():
             if getattr(self, name):
                 file = folder / f"{self.KIND if name == 'rows' else name}.parquet"
@@ -251,7 +253,7 @@ class Result:
         Raises:
             RunFolderError: no complete run is there, or it is damaged, of another kind, or newer.
         """
-        file = Path(folder).expanduser() / cls.FILE
+        file = Path(folder).expanduser().absolute() / cls.FILE
         return cls._from_file(file, read_json(file))
 
     @classmethod
@@ -269,6 +271,11 @@ class Result:
             result = cls.from_dict(data)
         except InvalidInputError as error:
             raise RunFolderError(f"{file} is damaged ({error}); run the command again") from error
+        # After the fields, as their error names the place. Files of before have no digest.
+        body = {name: value for name, value in data.items() if name not in _HEADER}
+        if data.get("sha256") not in (None, _digest(body, cls.FILE)):
+            problem = "its contents must be those of its sha256, got others"
+            raise RunFolderError(f"{file} is damaged ({problem}); run the command again")
         files = {name: file.with_name(f"{name}.parquet") for name in cls.SIDE}
         frames = {name: read_parquet(path) for name, path in files.items() if path.exists()}
         return dataclasses.replace(result, **frames)
@@ -285,7 +292,7 @@ def load_any(folder: str | Path) -> Result:
     Raises:
         RunFolderError: no complete run is there, it is damaged, or its kind is unknown here.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(folder).expanduser().absolute()
     # run.json first: a study's folder holds other JSON beside it.
     files = [file for file in folder.glob("*.json") if file.name != "settings.json"]
     files.sort(key=lambda file: (file.name != Result.FILE, file.name))
@@ -358,6 +365,10 @@ def _recorded(result: R, options: dict[str, Any]) -> R:
 
 
 # Reading ------------------------------------------------------------------------------------
+
+
+def _digest(body: Mapping[str, Any], file: str) -> str:
+    return hashlib.sha256(strict_json(body, file, sort_keys=True).encode()).hexdigest()
 
 
 @functools.cache

@@ -141,6 +141,7 @@ def test_tampered_files_are_refused_with_the_place(kind: str, tmp_path: Path):
     refused([1], "list")
     for name, value in _wrong_values(type(result), data):
         refused({**data, name: value}, name)
+    refused({**data, "settings": {"a": 1}}, "sha256")  # right in type, but not what was written
 
 
 def _wrong_values(kind: type[Result], data: dict[str, Any]) -> list[tuple[str, Any]]:

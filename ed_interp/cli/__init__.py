@@ -64,7 +64,10 @@ def main() -> NoReturn:
         if status == 130:
             raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; the same command resumes the run", 130, debug)
+        # Not imported for this: without a run folder there is nothing to continue.
+        folders = sys.modules.get("ed_interp.records.folders")
+        left = folders is not None and folders.RunFolder.left is not None
+        _fail("interrupted" + "; the same command resumes the run" * left, 130, debug)
     except (UnknownNameError, InvalidInputError, ModelLoadError) as error:
         _fail(str(error), 2, debug)
     except EdInterpError as error:

@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ed_interp.errors import RunFolderError
 from ed_interp.records.files import explained, is_full, one_line, strict_json, write_json
@@ -46,6 +46,8 @@ class RunFolder:
     """Where to write until then."""
     resumed: bool
     """True if :attr:`folder` holds the files of an interrupted run with equal settings."""
+    left: ClassVar[Path | None] = None
+    """What the last run that failed in this process left to be continued."""
 
     def __init__(
         self, path: Path, *, overwrite: bool, resumable: bool, lock: BaseFileLock | None
@@ -107,6 +109,8 @@ class RunFolder:
                 return
             if not self._resumable or (_holds_nothing(self.folder) and not self.resumed):
                 shutil.rmtree(self.folder, ignore_errors=True)
+            else:
+                RunFolder.left = self.folder
             # Other writers, such as safetensors, report a full disk by errors of their own.
             if is_full(error) and not isinstance(error, RunFolderError):
                 raise explained(OSError(errno.ENOSPC, ""), self.path) from error
@@ -241,6 +245,9 @@ def _take_lock(path: Path) -> BaseFileLock | None:
     try:
         lock.acquire()
     except Timeout:
+        # filelock waits for a folder that it may not write to as well; this raises the reason.
+        if not file.exists():
+            file.touch()
         holder = ""
         with contextlib.suppress(OSError):
             holder = file.read_text(encoding="utf-8", errors="replace")

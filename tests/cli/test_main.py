@@ -15,6 +15,7 @@ import pytest
 import ed_interp
 from ed_interp.errors import RunFolderError
 from ed_interp.options import hints_of
+from ed_interp.records.folders import RunFolder
 
 Cli = Callable[..., Any]
 
@@ -131,7 +132,7 @@ def test_usage_errors_are_one_line(cli: Cli, arguments: list[str], words: list[s
     [
         (RunFolderError("no space"), 1, "no space"),
         (ZeroDivisionError("one\ntwo"), 1, "ZeroDivisionError: one two (--debug shows where)"),
-        (KeyboardInterrupt(), 130, "interrupted; the same command resumes the run"),
+        (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
 def test_an_error_is_one_line_unless_debugging(
@@ -141,6 +142,7 @@ def test_an_error_is_one_line_unless_debugging(
         raise error
 
     monkeypatch.setattr(json, "dumps", fail)
+    monkeypatch.setattr(RunFolder, "left", None)  # as in a process of its own
     result = cli("tasks", "--json")
     assert (result.status, result.stdout, result.error) == (status, "", line)
     debugged = cli("tasks", "--json", "--debug")
