@@ -133,9 +133,7 @@ def test_places_compare_as_what_they_hold_and_are_no_strings(study):
 
 def test_files_of_older_runs_are_read(draft):
     """The studies of the first version hold a plan, and their numbers are those of the files."""
-    import ed_interp.eval
-
-    folder = Path(ed_interp.eval.__file__).parent / "study_records" / "icl-gpt2-item-category"
+    folder = Path(__file__).parents[3] / "eval" / "study_records" / "icl-gpt2-item-category"
     records = read_records([folder])
     assert [record.kind for record in records] == ["controlled study", "comparison"]
     data = json.loads((folder / "run.json").read_text("utf-8"))
