@@ -89,7 +89,8 @@ class Recovery(Result):
         ]  # fmt: skip
         heads = f"vector,seed,0 shots,steered,{SHOTS} shots,recovered,site,strength".split(",")
         words = frozenset({0, 6})
-        return [Table(name="recovery", caption="Accuracy", heads=heads, rows=rows, text=words)]
+        return [Table(name="recovery", caption="Accuracy", heads=heads, rows=rows, text=words,
+                      keys=2)]  # fmt: skip
 
 
 def recovery(

@@ -90,6 +90,7 @@ class SweepResult(Result):
         grid = Table(
             name="cells",
             caption="To choose on",
+            keys=2,
             heads=("site", "strength", "nats", "wrong", "ppl x", "budget"),
             rows=[
                 (cell.site, f"{cell.coefficient:g}", f"{cell.change:+.2f}", f"{cell.wrong_way:.0%}",

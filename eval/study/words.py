@@ -101,9 +101,9 @@ def tables(
     if held:
         heads = (tested, "difference", "interval", "corrected p")
         yield Table(name="held", caption="Differences that hold", heads=heads, rows=held)
-    yield plain_table("summary", "Every arm and metric", summary, minus)
+    yield plain_table("summary", "Every arm and metric", summary, minus, keys=2)
     by_shots = "accuracy and log-probability (nats) by shot count"
-    yield plain_table("trials", "Trials", trials, by_shots)
+    yield plain_table("trials", "Trials", trials, by_shots, keys=4)
 
 
 def _cell(row: ArmRow | None) -> str:

@@ -130,3 +130,24 @@ def test_a_wide_table_continues_below_itself(monkeypatch: pytest.MonkeyPatch):
     assert text.count("block 2") > 1
     assert all(f"column {i}" in text for i in range(12))
     assert text.count("2.2345") == 12
+
+
+def test_every_part_of_a_wide_table_names_its_rows():
+    heads = ("model", "shots", *(f"column {i}" for i in range(9)))
+    rows = [("step 300", str(shots), *[f"{shots}.2345"] * 9) for shots in range(8)]
+    table = Table(name="t", caption="", heads=heads, rows=rows, keys=2)
+    console = Console(width=50, record=True)
+    show.print_tables([table], console=console)
+    lines = [line.split() for line in console.export_text().splitlines() if line.strip()]
+    assert sum(line[:2] == ["model", "shots"] for line in lines) > 1
+    for line in lines:
+        if line[0] == "step":
+            assert all(cell.startswith(f"{line[2]}.") for cell in line[3:])
+            assert len(line) > 3
+
+
+def test_a_table_without_rows_or_with_keys_alone():
+    console = Console(width=50, record=True)
+    empty = Table(name="t", caption="Nothing", heads=("model", "shots"), rows=(), keys=2)
+    show.print_tables([empty], console=console)
+    assert "model" in console.export_text()
