@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ed_interp.charts.theme import plural
 from ed_interp.eval.study.rows import ArmRow, StudiedArm, TrialRow
 from ed_interp.eval.study.summary import LEVEL
 from ed_interp.tables import Table, plain_table
@@ -37,8 +38,9 @@ GLOSSARY = {
 
 
 def headline(tested: str, trials: Sequence[TrialRow], summary: Sequence[ArmRow]) -> str:
-    """How many differences from the controls hold, and what the arm under test made worse."""
-    count, held, parts = sum(row.p_holm is not None for row in summary), _held(summary), []
+    """What the arm under test did, which differences from the controls hold, and side effects."""
+    count, held = sum(row.p_holm is not None for row in summary), _held(summary)
+    parts = [_effect(tested, trials, summary)]
     if count:
         parts.append(
             f"{len(held)} of {count} differences between {tested} and the other arms hold at "
@@ -54,6 +56,41 @@ def headline(tested: str, trials: Sequence[TrialRow], summary: Sequence[ArmRow])
         more = f" and {len(harmed) - 6} more" if len(harmed) > 6 else ""
         parts.append(f"Made worse by {tested}, at any seed: {', '.join(harmed[:6])}{more}.")
     return " ".join(parts)
+
+
+def _effect(tested: str, trials: Sequence[TrialRow], summary: Sequence[ArmRow]) -> str:
+    """The wanted effect against the frozen model, and forgetting, in numbers."""
+    rows = {row.metric: row for row in summary if row.arm == tested}
+    done = [t for t in trials if t.arm == tested and t.status == "done" and not t.sweep]
+    parts, text = [], ""
+    if accuracy := rows.get("accuracy_change"):
+        after = rows["accuracy"].mean
+        # Means of paired differences, so that the mean before follows from the two.
+        ends = f"from {after - accuracy.mean:.2f} to {after:.2f}"
+        parts.append(f"accuracy {ends} ({_change(accuracy, 2)})")
+    if logprob := rows.get("logprob_change"):
+        parts.append(f"log-probability of the answers by {_change(logprob, 2, ' nats')}")
+        # One seed has no interval; its tests are over prompts, one per shot count.
+        if logprob.ci_low is None and (p := done[0].p_holm):
+            ends = " to ".join(dict.fromkeys(f"{value:.2g}" for value in (min(p), max(p))))
+            parts[-1] += f" (corrected p {ends})"
+    if parts:
+        over = plural(len(done[0].shots), "shot count")
+        over += f" and {len(done)} seeds, with intervals over seeds" if len(done) > 1 else ""
+        text = (
+            f"Against the frozen model, {tested} changes {' and '.join(parts)}; means over {over}."
+        )
+    if forgetting := rows.get("forgetting"):
+        text += f" Forgetting: {_change(forgetting, 3, ' nats per token of neutral text')}."
+    return text.strip()
+
+
+def _change(row: ArmRow, digits: int, unit: str = "") -> str:
+    """``+0.20 nats, +0.10 to +0.30``; the mean alone without an interval over seeds."""
+    mean = f"{row.mean:+.{digits}f}{unit}"
+    if row.ci_low is None or row.ci_high is None:
+        return mean
+    return f"{mean}, {row.ci_low:+.{digits}f} to {row.ci_high:+.{digits}f}"
 
 
 def cautions(failures: Sequence[TrialRow]) -> str:
@@ -80,6 +117,8 @@ def tables(
 ) -> Iterator[Table]:
     """Arms with intervals over seeds, what holds between them, and every trial."""
     rows = {(row.arm, row.metric): row for row in summary}
+    cells = [[_cell(rows.get((arm.name, metric))) for metric in _COLUMNS] for arm in arms]
+    intervals = any("±" in cell for line in cells for cell in line)
     yield Table(
         name="arms",
         caption="Arms, means over shots and seeds",
@@ -87,10 +126,10 @@ def tables(
         rows=[
             (arm.name, f"{best[arm.name]:g}" if arm.name in best else "",
              "" if arm.parameters is None else f"{arm.parameters:,}",
-             *(_cell(rows.get((arm.name, metric))) for metric in _COLUMNS))
-            for arm in arms
+             *line)
+            for arm, line in zip(arms, cells, strict=True)
         ],
-        notes=("± half of Student's interval over seeds",),
+        notes=("± half of Student's interval over seeds",) if intervals else (),
     )  # fmt: skip
     minus = f"difference: {tested} minus the arm, paired by seed"
     held = [
