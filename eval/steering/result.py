@@ -9,6 +9,7 @@ from ed_interp.charts.spec import Chart
 from ed_interp.charts.theme import shortened
 from ed_interp.eval.steering.charts import dose_response
 from ed_interp.eval.steering.rows import SweepCell, SweepComparison
+from ed_interp.eval.steering.words import too_few
 from ed_interp.results import Result
 from ed_interp.tables import Table
 
@@ -61,7 +62,8 @@ class SweepResult(Result):
         rest = [row.control for row in self.comparisons if not row.beaten]
         # Both kinds are named: a verdict that left out lost comparisons would flatter.
         parts = [f"beats {', '.join(beaten)}"] if beaten else []
-        parts += [f"does not beat {', '.join(rest)}"] if rest else []
+        lost = "cannot be shown to beat" if self.cautions() else "does not beat"
+        parts += [f"{lost} {', '.join(rest)}"] if rest else []
         return (
             f"coefficient {cell.coefficient:g} at {cell.site} {' and '.join(parts)} on "
             f"{self.samples[1]} held-out samples: score {change.difference:+.2f} nats "
@@ -74,6 +76,9 @@ class SweepResult(Result):
 
     def headline(self) -> str:
         return self.verdict
+
+    def cautions(self) -> str:
+        return too_few(self.samples[1])
 
     def how(self) -> str:
         return (

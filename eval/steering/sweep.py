@@ -21,6 +21,7 @@ import hashlib
 import json
 import math
 import random
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,10 @@ from ed_interp.errors import RunFolderError
 from ed_interp.eval.steering.options import SweepOptions
 from ed_interp.eval.steering.plan import Cell, direction_of, grid_of, selector_of
 from ed_interp.eval.steering.result import SweepResult
-from ed_interp.eval.steering.rows import SweepCell, SweepComparison
+from ed_interp.eval.steering.rows import CONTROLS, SweepCell, SweepComparison
 from ed_interp.eval.steering.samples import Sample, check_samples, questions, samples_from_file
 from ed_interp.eval.steering.scoring import answer, neutral_rows, perplexity
+from ed_interp.eval.steering.words import too_few
 from ed_interp.models.hooked import HookedModel
 from ed_interp.options import takes_options
 from ed_interp.progress import Progress, track
@@ -101,6 +103,8 @@ def sweep(
     halves = (order[: len(samples) // 2], order[len(samples) // 2 :])
     # Halves are drawn at random; within each, samples keep their order, as batches depend on it.
     choice, report = ([samples[row] for row in sorted(half)] for half in halves)
+    if progress is True and (caution := too_few(len(report))):
+        print(caution, file=sys.stderr)  # before the work: more samples may be at hand
     before = options.instruction
     prompted = [dataclasses.replace(sample, prompt=before + sample.prompt) for sample in report]
     scores = (_Scores(hooked, some) for some in (choice, report, prompted))
@@ -217,11 +221,8 @@ class _Plan:
             self.report.under(cell.random(self.options.seed + turn).interventions(self.tokens))
             for turn in range(self.options.random_directions)
         ]
-        controls = {
-            "no steering": plain,
-            "random direction": torch.stack(randoms).mean(0),
-            "prompt only": self.prompted.under(()),
-        }
+        measured = (plain, torch.stack(randoms).mean(0), self.prompted.under(()))
+        controls = dict(zip(CONTROLS, measured, strict=True))
         scores = [control.numpy() for control in controls.values()]
         tests = [paired_difference(steered.numpy(), one, **self._statistics) for one in scores]
         adjusted = holm([float(test.p_value) for test in tests])

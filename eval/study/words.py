@@ -69,7 +69,7 @@ def _effect(tested: str, trials: Sequence[TrialRow], summary: Sequence[ArmRow]) 
         ends = f"from {after - accuracy.mean:.2f} to {after:.2f}"
         parts.append(f"accuracy {ends} ({_change(accuracy, 2)})")
     if logprob := rows.get("logprob_change"):
-        parts.append(f"log-probability of the answers by {_change(logprob, 2, ' nats')}")
+        parts.append(f"the log-probability of the answers by {_change(logprob, 2, ' nats')}")
         # One seed has no interval; its tests are over prompts, one per shot count.
         if logprob.ci_low is None and (p := done[0].p_holm):
             ends = " to ".join(dict.fromkeys(f"{value:.2g}" for value in (min(p), max(p))))
@@ -77,9 +77,8 @@ def _effect(tested: str, trials: Sequence[TrialRow], summary: Sequence[ArmRow]) 
     if parts:
         over = plural(len(done[0].shots), "shot count")
         over += f" and {len(done)} seeds, with intervals over seeds" if len(done) > 1 else ""
-        text = (
-            f"Against the frozen model, {tested} changes {' and '.join(parts)}; means over {over}."
-        )
+        changes = " and ".join(parts)
+        text = f"Against the frozen model, {tested} changes {changes}; means over {over}."
     if forgetting := rows.get("forgetting"):
         text += f" Forgetting: {_change(forgetting, 3, ' nats per token of neutral text')}."
     return text.strip()
