@@ -14,20 +14,24 @@ Group = Literal["lora", "nodes", "taus"]
 _PREFIX = "bias_injection_"
 
 
-def group_of(name: str) -> Group:
-    """The group of a trained parameter, by its name.
+TIME_CONSTANTS = "log time constants"
+_PARTS = {"A": "low-rank update", "B": "low-rank update", "bias": "bias"}
+_RATES: dict[str | None, Group] = {None: "lora", "low-rank update": "lora", TIME_CONSTANTS: "taus"}
+"""Part of an adapter -> its group; nodes and bias are the remaining one."""
 
-    Bias injection has ``bias_injection_A`` and ``_B`` (the low-rank update), a name with ``tau``
-    (the time constants) and others (the nodes and the bias). Any other method's weights are one
-    group, ``lora``.
-    """
+
+def part_of(name: str) -> str | None:
+    """What a parameter of bias injection belongs to, by its name; None for any other method's."""
     part = next((part for part in name.split(".") if part.startswith(_PREFIX)), None)
     if part is None:
-        return "lora"
+        return None
     kind = part.removeprefix(_PREFIX)
-    if "tau" in kind or "decay" in kind:
-        return "taus"
-    return "lora" if kind in ("A", "B") else "nodes"
+    return TIME_CONSTANTS if "tau" in kind or "decay" in kind else _PARTS.get(kind, "nodes")
+
+
+def group_of(name: str) -> Group:
+    """The group of a trained parameter: ``nodes`` with the bias; ``lora`` for other methods."""
+    return _RATES.get(part_of(name), "nodes")
 
 
 def parameter_groups(

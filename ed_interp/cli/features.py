@@ -84,7 +84,9 @@ def show(options: ShowOptions, output: Output) -> None:
         "features": [dataclasses.asdict(card) for card in cards] or rows,
     }
     tables = [table for card in cards for table in card.tables()] or described.tables()
-    headline = "" if cards else f"{described.title()}: {described.headline()}"
+    headline = described.cautions()
+    if not cards:
+        headline = f"{described.title()}: {described.headline()} {headline}".rstrip()
     output.print(data, *tables, headline=headline)
     output.written(options.html)
     output.written(output.out)
