@@ -143,8 +143,9 @@ class _Drawing:
         text: dict[str, Any] = {}
         if mark.name:
             text = {"annotation_text": html.escape(mark.name), "annotation_font_color": colour}
-        if mark.vertical and panel.log_x and text:
-            text["annotation_x"] = math.log10(mark.at)  # Plotly places notes by exponent there
+        if text and (panel.log_x if mark.vertical else panel.log_y):
+            # Plotly places notes, though not lines, by exponent there.
+            text["annotation_x" if mark.vertical else "annotation_y"] = math.log10(mark.at)
         if mark.vertical:
             self.made.add_vline(x=_places([mark.at], panel)[0], line=line, **text, **at)
         else:
@@ -163,8 +164,8 @@ class _Drawing:
         grid = {"gridcolor": self.colours.grid, "linecolor": self.colours.grid}
         common = {**grid, "zerolinecolor": self.colours.muted, "zerolinewidth": 1}
         common |= {"tickfont": {"size": 13}, "automargin": True}
-        log = {"type": "log", "dtick": "D2"}
-        across: dict[str, Any] = {**common, "zeroline": panel.rows, **(log if panel.log_x else {})}
+        across: dict[str, Any] = {**common, "zeroline": panel.rows}
+        across |= _log_axis(panel, "x") if panel.log_x else {}
         if panel.symlog_x is not None:
             marks = _symlog_ticks(panel)
             across |= {"tickvals": _places(marks, panel), "ticktext": [f"{v:g}" for v in marks]}
@@ -179,7 +180,8 @@ class _Drawing:
         if label:
             across |= {"title_text": html.escape(panel.x), "showticklabels": True}
         self.made.update_xaxes(across, **at)
-        up: dict[str, Any] = {**common, "zeroline": False, **(log if panel.log_y else {})}
+        up: dict[str, Any] = {**common, "zeroline": False}
+        up |= _log_axis(panel, "y", "low", "high") if panel.log_y else {}
         up["title_text"] = html.escape(panel.y)
         if panel.rows:
             names = [_short(name) for name in panel.names]
@@ -262,6 +264,18 @@ def _places(values: Sequence[Any], panel: Panel) -> list[Any]:
     if panel.symlog_x is None:
         return [html.escape(v) if isinstance(v, str) else v for v in values]
     return [None if v is None else symlog(v, panel.symlog_x) for v in values]
+
+
+def _log_axis(panel: Panel, *names: str) -> dict[str, Any]:
+    """A logarithmic axis over these fields of the marks, with plain numbers at its ticks."""
+    parts = [getattr(mark, name, None) or () for mark in panel.marks for name in names]
+    values = [v for part in parts for v in part if isinstance(v, (int, float)) and v > 0]
+    values += [mark.at for mark in panel.marks if isinstance(mark, Rule) and mark.at > 0]
+    decades = math.log10(max(values) / min(values)) if values else 0.0
+    # Without a format, Plotly writes 2 and 5 for 0.2 and 50 alike. D2 is 1, 2, 5 in each decade:
+    # too few within one, where Plotly's own ticks are better, and too many over several.
+    steps = {} if decades < 1 else {"dtick": "D2" if decades <= 3 else math.ceil(decades / 6)}
+    return {"type": "log", "tickformat": ",~r", **steps}
 
 
 def _symlog_ticks(panel: Panel) -> list[float]:
