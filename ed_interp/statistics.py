@@ -141,7 +141,9 @@ def paired_difference(
     # the last digits, hence the allowance.
     bar = np.abs(mean) - 1e-12 * np.abs(share).sum(0)
     hits = np.zeros(flat.shape[1])
-    total, exact = _sign_patterns(rows, permutations)
+    # The first test keeps 2**rows from becoming a number of a thousand digits.
+    exact = rows < 60 and 2**rows <= permutations
+    total = 2**rows if exact else permutations
     rng = np.random.default_rng(seed)
     size = max(1, _CELLS // rows)
     for start in range(0, total, size):
@@ -158,17 +160,10 @@ def paired_difference(
 
 
 def smallest_p(rows: int, *, permutations: int = 9999) -> float:
-    """The smallest p-value that :func:`paired_difference` can have with so many rows."""
-    total, exact = _sign_patterns(rows, permutations)
-    # The observed signs and their opposites always count; random patterns may hold neither.
-    return 2 / total if exact else 1 / (total + 1)
-
-
-def _sign_patterns(rows: int, permutations: int) -> tuple[int, bool]:
-    """How many sign patterns are tried, and whether these are all there are."""
-    # The first test keeps 2**rows from becoming a number of a thousand digits.
-    exact = rows < 60 and 2**rows <= permutations
-    return (2**rows if exact else permutations), exact
+    """The smallest p-value that :func:`paired_difference` can return for so many rows."""
+    patterns = 2.0 ** min(rows, 60)
+    # Of all sign patterns, the observed one and its opposite always count.
+    return 2 / patterns if patterns <= permutations else 1 / (permutations + 1)
 
 
 def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:

@@ -342,15 +342,12 @@ def test_shortened_fits_in_one_line(text: str, length: int) -> None:
     assert len(short.splitlines()) <= 1
 
 
-@pytest.mark.parametrize(
-    ("largest", "step"), [(1.3, None), (8.0, None), (30.0, "D2"), (1000.0, "D2"), (1e9, 2)]
-)
-def test_logarithmic_ticks_are_plain_numbers(largest: float, step: str | int | None) -> None:
-    line = Line(name="cost", x=[0, 1, 2], y=[1.0, None, largest])
+def test_logarithmic_ticks_are_plain_numbers() -> None:
+    line = Line(name="cost", x=[0, 1, 2], y=[0.4, None, 30.0])
     panel = Panel(marks=[line, Rule(at=1.1, name="budget")], log_y=True)
     drawn = figure(Chart(name="c", title="Cost", caption="", panels=[panel]))
     axis = drawn.layout.yaxis
-    assert (axis.type, axis.tickformat, axis.dtick) == ("log", ",~r", step)
+    assert (axis.type, axis.tickformat, axis.dtick) == ("log", ",~r", None)
     # Its name stands at the line, whose place a note takes as an exponent.
     (note,) = [note for note in drawn.layout.annotations if note.text == "budget"]
     assert note.y == pytest.approx(math.log10(1.1))

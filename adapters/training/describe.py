@@ -130,8 +130,7 @@ def _norm(tensors: list[Tensor]) -> float:
 
 def _taus(weights: dict[str, Tensor]) -> Taus | None:
     # They are stored as logarithms.
-    logarithms = {n: t.double() for n, t in weights.items() if part_of(n) == TIME_CONSTANTS}
-    named = {name: tensor.exp() for name, tensor in logarithms.items()}
+    named = {n: t.double().exp() for n, t in weights.items() if part_of(n) == TIME_CONSTANTS}
     if not named:
         return None
     values = torch.cat([value.reshape(-1) for value in named.values()])

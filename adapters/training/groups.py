@@ -11,27 +11,22 @@ from ed_interp.adapters.training.options import TrainingOptions
 
 Group = Literal["lora", "nodes", "taus"]
 
-_PREFIX = "bias_injection_"
-
-
-TIME_CONSTANTS = "log time constants"
 _PARTS = {"A": "low-rank update", "B": "low-rank update", "bias": "bias"}
-_RATES: dict[str | None, Group] = {None: "lora", "low-rank update": "lora", TIME_CONSTANTS: "taus"}
-"""Part of an adapter -> its group; nodes and bias are the remaining one."""
+TIME_CONSTANTS = "log time constants"
 
 
 def part_of(name: str) -> str | None:
-    """What a parameter of bias injection belongs to, by its name; None for any other method's."""
-    part = next((part for part in name.split(".") if part.startswith(_PREFIX)), None)
-    if part is None:
-        return None
-    kind = part.removeprefix(_PREFIX)
-    return TIME_CONSTANTS if "tau" in kind or "decay" in kind else _PARTS.get(kind, "nodes")
+    """The part of bias injection that a parameter is of, by its name; None for other methods."""
+    kind = name.partition("bias_injection_")[2].partition(".")[0]
+    if "tau" in kind or "decay" in kind:
+        return TIME_CONSTANTS
+    return _PARTS.get(kind, "nodes") if kind else None
 
 
 def group_of(name: str) -> Group:
-    """The group of a trained parameter: ``nodes`` with the bias; ``lora`` for other methods."""
-    return _RATES.get(part_of(name), "nodes")
+    """The group of a trained parameter: the bias is one of the nodes, other methods are lora."""
+    groups: dict[str | None, Group] = {None: "lora", _PARTS["A"]: "lora", TIME_CONSTANTS: "taus"}
+    return groups.get(part_of(name), "nodes")
 
 
 def parameter_groups(

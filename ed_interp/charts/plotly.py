@@ -164,8 +164,10 @@ class _Drawing:
         grid = {"gridcolor": self.colours.grid, "linecolor": self.colours.grid}
         common = {**grid, "zerolinecolor": self.colours.muted, "zerolinewidth": 1}
         common |= {"tickfont": {"size": 13}, "automargin": True}
-        across: dict[str, Any] = {**common, "zeroline": panel.rows}
-        across |= _log_axis(panel, "x") if panel.log_x else {}
+        # Few enough ticks for Plotly to choose 1, 2, 5 or powers of ten, and their numbers in full:
+        # without a format it writes 2 for 0.2 and 20 alike.
+        log = {"type": "log", "nticks": 4, "tickformat": ",~r"}
+        across: dict[str, Any] = {**common, "zeroline": panel.rows, **(log if panel.log_x else {})}
         if panel.symlog_x is not None:
             marks = _symlog_ticks(panel)
             across |= {"tickvals": _places(marks, panel), "ticktext": [f"{v:g}" for v in marks]}
@@ -180,8 +182,7 @@ class _Drawing:
         if label:
             across |= {"title_text": html.escape(panel.x), "showticklabels": True}
         self.made.update_xaxes(across, **at)
-        up: dict[str, Any] = {**common, "zeroline": False}
-        up |= _log_axis(panel, "y", "low", "high") if panel.log_y else {}
+        up: dict[str, Any] = {**common, "zeroline": False, **(log if panel.log_y else {})}
         up["title_text"] = html.escape(panel.y)
         if panel.rows:
             names = [_short(name) for name in panel.names]
@@ -264,18 +265,6 @@ def _places(values: Sequence[Any], panel: Panel) -> list[Any]:
     if panel.symlog_x is None:
         return [html.escape(v) if isinstance(v, str) else v for v in values]
     return [None if v is None else symlog(v, panel.symlog_x) for v in values]
-
-
-def _log_axis(panel: Panel, *names: str) -> dict[str, Any]:
-    """A logarithmic axis over these fields of the marks, with plain numbers at its ticks."""
-    parts = [getattr(mark, name, None) or () for mark in panel.marks for name in names]
-    values = [v for part in parts for v in part if isinstance(v, (int, float)) and v > 0]
-    values += [mark.at for mark in panel.marks if isinstance(mark, Rule) and mark.at > 0]
-    decades = math.log10(max(values) / min(values)) if values else 0.0
-    # Without a format, Plotly writes 2 and 5 for 0.2 and 50 alike. D2 is 1, 2, 5 in each decade:
-    # too few within one, where Plotly's own ticks are better, and too many over several.
-    steps = {} if decades < 1 else {"dtick": "D2" if decades <= 3 else math.ceil(decades / 6)}
-    return {"type": "log", "tickformat": ",~r", **steps}
 
 
 def _symlog_ticks(panel: Panel) -> list[float]:

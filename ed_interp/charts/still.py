@@ -233,18 +233,12 @@ def _rule(axes: Any, mark: Rule, colours: Theme) -> None:
 
 
 def _scales(axes: Any, panel: Panel, names: list[str]) -> None:
-    from matplotlib.ticker import LogFormatter
-
     if panel.log_x:
         axes.set_xscale("log")
     if panel.symlog_x is not None:
         axes.set_xscale("symlog", linthresh=panel.symlog_x)
     if panel.log_y:
         axes.set_yscale("log")
-    for axis in [axes.xaxis] * panel.log_x + [axes.yaxis] * panel.log_y:
-        # Plain numbers; by default they are powers with exponents.
-        axis.set_major_formatter(LogFormatter())
-        axis.set_minor_formatter(LogFormatter())
     if panel.x_ticks:
         labels = ticks([float(v) for v in panel.x_ticks])
         axes.set_xticks(labels, [f"{v:g}" for v in labels])

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 from ed_interp.charts.spec import Chart
 from ed_interp.charts.theme import shortened
 from ed_interp.eval.steering.charts import dose_response
 from ed_interp.eval.steering.rows import SweepCell, SweepComparison
-from ed_interp.eval.steering.words import too_few
 from ed_interp.results import Result
+from ed_interp.statistics import smallest_p
 from ed_interp.tables import Table
+
+
+def too_few(held_out: int, *, controls: int = 3, alpha: float = 0.05) -> str:
+    """Why no comparison on so many held-out samples can be significant; empty if one can."""
+    # Holm multiplies the smallest p of a family by its size.
+    if (least := controls * smallest_p(held_out)) < alpha:
+        return ""
+    enough = next(n for n in itertools.count() if controls * smallest_p(n) < alpha)
+    return (
+        f"With {held_out} held-out samples the smallest possible corrected p is {least:.2g}, so no "
+        f"difference can be significant; use at least {2 * enough - 1} samples (half are held out)."
+    )
 
 
 @dataclasses.dataclass(frozen=True)

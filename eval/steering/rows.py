@@ -22,18 +22,12 @@ class SweepCell:
     within_budget: bool
 
 
-ALPHA = 0.05
-"""The level of the corrected tests."""
-CONTROLS = ("no steering", "random direction", "prompt only")
-"""What steering is compared with."""
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class SweepComparison:
     """Steering against one control, on the other half, paired by sample. Scores in nats."""
 
     control: str
-    """One of :data:`CONTROLS`."""
+    """``no steering``, ``random direction`` or ``prompt only``."""
     score: float
     """Mean score under the control."""
     difference: float
@@ -49,7 +43,7 @@ class SweepComparison:
     def beaten(self) -> bool:
         """Whether steering is better: the interval is above 0, and the adjusted p below 0.05."""
         # Both, as the interval alone takes no account of there being three controls.
-        return self.ci_low > 0 and self.p_holm < ALPHA
+        return self.ci_low > 0 and self.p_holm < 0.05
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -34,11 +34,10 @@ from torch import Tensor
 from ed_interp.errors import RunFolderError
 from ed_interp.eval.steering.options import SweepOptions
 from ed_interp.eval.steering.plan import Cell, direction_of, grid_of, selector_of
-from ed_interp.eval.steering.result import SweepResult
-from ed_interp.eval.steering.rows import CONTROLS, SweepCell, SweepComparison
+from ed_interp.eval.steering.result import SweepResult, too_few
+from ed_interp.eval.steering.rows import SweepCell, SweepComparison
 from ed_interp.eval.steering.samples import Sample, check_samples, questions, samples_from_file
 from ed_interp.eval.steering.scoring import answer, neutral_rows, perplexity
-from ed_interp.eval.steering.words import too_few
 from ed_interp.models.hooked import HookedModel
 from ed_interp.options import takes_options
 from ed_interp.progress import Progress, track
@@ -221,8 +220,11 @@ class _Plan:
             self.report.under(cell.random(self.options.seed + turn).interventions(self.tokens))
             for turn in range(self.options.random_directions)
         ]
-        measured = (plain, torch.stack(randoms).mean(0), self.prompted.under(()))
-        controls = dict(zip(CONTROLS, measured, strict=True))
+        controls = {
+            "no steering": plain,
+            "random direction": torch.stack(randoms).mean(0),
+            "prompt only": self.prompted.under(()),
+        }
         scores = [control.numpy() for control in controls.values()]
         tests = [paired_difference(steered.numpy(), one, **self._statistics) for one in scores]
         adjusted = holm([float(test.p_value) for test in tests])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ed_interp.charts.theme import plural
 from ed_interp.eval.study.rows import ArmRow, StudiedArm, TrialRow
 from ed_interp.eval.study.summary import LEVEL
 from ed_interp.tables import Table, plain_table
@@ -50,46 +49,28 @@ def headline(tested: str, trials: Sequence[TrialRow], summary: Sequence[ArmRow])
     parts += [
         f"{tested} minus {row.arm}: {_NAMES.get(row.metric, row.metric)} {row.difference:+.3f} "
         f"({row.difference_low:+.3f} to {row.difference_high:+.3f})."
-        for row in held[:3]
+        for row in [row for row in held if row.arm != "frozen"][:3]
     ]
     if harmed := sorted({name for row in trials if row.arm == tested for name in row.harmed}):
         more = f" and {len(harmed) - 6} more" if len(harmed) > 6 else ""
         parts.append(f"Made worse by {tested}, at any seed: {', '.join(harmed[:6])}{more}.")
-    return " ".join(parts)
+    return " ".join(filter(None, parts))
 
 
 def _effect(tested: str, trials: Sequence[TrialRow], summary: Sequence[ArmRow]) -> str:
-    """The wanted effect against the frozen model, and forgetting, in numbers."""
-    rows = {row.metric: row for row in summary if row.arm == tested}
-    done = [t for t in trials if t.arm == tested and t.status == "done" and not t.sweep]
-    parts, text = [], ""
-    if accuracy := rows.get("accuracy_change"):
-        after = rows["accuracy"].mean
-        # Means of paired differences, so that the mean before follows from the two.
-        ends = f"from {after - accuracy.mean:.2f} to {after:.2f}"
-        parts.append(f"accuracy {ends} ({_change(accuracy, 2)})")
-    if logprob := rows.get("logprob_change"):
-        parts.append(f"the log-probability of the answers by {_change(logprob, 2, ' nats')}")
-        # One seed has no interval; its tests are over prompts, one per shot count.
-        if logprob.ci_low is None and (p := done[0].p_holm):
-            ends = " to ".join(dict.fromkeys(f"{value:.2g}" for value in (min(p), max(p))))
-            parts[-1] += f" (corrected p {ends})"
-    if parts:
-        over = plural(len(done[0].shots), "shot count")
-        over += f" and {len(done)} seeds, with intervals over seeds" if len(done) > 1 else ""
-        changes = " and ".join(parts)
-        text = f"Against the frozen model, {tested} changes {changes}; means over {over}."
-    if forgetting := rows.get("forgetting"):
-        text += f" Forgetting: {_change(forgetting, 3, ' nats per token of neutral text')}."
-    return text.strip()
-
-
-def _change(row: ArmRow, digits: int, unit: str = "") -> str:
-    """``+0.20 nats, +0.10 to +0.30``; the mean alone without an interval over seeds."""
-    mean = f"{row.mean:+.{digits}f}{unit}"
-    if row.ci_low is None or row.ci_high is None:
-        return mean
-    return f"{mean}, {row.ci_low:+.{digits}f} to {row.ci_high:+.{digits}f}"
+    """The wanted effect and forgetting, with intervals over seeds or p-values over prompts."""
+    tests = next((row.p_holm for row in trials if row.arm == tested and row.p_holm), ())
+    parts = []
+    for row in summary:
+        metric = row.metric.removesuffix("_change")
+        if row.arm == tested and row.metric in ("accuracy_change", "logprob_change", "forgetting"):
+            parts.append(f"{_NAMES.get(metric, metric)} {row.mean:+.3f}")
+            if row.ci_low is not None:
+                parts[-1] += f" ({row.ci_low:+.3f} to {row.ci_high:+.3f})"
+            elif metric == "logprob" and tests:
+                # One seed has no interval; its tests are one per shot count.
+                parts[-1] += f" (corrected p {min(tests):.2g} to {max(tests):.2g})"
+    return f"{tested} minus frozen, means over shots: {', '.join(parts)}." if parts else ""
 
 
 def cautions(failures: Sequence[TrialRow]) -> str:
@@ -116,8 +97,6 @@ def tables(
 ) -> Iterator[Table]:
     """Arms with intervals over seeds, what holds between them, and every trial."""
     rows = {(row.arm, row.metric): row for row in summary}
-    cells = [[_cell(rows.get((arm.name, metric))) for metric in _COLUMNS] for arm in arms]
-    intervals = any("±" in cell for line in cells for cell in line)
     yield Table(
         name="arms",
         caption="Arms, means over shots and seeds",
@@ -125,10 +104,10 @@ def tables(
         rows=[
             (arm.name, f"{best[arm.name]:g}" if arm.name in best else "",
              "" if arm.parameters is None else f"{arm.parameters:,}",
-             *line)
-            for arm, line in zip(arms, cells, strict=True)
+             *(_cell(rows.get((arm.name, metric))) for metric in _COLUMNS))
+            for arm in arms
         ],
-        notes=("± half of Student's interval over seeds",) if intervals else (),
+        notes=["± half of Student's interval over seeds"] * any(row.ci_low for row in summary),
     )  # fmt: skip
     minus = f"difference: {tested} minus the arm, paired by seed"
     held = [

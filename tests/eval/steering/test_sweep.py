@@ -8,10 +8,9 @@ import torch
 
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.eval.steering.plan import grid_of
-from ed_interp.eval.steering.result import SweepResult
+from ed_interp.eval.steering.result import SweepResult, too_few
 from ed_interp.eval.steering.samples import Sample
 from ed_interp.eval.steering.sweep import sweep
-from ed_interp.eval.steering.words import too_few
 from ed_interp.streams.direction import Direction
 
 WORDS = ["dog", "cat", "cow", "horse", "lion", "wolf", "pear", "apple", "lemon", "bear", "mouse"]
@@ -179,7 +178,7 @@ def test_too_few_samples_to_be_significant_are_said(hooked, direction, result, c
     assert min(row.p_holm for row in few.comparisons) >= 6 / 32
     said = few.cautions()
     assert said.startswith("With 5 held-out samples the smallest possible corrected p is 0.19")
-    assert "use at least 13 samples, of which 7 are held out" in said
+    assert "use at least 13 samples (half are held out)" in said
     assert said in capsys.readouterr().err
     assert "cannot be shown to beat no steering" in few.headline()
     assert result.cautions() == too_few(7) == ""

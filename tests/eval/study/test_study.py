@@ -164,7 +164,7 @@ def test_records_of_version_1_are_read(tmp_path):
     assert old.options.steps == 20
     assert (folder / "comparisons" / old.first.name).is_dir()
     assert "bias-injection minus" in old.headline()
-    assert old.headline().startswith("Against the frozen model, bias-injection changes accuracy")
+    assert old.headline().startswith("bias-injection minus frozen, means over shots: accuracy")
     assert any("±" in note for note in old.tables()[0].notes)
     data = json.loads((folder / "run.json").read_text("utf-8"))
     for change, reason in (
