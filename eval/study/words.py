@@ -69,7 +69,8 @@ def _effect(tested: str, trials: Sequence[TrialRow], summary: Sequence[ArmRow]) 
                 parts[-1] += f" ({row.ci_low:+.3f} to {row.ci_high:+.3f})"
             elif metric == "logprob" and tests:
                 # One seed has no interval; its tests are one per shot count.
-                parts[-1] += f" (corrected p {min(tests):.2g} to {max(tests):.2g})"
+                ends = dict.fromkeys(f"{p:.2g}" for p in (min(tests), max(tests)))
+                parts[-1] += f" (corrected p {' to '.join(ends)})"
     return f"{tested} minus frozen, means over shots: {', '.join(parts)}." if parts else ""
 
 

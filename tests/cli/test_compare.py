@@ -72,7 +72,7 @@ def test_a_checkpoint_is_compared_with_the_frozen_model(cli, quick, tiny_folder,
     result = load_any(tmp_path / "RUN")
     # What was wanted and what it cost come first; nothing that was not measured is explained.
     first = result.headline().partition("Made worse")[0]
-    assert "log-probability (nats) +0.000 (corrected p 1 to 1)" in first
+    assert "log-probability (nats) +0.000 (corrected p 1)" in first
     assert "forgetting (nats per token) +0.000" in first
     assert "±" not in "".join(note for table in result.tables() for note in table.notes)
 
