@@ -159,6 +159,13 @@ def paired_difference(
     return PairedDifference(mean.reshape(rest), *ends, p_value.reshape(rest))
 
 
+def smallest_p(rows: int, *, permutations: int = 9999) -> float:
+    """The smallest p-value that :func:`paired_difference` can return for so many rows."""
+    patterns = 2.0 ** min(rows, 60)
+    # Of all sign patterns, the observed one and its opposite always count.
+    return 2 / patterns if patterns <= permutations else 1 / (permutations + 1)
+
+
 def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927), by scipy."""
     _check_level(level)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """Cells that are formatted already; the first column names the row."""
+    """Cells that are formatted already; the first column or columns (``keys``) name the row."""
 
     name: str
     """Unique within a result; letters, digits and hyphens."""
@@ -21,6 +21,8 @@ class Table:
     rows: Sequence[Sequence[str]]
     text: frozenset[int] = frozenset()
     """Columns that hold words: aligned to the left and allowed to wrap."""
+    keys: int = 1
+    """Leading columns that together name a row: a wide table repeats them in each of its parts."""
     notes: Sequence[str] = ()
     """Lines below the table."""
     folded: bool = False
@@ -55,6 +57,7 @@ def plain_table(
     heads: Mapping[str, str] | None = None,
     formats: Mapping[str, str] | None = None,
     number: str = ".3g",
+    keys: int = 1,
     folded: bool = True,
     terminal: bool = False,
 ) -> Table:
@@ -83,6 +86,7 @@ def plain_table(
         heads=[heads[field] for field in columns],
         rows=[list(line) for line in zip(*columns.values(), strict=True)],
         text=frozenset(words),
+        keys=keys,
         notes=notes,
         terminal=terminal,
         folded=folded and not terminal,

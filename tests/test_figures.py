@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import math
 import random
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ed_interp.charts.plotly import figure
-from ed_interp.charts.spec import Band, Chart, Heat, Line, Rule
+from ed_interp.charts.spec import Band, Chart, Heat, Line, Panel, Rule
 from ed_interp.charts.still import png, spread, svg
 from ed_interp.charts.theme import MANY_BLOCKS, THEMES, mix, shortened, ticks
 from ed_interp.probes.emergence.curve import EmergenceCurve
@@ -339,3 +340,14 @@ def test_shortened_fits_in_one_line(text: str, length: int) -> None:
     short = shortened(text, length)
     assert len(short) <= length
     assert len(short.splitlines()) <= 1
+
+
+def test_logarithmic_ticks_are_plain_numbers() -> None:
+    line = Line(name="cost", x=[0, 1, 2], y=[0.4, None, 30.0])
+    panel = Panel(marks=[line, Rule(at=1.1, name="budget")], log_y=True)
+    drawn = figure(Chart(name="c", title="Cost", caption="", panels=[panel]))
+    axis = drawn.layout.yaxis
+    assert (axis.type, axis.tickformat, axis.dtick) == ("log", ",~r", None)
+    # Its name stands at the line, whose place a note takes as an exponent.
+    (note,) = [note for note in drawn.layout.annotations if note.text == "budget"]
+    assert note.y == pytest.approx(math.log10(1.1))

@@ -15,6 +15,7 @@ from ed_interp.statistics import (
     holm,
     mcnemar,
     paired_difference,
+    smallest_p,
     wilson_interval,
 )
 
@@ -114,6 +115,13 @@ def test_paired_difference_of_many_rows_agrees_with_the_t_test() -> None:
     expected = stats.ttest_rel(a, b).pvalue
     assert np.allclose(found.p_value, expected, atol=0.02)
     assert np.all((found.low <= found.difference) & (found.difference <= found.high))
+
+
+@pytest.mark.parametrize("rows", [1, 5, 7, 13])
+def test_the_smallest_p_is_that_of_one_sign_throughout(rows: int) -> None:
+    result = paired_difference(np.arange(1.0, rows + 1), np.zeros(rows), resamples=1)
+    assert float(result.p_value) == smallest_p(rows) == 2 / 2**rows
+    assert smallest_p(14) == smallest_p(10**6) == 1e-4
 
 
 def test_paired_difference_of_equals_is_nothing() -> None:

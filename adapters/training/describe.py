@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ed_interp.adapters.training.groups import group_of
+from ed_interp.adapters.training.groups import TIME_CONSTANTS, part_of
 from ed_interp.adapters.training.rows import Group, Taus, pairs_table
 from ed_interp.errors import ModelLoadError
 from ed_interp.records.tensors import read_unchecked
@@ -86,12 +86,13 @@ def describe(folder: str | Path) -> AdapterDescription:
             "with save_pretrained"
         )
     weights = read_unchecked(file)[0]
+    method = str(config.get("peft_type", "?")).lower().replace("_", "-")
     members: dict[str, list[Tensor]] = {}
     for name, tensor in weights.items():
-        members.setdefault(group_of(name), []).append(tensor)
+        members.setdefault(part_of(name) or method, []).append(tensor)
     return AdapterDescription(
         folder=str(path),
-        method=str(config.get("peft_type", "?")).lower().replace("_", "-"),
+        method=method,
         base_model=config.get("base_model_name_or_path"),
         fingerprint=hashlib.sha256(file.read_bytes()).hexdigest(),
         parameters=sum(tensor.numel() for tensor in weights.values()),
@@ -129,7 +130,7 @@ def _norm(tensors: list[Tensor]) -> float:
 
 def _taus(weights: dict[str, Tensor]) -> Taus | None:
     # They are stored as logarithms.
-    named = {name: t.double().exp() for name, t in weights.items() if group_of(name) == "taus"}
+    named = {n: t.double().exp() for n, t in weights.items() if part_of(n) == TIME_CONSTANTS}
     if not named:
         return None
     values = torch.cat([value.reshape(-1) for value in named.values()])

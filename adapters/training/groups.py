@@ -11,23 +11,22 @@ from ed_interp.adapters.training.options import TrainingOptions
 
 Group = Literal["lora", "nodes", "taus"]
 
-_PREFIX = "bias_injection_"
+_PARTS = {"A": "low-rank update", "B": "low-rank update", "bias": "bias"}
+TIME_CONSTANTS = "log time constants"
+
+
+def part_of(name: str) -> str | None:
+    """The part of bias injection that a parameter is of, by its name; None for other methods."""
+    kind = name.partition("bias_injection_")[2].partition(".")[0]
+    if "tau" in kind or "decay" in kind:
+        return TIME_CONSTANTS
+    return _PARTS.get(kind, "nodes") if kind else None
 
 
 def group_of(name: str) -> Group:
-    """The group of a trained parameter, by its name.
-
-    Bias injection has ``bias_injection_A`` and ``_B`` (the low-rank update), a name with ``tau``
-    (the time constants) and others (the nodes and the bias). Any other method's weights are one
-    group, ``lora``.
-    """
-    part = next((part for part in name.split(".") if part.startswith(_PREFIX)), None)
-    if part is None:
-        return "lora"
-    kind = part.removeprefix(_PREFIX)
-    if "tau" in kind or "decay" in kind:
-        return "taus"
-    return "lora" if kind in ("A", "B") else "nodes"
+    """The group of a trained parameter: the bias is one of the nodes, other methods are lora."""
+    groups: dict[str | None, Group] = {None: "lora", _PARTS["A"]: "lora", TIME_CONSTANTS: "taus"}
+    return groups.get(part_of(name), "nodes")
 
 
 def parameter_groups(

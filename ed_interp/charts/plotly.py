@@ -143,8 +143,9 @@ class _Drawing:
         text: dict[str, Any] = {}
         if mark.name:
             text = {"annotation_text": html.escape(mark.name), "annotation_font_color": colour}
-        if mark.vertical and panel.log_x and text:
-            text["annotation_x"] = math.log10(mark.at)  # Plotly places notes by exponent there
+        if text and (panel.log_x if mark.vertical else panel.log_y):
+            # Plotly places notes, though not lines, by exponent there.
+            text["annotation_x" if mark.vertical else "annotation_y"] = math.log10(mark.at)
         if mark.vertical:
             self.made.add_vline(x=_places([mark.at], panel)[0], line=line, **text, **at)
         else:
@@ -163,7 +164,9 @@ class _Drawing:
         grid = {"gridcolor": self.colours.grid, "linecolor": self.colours.grid}
         common = {**grid, "zerolinecolor": self.colours.muted, "zerolinewidth": 1}
         common |= {"tickfont": {"size": 13}, "automargin": True}
-        log = {"type": "log", "dtick": "D2"}
+        # Few enough ticks for Plotly to choose 1, 2, 5 or powers of ten, and their numbers in full:
+        # without a format it writes 2 for 0.2 and 20 alike.
+        log = {"type": "log", "nticks": 4, "tickformat": ",~r"}
         across: dict[str, Any] = {**common, "zeroline": panel.rows, **(log if panel.log_x else {})}
         if panel.symlog_x is not None:
             marks = _symlog_ticks(panel)

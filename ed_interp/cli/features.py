@@ -84,8 +84,8 @@ def show(options: ShowOptions, output: Output) -> None:
         "features": [dataclasses.asdict(card) for card in cards] or rows,
     }
     tables = [table for card in cards for table in card.tables()] or described.tables()
-    headline = "" if cards else f"{described.title()}: {described.headline()}"
-    output.print(data, *tables, headline=headline)
+    headline = "" if cards else f"{described.title()}: {described.headline()} "
+    output.print(data, *tables, headline=headline + described.cautions())
     output.written(options.html)
     output.written(output.out)
 

@@ -20,13 +20,15 @@ _WORDS = 16
 
 
 def print_result(result: Shown) -> None:
-    """Title, headline, tables, cautions and the meaning of flags."""
+    """Title, headline, cautions, tables and the meaning of flags."""
     console = Console()
     console.print(f"[bold]{escape(result.title())}[/]")
-    tables = [table for table in result.tables() if table.terminal]
-    print_tables(tables, headline=result.headline(), console=console)
+    if headline := result.headline():
+        console.print(escape(headline))
+    # Before the numbers: they are to be read with it in mind.
     if cautions := result.cautions():
         console.print(f"[yellow]{escape(cautions)}[/]")
+    print_tables([table for table in result.tables() if table.terminal], console=console)
     for word, meaning in result.glossary().items():
         console.print(f"[yellow]{escape(word)}[/][dim]: {escape(meaning)}[/]")
 
@@ -73,16 +75,16 @@ def _widths(table: Table) -> list[int]:
 
 
 def _parts(table: Table, width: int) -> Iterator[list[int]]:
-    """Columns in runs that fit into ``width`` characters, each run led by the first column."""
+    """Columns in runs that fit into ``width`` characters, each run led by those that name a row."""
     widths = _widths(table)
     for column in table.text.intersection(range(len(widths))):
         widths[column] = min(widths[column], _WORDS)
-    part, taken = [0], widths[0]
-    for column in range(1, len(widths)):
-        # Rich puts two characters between columns with a head, one of them our padding.
-        if len(part) > 1 and taken + widths[column] + 2 > width:
+    # Rich puts two characters between columns with a head, one of them our padding.
+    keys, lead = list(range(table.keys)), sum(widths[: table.keys]) + 2 * (table.keys - 1)
+    part, taken = keys, lead
+    for column in range(table.keys, len(widths)):
+        if len(part) > len(keys) and taken + widths[column] + 2 > width:
             yield part
-            part, taken = [0], widths[0]
-        part.append(column)
-        taken += widths[column] + 2
+            part, taken = keys, lead
+        part, taken = [*part, column], taken + widths[column] + 2
     yield part

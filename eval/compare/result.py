@@ -137,7 +137,7 @@ class Comparison(Result):
         tables = [*words.effect_tables(self.effects, self.alpha)]
         if self.forgetting is not None and self.forgetting.contexts:
             where = "Where in neutral text the predictions differ most"
-            tables.append(plain_table("contexts", where, self.forgetting.contexts))
+            tables.append(plain_table("contexts", where, self.forgetting.contexts, keys=2))
         if self.features:
             what = "Features of the dictionary that changed most"
             tables.append(plain_table("features", what, self.features))

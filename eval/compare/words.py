@@ -184,7 +184,7 @@ def effect_table(
         for e in effects
     ]  # fmt: skip
     return Table(name=name, caption=caption, heads=heads, rows=rows, text=frozenset({1, 8, 9}),
-                 notes=(*notes, _UNITS))  # fmt: skip
+                 keys=3, notes=(*notes, _UNITS))  # fmt: skip
 
 
 def session_tables(adaptivity: Adaptivity) -> Iterator[Table]:

@@ -37,7 +37,7 @@ from ed_interp.prompts.tasks import LabelledTask, Template
 from ed_interp.results import Result
 from ed_interp.streams.direction import Direction
 from ed_interp.streams.injection import Add, Where
-from ed_interp.tables import Table
+from ed_interp.tables import Table, plain_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,14 +82,11 @@ class Recovery(Result):
         )
 
     def tables(self) -> list[Table]:
-        rows = [
-            (row.vector, str(row.seed), f"{row.zero_shot:.3f}", f"{row.accuracy:.3f}",
-             f"{row.eight_shot:.3f}", f"{row.recovered:+.0%}", row.site, f"{row.coefficient:g}")
-            for row in self.rows
-        ]  # fmt: skip
-        heads = f"vector,seed,0 shots,steered,{SHOTS} shots,recovered,site,strength".split(",")
-        words = frozenset({0, 6})
-        return [Table(name="recovery", caption="Accuracy", heads=heads, rows=rows, text=words)]
+        heads = {"zero_shot": "0 shots", "eight_shot": f"{SHOTS} shots", "accuracy": "steered"}
+        heads |= {"coefficient": "strength"}
+        formats = {"recovered": "+.0%", "coefficient": "g"}
+        return [plain_table("recovery", "Accuracy", self.rows, heads=heads, formats=formats,
+                            number=".3f", keys=2, terminal=True)]  # fmt: skip
 
 
 def recovery(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 from ed_interp.charts.spec import Chart
@@ -10,7 +11,20 @@ from ed_interp.charts.theme import shortened
 from ed_interp.eval.steering.charts import dose_response
 from ed_interp.eval.steering.rows import SweepCell, SweepComparison
 from ed_interp.results import Result
+from ed_interp.statistics import smallest_p
 from ed_interp.tables import Table
+
+
+def too_few(held_out: int, *, controls: int = 3, alpha: float = 0.05) -> str:
+    """Why no comparison on so many held-out samples can be significant; empty if one can."""
+    # Holm multiplies the smallest p of a family by its size.
+    if (least := controls * smallest_p(held_out)) < alpha:
+        return ""
+    enough = next(n for n in itertools.count() if controls * smallest_p(n) < alpha)
+    return (
+        f"With {held_out} held-out samples the smallest possible corrected p is {least:.2g}, so no "
+        f"difference can be significant; use at least {2 * enough - 1} samples (half are held out)."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +75,8 @@ class SweepResult(Result):
         rest = [row.control for row in self.comparisons if not row.beaten]
         # Both kinds are named: a verdict that left out lost comparisons would flatter.
         parts = [f"beats {', '.join(beaten)}"] if beaten else []
-        parts += [f"does not beat {', '.join(rest)}"] if rest else []
+        lost = "cannot be shown to beat" if self.cautions() else "does not beat"
+        parts += [f"{lost} {', '.join(rest)}"] if rest else []
         return (
             f"coefficient {cell.coefficient:g} at {cell.site} {' and '.join(parts)} on "
             f"{self.samples[1]} held-out samples: score {change.difference:+.2f} nats "
@@ -74,6 +89,9 @@ class SweepResult(Result):
 
     def headline(self) -> str:
         return self.verdict
+
+    def cautions(self) -> str:
+        return too_few(self.samples[1])
 
     def how(self) -> str:
         return (
@@ -90,6 +108,7 @@ class SweepResult(Result):
         grid = Table(
             name="cells",
             caption="To choose on",
+            keys=2,
             heads=("site", "strength", "nats", "wrong", "ppl x", "budget"),
             rows=[
                 (cell.site, f"{cell.coefficient:g}", f"{cell.change:+.2f}", f"{cell.wrong_way:.0%}",

@@ -21,6 +21,7 @@ import hashlib
 import json
 import math
 import random
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from torch import Tensor
 from ed_interp.errors import RunFolderError
 from ed_interp.eval.steering.options import SweepOptions
 from ed_interp.eval.steering.plan import Cell, direction_of, grid_of, selector_of
-from ed_interp.eval.steering.result import SweepResult
+from ed_interp.eval.steering.result import SweepResult, too_few
 from ed_interp.eval.steering.rows import SweepCell, SweepComparison
 from ed_interp.eval.steering.samples import Sample, check_samples, questions, samples_from_file
 from ed_interp.eval.steering.scoring import answer, neutral_rows, perplexity
@@ -101,6 +102,8 @@ def sweep(
     halves = (order[: len(samples) // 2], order[len(samples) // 2 :])
     # Halves are drawn at random; within each, samples keep their order, as batches depend on it.
     choice, report = ([samples[row] for row in sorted(half)] for half in halves)
+    if progress is True and (caution := too_few(len(report))):
+        print(caution, file=sys.stderr)  # before the work: more samples may be at hand
     before = options.instruction
     prompted = [dataclasses.replace(sample, prompt=before + sample.prompt) for sample in report]
     scores = (_Scores(hooked, some) for some in (choice, report, prompted))

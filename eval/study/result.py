@@ -79,7 +79,9 @@ class Study(Result):
 
     def title(self) -> str:
         where = f"{self.model.get('name')}, {self.problem.get('name')}"
-        return f"{self.tested} against its controls: {where}"
+        controls = [arm for arm in self.arms if arm.name not in (self.tested, "frozen")]
+        others = "its controls" if controls else "the frozen model"
+        return f"{self.tested[0].upper()}{self.tested[1:]} against {others}: {where}"
 
     def headline(self) -> str:
         return headline(self.tested, self.trials, self.summary)

@@ -25,6 +25,7 @@ import torch
 
 from ed_interp.errors import EdInterpError
 from ed_interp.eval.compare.control import Panel, open_panel
+from ed_interp.eval.compare.cost import adapter_state
 from ed_interp.eval.compare.reading import read_prompts
 from ed_interp.eval.compare.result import Comparison
 from ed_interp.eval.compare.subjects import Subject, open_subject
@@ -111,7 +112,9 @@ class Bench:
             return self._directed(trial)
         if arm.method == "checkpoint":
             options = {"device": self.options.device, "dtype": self.options.dtype}
-            return open_subject(str(arm.options["folder"]), name=arm.name, **options), {}
+            subject = open_subject(str(arm.options["folder"]), name=arm.name, **options)
+            state = adapter_state(subject) or {}
+            return subject, {"parameters": sum(tensor.numel() for tensor in state.values())}
         return self._trained(arm, trial)
 
     def _trained(self, arm: Arm, trial: Trial) -> tuple[Subject, dict[str, Any]]:

@@ -37,8 +37,9 @@ GLOSSARY = {
 
 
 def headline(tested: str, trials: Sequence[TrialRow], summary: Sequence[ArmRow]) -> str:
-    """How many differences from the controls hold, and what the arm under test made worse."""
-    count, held, parts = sum(row.p_holm is not None for row in summary), _held(summary), []
+    """What the arm under test did, which differences from the controls hold, and side effects."""
+    count, held = sum(row.p_holm is not None for row in summary), _held(summary)
+    parts = [_effect(tested, trials, summary)]
     if count:
         parts.append(
             f"{len(held)} of {count} differences between {tested} and the other arms hold at "
@@ -48,12 +49,29 @@ def headline(tested: str, trials: Sequence[TrialRow], summary: Sequence[ArmRow])
     parts += [
         f"{tested} minus {row.arm}: {_NAMES.get(row.metric, row.metric)} {row.difference:+.3f} "
         f"({row.difference_low:+.3f} to {row.difference_high:+.3f})."
-        for row in held[:3]
+        for row in [row for row in held if row.arm != "frozen"][:3]
     ]
     if harmed := sorted({name for row in trials if row.arm == tested for name in row.harmed}):
         more = f" and {len(harmed) - 6} more" if len(harmed) > 6 else ""
         parts.append(f"Made worse by {tested}, at any seed: {', '.join(harmed[:6])}{more}.")
-    return " ".join(parts)
+    return " ".join(filter(None, parts))
+
+
+def _effect(tested: str, trials: Sequence[TrialRow], summary: Sequence[ArmRow]) -> str:
+    """The wanted effect and forgetting, with intervals over seeds or p-values over prompts."""
+    tests = next((row.p_holm for row in trials if row.arm == tested and row.p_holm), ())
+    parts = []
+    for row in summary:
+        metric = row.metric.removesuffix("_change")
+        if row.arm == tested and row.metric in ("accuracy_change", "logprob_change", "forgetting"):
+            parts.append(f"{_NAMES.get(metric, metric)} {row.mean:+.3f}")
+            if row.ci_low is not None:
+                parts[-1] += f" ({row.ci_low:+.3f} to {row.ci_high:+.3f})"
+            elif metric == "logprob" and tests:
+                # One seed has no interval; its tests are one per shot count.
+                ends = dict.fromkeys(f"{p:.2g}" for p in (min(tests), max(tests)))
+                parts[-1] += f" (corrected p {' to '.join(ends)})"
+    return f"{tested} minus frozen, means over shots: {', '.join(parts)}." if parts else ""
 
 
 def cautions(failures: Sequence[TrialRow]) -> str:
@@ -90,7 +108,7 @@ def tables(
              *(_cell(rows.get((arm.name, metric))) for metric in _COLUMNS))
             for arm in arms
         ],
-        notes=("± half of Student's interval over seeds",),
+        notes=["± half of Student's interval over seeds"] * any(row.ci_low for row in summary),
     )  # fmt: skip
     minus = f"difference: {tested} minus the arm, paired by seed"
     held = [
@@ -101,9 +119,9 @@ def tables(
     if held:
         heads = (tested, "difference", "interval", "corrected p")
         yield Table(name="held", caption="Differences that hold", heads=heads, rows=held)
-    yield plain_table("summary", "Every arm and metric", summary, minus)
+    yield plain_table("summary", "Every arm and metric", summary, minus, keys=2)
     by_shots = "accuracy and log-probability (nats) by shot count"
-    yield plain_table("trials", "Trials", trials, by_shots)
+    yield plain_table("trials", "Trials", trials, by_shots, keys=4)
 
 
 def _cell(row: ArmRow | None) -> str:

@@ -14,7 +14,7 @@ from ed_interp.charts.spec import Chart
 from ed_interp.probes.dictionaries.charts import measurement_chart
 from ed_interp.probes.dictionaries.results import ReaderResult
 from ed_interp.probes.dictionaries.rows import ConceptRow, ProbeRow, Recovered
-from ed_interp.tables import Table
+from ed_interp.tables import Table, plain_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,27 +190,14 @@ class DictionaryMeasurement(ReaderResult):
         return Table(name="probing", caption="Sparse probing", heads=heads, rows=rows)
 
     def _concepts(self) -> Table:
-        rows = [
-            (
-                row.concept,
-                ", ".join(map(str, row.features)),
-                *(f"{value:.2f}" for value in (row.f1_one, row.f1, row.f1_dense)),
-                *(f"{value:.3f}" for value in (row.missed, row.absorbed)),
-                f"{row.n:,}",
-            )
-            for row in self.concepts
-        ]
-        return Table(
-            name="concepts",
-            caption="Splitting and absorption",
-            heads=[
-                *("category", "features", "F1 of one", "F1", "F1 of all channels"),
-                *("missed", "absorbed", "tokens"),
-            ],
-            rows=rows,
-            text=frozenset({1}),
-            folded=True,
-            terminal=False,
+        heads = {"concept": "category", "f1_one": "F1 of one", "f1": "F1", "n": "tokens"}
+        return plain_table(
+            "concepts",
+            "Splitting and absorption",
+            self.concepts,
+            heads={**heads, "f1_dense": "F1 of all channels"},
+            formats={"missed": ".3f", "absorbed": ".3f"},
+            number=".2f",
         )
 
     def charts(self) -> list[Chart]:

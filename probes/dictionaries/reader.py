@@ -28,7 +28,7 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
 from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.dictionary import Dictionary
-from ed_interp.probes.dictionaries.loading import load
+from ed_interp.probes.dictionaries.loading import load, site_of
 from ed_interp.probes.dictionaries.options import DictionaryOptions
 from ed_interp.probes.dictionaries.text import Ids, Windows
 from ed_interp.progress import Progress, track
@@ -245,7 +245,8 @@ class Reader:
         if (reason := dictionary.fits(self.hooked)) is not None:
             cautions.append(f"The dictionary was not trained on this model: {reason}.")
         own = dictionary.sae.cfg.metadata.hook_name
-        if own is not None and own != self.site.name and dictionary.site != self.site:
+        # By its configuration: the site of the dictionary itself is what --site says.
+        if own is not None and own != self.site.name and site_of(own) != self.site:
             cautions.append(f"The dictionary was trained at {own}, not at {self.site.name}.")
         return {
             "dictionary": {**dictionary.describe(), "source": dictionary.source},

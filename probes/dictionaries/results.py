@@ -135,6 +135,7 @@ class FeatureEmergence(ReaderResult):
                 heads=("model", *numbers, "most informative (bits)", "new"),
                 rows=rows,
                 text=frozenset({7, 8}),
+                keys=2,
             )
         ]
 

@@ -70,7 +70,9 @@ class DirectionSummary(Result):
     def facts(self) -> dict[str, str]:
         origin = self.provenance
         facts = {"model": origin["model"]["fingerprint"], "data": origin["data"]}
-        return {name: str(value) for name, value in {**facts, **origin["settings"]}.items()}
+        # Sorted, as a file keeps them, so that find and show print one order.
+        facts |= dict(sorted(origin["settings"].items()))
+        return {name: str(value) for name, value in facts.items() if value is not None}
 
     def how(self) -> str:
         kind = METHODS.get(self.method)

@@ -31,7 +31,7 @@ from ed_interp.probes.directions.options import ContrastOptions, PreflightOption
 from ed_interp.probes.directions.pairs import Contrast, ContrastStates, check_gap, read_states
 from ed_interp.progress import Progress
 from ed_interp.results import Result
-from ed_interp.tables import Table
+from ed_interp.tables import Table, plain_table
 
 FOLDS = 5
 FEWEST = 4
@@ -129,14 +129,10 @@ class Preflight(Result):
         )
 
     def tables(self) -> list[Table]:
-        rows = [
-            (row.site, f"{row.auc:.2f}", f"{row.d_prime:.1f}",
-             "" if row.agreement is None else f"{row.agreement:.2f}",
-             f"{row.stability:.2f}", f"{row.size:.2f}")
-            for row in self.rows
-        ]  # fmt: skip
-        heads = ("site", "AUC", "d'", "agreement", "stability", "size")
-        return [Table(name="preflight", caption="Will it steer?", heads=heads, rows=rows)]
+        about, heads = "Will it steer?", {"auc": "AUC", "d_prime": "d'"}
+        formats = {"d_prime": ".1f"}
+        return [plain_table("preflight", about, self.rows, heads=heads, formats=formats,
+                            number=".2f", terminal=True)]  # fmt: skip
 
 
 @takes_options(PreflightOptions)

@@ -68,7 +68,7 @@ class EstimatorComparison(Result):
         return words.glossary(self.rows, _meanings(*self.estimators))
 
     def tables(self) -> list[Table]:
-        shown = functools.partial(plain_table, number=".3f")
+        shown = functools.partial(plain_table, number=".3f", keys=3)
         heads = {"spearman": "Spearman", "kendall": "Kendall"}
         agree = "Agreement of the estimators: rank correlation over blocks and shots"
         every = "Emergence by every estimator, in bits"

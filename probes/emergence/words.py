@@ -124,6 +124,7 @@ def rows_table(rows: Sequence[EmergenceRow], unit: str) -> Table:
         sorted(rows, key=lambda row: (row.layer, row.shots)),
         heads={**HEADS, "macro_limit": "entropy"},
         number=".3f",
+        keys=2,
         folded=False,
     )
 
@@ -164,7 +165,7 @@ def profile_table(profile: Sequence[ProfileRow], unit: str) -> Table:
     """E at every noise level."""
     rows = sorted(profile, key=lambda row: (row.layer, row.shots, row.noise))
     caption, formats = f"Emergence over the noise scale, in {unit}", {"beta": ".4f", "noise": ".4f"}
-    return plain_table("profile", caption, rows, heads=HEADS, formats=formats, number=".3f")
+    return plain_table("profile", caption, rows, heads=HEADS, formats=formats, number=".3f", keys=3)
 
 
 def _bits(value: float | None) -> str:

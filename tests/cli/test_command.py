@@ -13,6 +13,8 @@ from ed_interp.cli import show
 from ed_interp.cli.command import NEW_FILE, RUN_FOLDER, Output, command
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import MEASURE, MODEL, Seeded, option
+from ed_interp.probes.dictionaries.results import FeatureEmergence
+from ed_interp.probes.dictionaries.rows import FeatureEmergenceRow
 from ed_interp.tables import Table
 
 
@@ -130,3 +132,42 @@ def test_a_wide_table_continues_below_itself(monkeypatch: pytest.MonkeyPatch):
     assert text.count("block 2") > 1
     assert all(f"column {i}" in text for i in range(12))
     assert text.count("2.2345") == 12
+
+
+def test_every_part_of_a_wide_table_names_its_rows():
+    heads = ("model", "shots", *(f"column {i}" for i in range(9)))
+    rows = [("step 300", str(shots), *[f"{shots}.2345"] * 9) for shots in range(8)]
+    table = Table(name="t", caption="", heads=heads, rows=rows, keys=2)
+    console = Console(width=50, record=True)
+    show.print_tables([table], console=console)
+    lines = [line.split() for line in console.export_text().splitlines() if line.strip()]
+    assert sum(line[:2] == ["model", "shots"] for line in lines) > 1
+    for line in lines:
+        if line[0] == "step":
+            assert all(cell.startswith(f"{line[2]}.") for cell in line[3:])
+            assert len(line) > 3
+
+
+def test_a_table_without_rows_or_with_keys_alone():
+    console = Console(width=50, record=True)
+    empty = Table(name="t", caption="Nothing", heads=("model", "shots"), rows=(), keys=2)
+    show.print_tables([empty], console=console)
+    assert "model" in console.export_text()
+
+
+def test_cautions_come_before_the_tables(capsys: pytest.CaptureFixture[str]):
+    row = FeatureEmergenceRow(
+        step=300, shots=2, active=5, l0=3.0, informative=1, new=(7,), top=((7, 0.5),),
+        best_bits=0.5, fvu=0.2,
+    )  # fmt: skip
+    rows = (row, dataclasses.replace(row, shots=8))
+    caution = "The dictionary was not trained on this model."
+    result = FeatureEmergence(
+        model="m", task="t", about="answer", site="s", latents=8, label_entropy=1.0, rows=rows,
+        settings={"cautions": [caution]},
+    )  # fmt: skip
+    show.print_result(result)
+    text = capsys.readouterr().out
+    assert result.headline()[:40] in text
+    assert text.index("1 features inform") < text.index(caution) < text.index("most informative")
+    assert result.tables()[0].keys == 2

@@ -44,7 +44,7 @@ def test_forgetting_fails_the_command(cli, quick, tmp_path):
     asked = [*quick, "--treated", "random", "--controls", "none"]
     done = cli(*asked, "--fail-on-forgetting", "1000", "--out", "A")
     assert done.status == 0
-    assert "random against its controls" in done.stdout
+    assert "Random against the frozen model" in done.stdout
     failed = cli(*asked, "--fail-on-forgetting", "1e-9", "--out", "B")
     record = json.loads((tmp_path / "B" / "run.json").read_text("utf-8"))
     rise = next(row for row in record["summary"] if row["metric"] == "forgetting")["mean"]
@@ -67,6 +67,14 @@ def test_a_checkpoint_is_compared_with_the_frozen_model(cli, quick, tiny_folder,
     assert treated["neutral"] is True
     assert treated["forgetting"] == 0
     assert treated["harmed"] == []
+    shown = json.loads(cli("adapter", "show", "adapter", "--json").stdout)
+    assert treated["parameters"] == shown["parameters"] > 0
+    result = load_any(tmp_path / "RUN")
+    # What was wanted and what it cost come first; nothing that was not measured is explained.
+    first = result.headline().partition("Made worse")[0]
+    assert "log-probability (nats) +0.000 (corrected p 1)" in first
+    assert "forgetting (nats per token) +0.000" in first
+    assert "±" not in "".join(note for table in result.tables() for note in table.notes)
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,11 @@ def test_describe(tmp_path: Path, base: Any, tiny_folder: Path):
     assert found.parameters == sum(weight.numel() for weight in trained)
     squares = sum(group.norm**2 for group in found.groups.values())
     assert [table.name for table in found.tables()] == ["adapter", "groups", "config"]
+    sizes = {name: group.parameters for name, group in found.groups.items()}
+    assert set(sizes) == {"low-rank update", "bias", "nodes", "log time constants"}
+    named = model.named_parameters()
+    assert sizes["bias"] == sum(w.numel() for name, w in named if ".bias_injection_bias." in name)
+    assert sizes["log time constants"] == found.taus.count
     assert squares == pytest.approx(
         sum(float(w.detach().square().sum()) for w in trained), rel=1e-5
     )

@@ -8,7 +8,7 @@ import torch
 
 from ed_interp.errors import InvalidInputError, RunFolderError
 from ed_interp.eval.steering.plan import grid_of
-from ed_interp.eval.steering.result import SweepResult
+from ed_interp.eval.steering.result import SweepResult, too_few
 from ed_interp.eval.steering.samples import Sample
 from ed_interp.eval.steering.sweep import sweep
 from ed_interp.streams.direction import Direction
@@ -168,3 +168,18 @@ def test_another_models_direction(hooked, direction):
     )
     with pytest.raises(InvalidInputError, match="other weights"):
         sweep(hooked, foreign, SAMPLES, neutral=["a b c"], instruction="x")
+
+
+def test_too_few_samples_to_be_significant_are_said(hooked, direction, result, capsys):
+    settings = {"coefficients": (1.0,), "budget": 100.0, "neutral": ["a dog and a cat"]}
+    settings |= {"instruction": "France ", "random_directions": 1, "resamples": 50}
+    few = sweep(hooked, direction, SAMPLES[:9], **settings, progress=True)
+    # All sign patterns of 5 samples: 2 of 32, times three comparisons.
+    assert min(row.p_holm for row in few.comparisons) >= 6 / 32
+    said = few.cautions()
+    assert said.startswith("With 5 held-out samples the smallest possible corrected p is 0.19")
+    assert "use at least 13 samples (half are held out)" in said
+    assert said in capsys.readouterr().err
+    assert "cannot be shown to beat no steering" in few.headline()
+    assert result.cautions() == too_few(7) == ""
+    assert too_few(6) != ""

@@ -146,7 +146,7 @@ def test_a_study_is_read_back(studies, options):
 def test_page_and_tables(studies):
     first, *_, out = studies
     page = (out / "report.html").read_text("utf-8")
-    assert "lora against its controls" in page
+    assert "Lora against its controls" in page
     assert first.headline() in page
     assert {chart.name for chart in first.charts()} == {"study", "arms"}
     assert len(first.plot("arms").data) > 3
@@ -164,6 +164,8 @@ def test_records_of_version_1_are_read(tmp_path):
     assert old.options.steps == 20
     assert (folder / "comparisons" / old.first.name).is_dir()
     assert "bias-injection minus" in old.headline()
+    assert old.headline().startswith("bias-injection minus frozen, means over shots: accuracy")
+    assert any("±" in note for note in old.tables()[0].notes)
     data = json.loads((folder / "run.json").read_text("utf-8"))
     for change, reason in (
         ({"version": 3}, "version 2"),

@@ -10,6 +10,7 @@ import torch
 from ed_interp.errors import InvalidInputError, UnknownNameError
 from ed_interp.models.load import load
 from ed_interp.probes import dictionaries
+from ed_interp.probes.dictionaries.reader import Reader
 from ed_interp.streams.injection import Add, Where, inject
 
 
@@ -127,6 +128,14 @@ def test_other_weights_are_told_but_allowed(trained, tiny_model, tiny_tokenizer)
     changed = load(other, tokenizer=tiny_tokenizer)
     assert trained[0].check(changed) == trained[0].site
     assert "other weights" in trained[0].fits(changed)
+
+
+def test_another_site_than_its_own_is_a_caution(trained, hooked):
+    assert Reader.of(trained[0], hooked).settings()["cautions"] == []
+    # Also where --site replaces the site that its configuration names.
+    moved = dictionaries.load(trained[1], site="blocks.1.hook_resid_post")
+    (caution,) = Reader.of(moved, hooked).settings()["cautions"]
+    assert "trained at blocks.0.hook_resid_post, not at blocks.1.hook_resid_post" in caution
 
 
 def test_widths_of_tensors_are_checked(trained):

@@ -1,12 +1,13 @@
 """Directions from pairs: against the model's own states, each other, and another library."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from ed_interp.errors import InvalidInputError, UnknownNameError
-from ed_interp.probes.directions.find import find_direction
+from ed_interp.probes.directions.find import DirectionSummary, find_direction
 from ed_interp.probes.directions.methods import METHODS, LogisticProbe, Method, get_method, register
 from ed_interp.probes.directions.pairs import Contrast, Text, read_states
 
@@ -122,6 +123,11 @@ def test_what_is_recorded(hooked, contrast, tmp_path):
     kept = Direction.load(found.save(tmp_path / "d.safetensors"))
     assert kept.provenance.data == contrast.fingerprint
     assert kept.provenance.settings["penalty_c"] == 0.1
+    facts = DirectionSummary.of(kept).facts()
+    assert list(DirectionSummary.of(found).facts().items()) == list(facts.items())
+    unknown = dataclasses.replace(kept.provenance, data=None)
+    known = DirectionSummary.of(dataclasses.replace(kept, provenance=unknown)).facts()
+    assert known == {name: value for name, value in facts.items() if name != "data"}
     site = kept.sites[0]
     again = find_direction(hooked, contrast, method="logistic", sites=site, set=["penalty_c=0.1"])
     assert torch.equal(again[site], kept[site])

@@ -1,1 +1,0 @@
-nice: ‘ed-interp’: No such file or directory
