@@ -165,12 +165,10 @@ class Result:
         """
         import pydantic
 
-        body = {name: value for name, value in data.items() if name not in _HEADER}
-        body = cls.upgrade(body, int(data.get("version", cls.VERSION)))
+        body = cls.upgrade(_body(data), int(data.get("version", cls.VERSION)))
         try:
             # As JSON, since strictness would otherwise refuse a list where a tuple is meant.
-            made: R = _adapter(cast(Any, cls)).validate_json(strict_json(body, cls.FILE))
-            return made
+            return cast(R, _adapter(cast(Any, cls)).validate_json(strict_json(body, cls.FILE)))
         except pydantic.ValidationError as error:
             raise InvalidInputError(_first_problem(error)) from error
 
@@ -228,10 +226,10 @@ class Result:
 
     def write_record(self, folder: Path) -> None:
         """Write only what is read back: the JSON file, and the tables beside it."""
-        header = {"format": _PREFIX + self.KIND, "version": self.VERSION}
         body = self.to_dict()
-        header["sha256"] = _digest(body, self.FILE)
-        write_json(folder / self.FILE, {**header, **body, "environment": self._environment})
+        header = {"format": _PREFIX + self.KIND, "version": self.VERSION}
+        header |= {"sha256": _digest(body, self.FILE), "environment": self._environment}
+        write_json(folder / self.FILE, header | body)
         for name, row in row_fields(type(self)).items():
             if getattr(self, name):
                 file = folder / f"{self.KIND if name == 'rows' else name}.parquet"
@@ -272,8 +270,7 @@ class Result:
         except InvalidInputError as error:
             raise RunFolderError(f"{file} is damaged ({error}); run the command again") from error
         # After the fields, as their error names the place. Files of before have no digest.
-        body = {name: value for name, value in data.items() if name not in _HEADER}
-        if data.get("sha256") not in (None, _digest(body, cls.FILE)):
+        if data.get("sha256") not in (None, _digest(_body(data), cls.FILE)):
             problem = "its contents must be those of its sha256, got others"
             raise RunFolderError(f"{file} is damaged ({problem}); run the command again")
         files = {name: file.with_name(f"{name}.parquet") for name in cls.SIDE}
@@ -364,7 +361,8 @@ def _recorded(result: R, options: dict[str, Any]) -> R:
     return dataclasses.replace(result, settings=record)  # type: ignore[call-arg]
 
 
-# Reading ------------------------------------------------------------------------------------
+def _body(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name not in _HEADER}
 
 
 def _digest(body: Mapping[str, Any], file: str) -> str:
