@@ -23,6 +23,7 @@ import inspect
 import json
 import math
 import operator
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -49,11 +50,22 @@ _KINDS = {bool: "true or false", int: "a whole number", float: "a finite number"
 
 
 class OptionError(InvalidInputError):
-    """A setting that cannot be used; the command line shows its flag in place of its name."""
+    """A setting that cannot be used, and ``others`` in the text of its problem.
 
-    def __init__(self, name: str, problem: str) -> None:
+    The command line shows flags in place of their names.
+    """
+
+    def __init__(self, name: str, problem: str, *others: str) -> None:
         super().__init__(f"{name} {problem}")
-        self.name, self.problem = name, problem
+        self.name, self.problem, self.others = name, problem, others
+
+    def spelled(self, flags: Mapping[str, str]) -> str:
+        """The message as the command line writes it."""
+        text = self.problem
+        for other in self.others:
+            # Not within quotes, where it is a value that somebody gave.
+            text = re.sub(rf"(?<![-\w'\"]){other}(?![\w'\"])", flags.get(other, other), text)
+        return f"{flags[self.name]} {text}"
 
 
 def option(
@@ -107,6 +119,13 @@ class Options:
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
+    def same(cls, name: str, **changes: Any) -> Any:
+        """The option of that name for another class; ``default``, ``panel`` or ``shown`` differ."""
+        field = next(field for field in dataclasses.fields(cls) if field.name == name)
+        default = changes.pop("default", field.default)
+        return dataclasses.field(default=default, metadata={**field.metadata, **changes})
+
+    @classmethod
     def from_dict(cls: type[O], data: Mapping[str, Any]) -> O:
         """The inverse of :meth:`to_dict`.
 
@@ -129,7 +148,7 @@ class Batched(Options):
     """Operations that run a model over prompts."""
 
     batch_size: int | None = option(
-        None, "Prompts per forward pass.", RUNNING, min=1, shown="chosen by length"
+        None, "Prompts or windows per forward pass.", RUNNING, min=1, shown="chosen by length"
     )
 
 
@@ -268,6 +287,11 @@ def takes_options(kind: type[Options]) -> Callable[[Callable[..., R]], Callable[
             for name in shared:
                 if given.get(name) is not None:
                     settings[name] = _label(given[name], hints_of(kind)[name])
+            for name, field in fields.items():
+                # A field may have one or the other; what has neither is required.
+                required = field.default is field.default_factory
+                if options is None and required and settings.get(name) is None:
+                    raise OptionError(name, "must be given, got nothing")
             options = dataclasses.replace(options, **settings) if options else kind(**settings)
             kept = {name: given[name] for name in own if name in given}
             for name in shared:

@@ -19,6 +19,7 @@ from ed_interp.errors import CaptureError, InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.models.sites import Site, stream_sites
+from ed_interp.options import OptionError
 from ed_interp.processes import process
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.population import Population
@@ -128,9 +129,10 @@ def _choose(
         return "nested", None
     if not hooked.runner.takes_masks:
         if path != "auto":
-            raise InvalidInputError(
-                f"path must be 'separate' or 'auto' for {type(hooked.model).__name__}, which takes "
-                f"no custom mask here, got {path!r}"
+            raise OptionError(
+                "path",
+                f"must be 'separate' or 'auto' for {type(hooked.model).__name__}, which takes "
+                f"no custom mask here, got {path!r}",
             )
         return "separate", None
     shots = population.shots

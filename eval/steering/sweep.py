@@ -103,7 +103,8 @@ def sweep(
     choice, report = ([samples[row] for row in sorted(half)] for half in halves)
     before = options.instruction
     prompted = [dataclasses.replace(sample, prompt=before + sample.prompt) for sample in report]
-    scores = (_Scores(hooked, some) for some in (choice, report, prompted))
+    size = options.batch_size
+    scores = (_Scores(hooked, some, size) for some in (choice, report, prompted))
     plan = _Plan(hooked, direction, cells, tokens, texts, options, *scores)
     # An interrupted sweep of another direction or other samples must not be resumed, though their
     # names or files may be the same.
@@ -130,8 +131,8 @@ def _digits(data: Any) -> str:
 class _Scores:
     """The score of each of some samples, under interventions."""
 
-    def __init__(self, hooked: HookedModel, samples: list[Sample]) -> None:
-        self.hooked, self.samples = hooked, samples
+    def __init__(self, hooked: HookedModel, samples: list[Sample], size: int | None) -> None:
+        self.hooked, self.samples, self.size = hooked, samples, size
         wanted = [(sample.prompt, sample.wanted) for sample in samples]
         self._rows = [row for row, sample in enumerate(samples) if sample.unwanted is not None]
         unwanted = [(samples[row].prompt, samples[row].unwanted or "") for row in self._rows]
@@ -141,7 +142,7 @@ class _Scores:
 
     def under(self, interventions: Sequence[Intervention]) -> Float[Tensor, " sample"]:
         """Log p(wanted) - log p(unwanted), in nats."""
-        logprob = answer(self.hooked, self._questions, interventions).logprob
+        logprob = answer(self.hooked, self._questions, interventions, self.size).logprob
         # First all wanted continuations, then the unwanted ones of the samples that have one.
         scores = logprob[: len(self.samples)].clone()
         scores[self._rows] -= logprob[len(self.samples) :]
@@ -194,7 +195,7 @@ class _Plan:
         """Scores of the samples to choose on, and perplexity; None if it is infinite."""
         scores = self.choice.under(() if cell is None else cell.interventions(self.tokens))
         everywhere = () if cell is None else cell.interventions()
-        value = perplexity(self.hooked, self.neutral, everywhere)
+        value = perplexity(self.hooked, self.neutral, everywhere, self.options.batch_size)
         return {"scores": scores.tolist(), "perplexity": value if math.isfinite(value) else None}
 
     def _row(self, cell: Cell, numbers: dict[str, Any], plain: dict[str, Any]) -> SweepCell:

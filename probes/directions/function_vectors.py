@@ -45,6 +45,7 @@ from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.models.runners import Inputs, TransformersRunner
 from ed_interp.models.sites import Site, resid_post, resid_pre
+from ed_interp.options import OptionError
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.population import draw
 from ed_interp.prompts.tasks import LabelledTask, as_task
@@ -233,8 +234,8 @@ class HeadEffects:
         if heads is None:
             heads = int((flat.double() >= SHARE_OF_GREATEST * top).sum())
         if not 1 <= heads <= len(order):
-            wanted = f"heads must be 1 to {len(order)}, the heads of {self.model}"
-            raise InvalidInputError(f"{wanted}, got {heads}")
+            wanted = f"must be 1 to {len(order)}, the heads of {self.model}"
+            raise OptionError("heads", f"{wanted}, got {heads}")
         # A place in the flattened table is layer * width + head.
         width = self.effects.shape[1]
         return tuple(sorted(divmod(place, width) for place in order[:heads]))

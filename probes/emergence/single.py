@@ -22,6 +22,7 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
 from ed_interp.models.sites import Site
+from ed_interp.options import OptionError
 from ed_interp.probes.emergence.options import SinglePosition
 from ed_interp.prompts.tokens import TokenPopulation
 from ed_interp.streams.capture import check_finite
@@ -84,9 +85,10 @@ def read_single_tokens(
     ids, positions = (part[:, None] for part in torch.tensor(tokens.keys).T.contiguous())
     moved = bool(positions.any())
     if moved and not hooked.runner.takes_masks:
-        raise InvalidInputError(
-            f"single_position must be zero for {type(hooked.model).__name__}, which takes no "
-            "position ids here, got 'original'"
+        raise OptionError(
+            "single_position",
+            f"must be zero for {type(hooked.model).__name__}, which takes no "
+            "position ids here, got 'original'",
         )
     parts = []
     for start in range(0, len(ids), _BATCH):
