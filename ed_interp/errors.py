@@ -33,6 +33,10 @@ class RunFolderError(EdInterpError, OSError):
     """A run folder that exists, cannot be written, or is damaged."""
 
 
+class NoRunError(RunFolderError, InvalidInputError):
+    """A path that holds no run."""
+
+
 def unknown(kind: str, name: str, known: "list[str] | tuple[str, ...]") -> UnknownNameError:
     """The error for a name that is not among ``known``, with the nearest names in it."""
     import difflib

@@ -58,16 +58,14 @@ class PromptOptions(Options):
         given = {name for name, value in vars(self).items() if value is not None}
         sources = [name for name in ("task", "data", "dataset", "text") if name in given]
         if len(sources) > 1:
-            problem = f"must come alone: prompts are from one source, got {' and '.join(sources)}; drop one"
-            raise OptionError(sources[0], problem, *sources)
+            problem = f"must be left out: prompts are from one source, got {' and '.join(sources)}"
+            raise OptionError(sources[-1], problem, *sources)
         source = sources[0] if sources else "task"
         # An option without effect is most often a mistake about what is being measured.
         for name, places in _APPLIES.items():
             if name in given and source not in places:
-                problem = (
-                    f"must come with {' or '.join(places)}, got prompts from {source}; drop {name}"
-                )
-                raise OptionError(name, problem, *places, source, name)
+                problem = f"must come with {' or '.join(places)}, got prompts from {source}"
+                raise OptionError(name, f"{problem}; drop {name}", *places, source, name)
 
     @property
     def task_label(self) -> str:

@@ -80,10 +80,10 @@ class EstimatorOptions(Options):
         try:
             return get_estimator(self.estimator, **settings)
         except OptionError as error:
-            # One given by --set may have the name of a flag, such as dtype.
-            raise (
-                error if getattr(self, error.name, None) else InvalidInputError(str(error))
-            ) from error
+            # A setting of the estimator's own may have the name of a flag, such as dtype.
+            if error.name in ("noise", "beta"):
+                raise
+            raise InvalidInputError(str(error)) from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
