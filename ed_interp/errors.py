@@ -4,6 +4,8 @@ Each inherits the built-in it refines, so that ``except ValueError`` still catch
 and :class:`EdInterpError`, which is what the command line turns into one clear line.
 """
 
+import re
+
 
 class EdInterpError(Exception):
     """Base of every error that ed-interp raises on purpose: the message is meant for a person."""
@@ -19,6 +21,24 @@ class UnknownNameError(EdInterpError, KeyError):
 
 class InvalidInputError(EdInterpError, ValueError):
     """A value, file or prompt that cannot be used."""
+
+
+class OptionError(InvalidInputError):
+    """A setting that cannot be used, and ``others`` in the text of its problem.
+
+    The command line shows flags in place of their names.
+    """
+
+    def __init__(self, name: str, problem: str, *others: str) -> None:
+        super().__init__(f"{name} {problem}")
+        self.name, self.problem, self.others = name, problem, others
+
+    def spelled(self, flags: dict[str, str]) -> str:
+        """The message as the command line writes it."""
+        # Not within quotes, where it is a value that somebody gave.
+        names = rf"(?<![-\w'\"])({'|'.join(self.others) or '$^'})(?![\w'\"])"
+        problem = re.sub(names, lambda match: flags.get(match[0], match[0]), self.problem)
+        return f"{flags[self.name]} {problem}"
 
 
 class ModelLoadError(EdInterpError, OSError):

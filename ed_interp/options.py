@@ -23,13 +23,12 @@ import inspect
 import json
 import math
 import operator
-import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.errors import OptionError as OptionError
 
 R = TypeVar("R")
 # Not typing.Self, which run-time type checkers cannot resolve outside of a decorated class.
@@ -47,25 +46,6 @@ _BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "below": (operator.lt, "less than {}"),
 }
 _KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
-
-
-class OptionError(InvalidInputError):
-    """A setting that cannot be used, and ``others`` in the text of its problem.
-
-    The command line shows flags in place of their names.
-    """
-
-    def __init__(self, name: str, problem: str, *others: str) -> None:
-        super().__init__(f"{name} {problem}")
-        self.name, self.problem, self.others = name, problem, others
-
-    def spelled(self, flags: Mapping[str, str]) -> str:
-        """The message as the command line writes it."""
-        text = self.problem
-        for other in self.others:
-            # Not within quotes, where it is a value that somebody gave.
-            text = re.sub(rf"(?<![-\w'\"]){other}(?![\w'\"])", flags.get(other, other), text)
-        return f"{flags[self.name]} {text}"
 
 
 def option(
@@ -287,10 +267,9 @@ def takes_options(kind: type[Options]) -> Callable[[Callable[..., R]], Callable[
             for name in shared:
                 if given.get(name) is not None:
                     settings[name] = _label(given[name], hints_of(kind)[name])
-            for name, field in fields.items():
+            for name, field in fields.items() if options is None else ():
                 # A field may have one or the other; what has neither is required.
-                required = field.default is field.default_factory
-                if options is None and required and settings.get(name) is None:
+                if field.default is field.default_factory and settings.get(name) is None:
                     raise OptionError(name, "must be given, got nothing")
             options = dataclasses.replace(options, **settings) if options else kind(**settings)
             kept = {name: given[name] for name in own if name in given}

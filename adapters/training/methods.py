@@ -16,8 +16,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from ed_interp.adapters.training.options import AdapterOptions
-from ed_interp.errors import InvalidInputError, unknown
-from ed_interp.options import OptionError
+from ed_interp.errors import InvalidInputError, OptionError, unknown
 
 PLACES = {"targets": "target_modules", "layers": "layers_to_transform"}
 RANK = {"r": "r", "alpha": "lora_alpha", **PLACES}

@@ -117,11 +117,8 @@ class TrainingOptions(Seeded):
         if self.seed > _LARGEST_SEED:
             raise OptionError("seed", f"must be {_LARGEST_SEED} or less, got {self.seed}")
         if self.patience is not None and self.eval_share == 0:
-            raise OptionError(
-                "patience",
-                "must come with held-out examples, got eval_share 0; give a share",
-                "eval_share",
-            )
+            problem = "must come with held-out examples, got eval_share 0; give a share"
+            raise OptionError("patience", problem, "eval_share")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

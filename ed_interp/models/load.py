@@ -16,10 +16,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ed_interp.errors import InvalidInputError, ModelLoadError
+from ed_interp.errors import InvalidInputError, ModelLoadError, OptionError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.registry import BundledModel, bundled, bundled_names
-from ed_interp.options import OptionError
 
 # Adapter methods that are not PEFT's own: importing one registers it with PEFT. As strings, as the
 # adapters import this module.

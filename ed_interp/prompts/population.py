@@ -17,8 +17,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ed_interp.errors import InvalidInputError
-from ed_interp.options import OptionError
+from ed_interp.errors import InvalidInputError, OptionError
 from ed_interp.prompts.tasks import LabelledTask, ListTask, MixedTask, Task, TextTask, most_shots
 
 
@@ -109,17 +108,11 @@ def check_shots(shots: Iterable[int]) -> tuple[int, ...]:
 def _draw_list(task: ListTask, prompts: int, shots: tuple[int, ...], seed: int) -> Population:
     rng, most, entities = random.Random(seed), shots[-1], len(task.entities)
     if most > entities:
-        raise OptionError(
-            "shots",
-            f"must be at most {entities} for task {task.name!r}, got {most} shots: it has "
-            f"{entities} entities, and none is repeated",
-        )
+        limit = f"at most {entities} for task {task.name!r}, which repeats none of its entities"
+        raise OptionError("shots", f"must be {limit}, got {most} shots")
     if shots[0] == 0:
-        raise OptionError(
-            "shots",
-            f"must be 1 or greater for task {task.name!r}, got 0 shots: a list without "
-            "entities is empty; start at 1",
-        )
+        problem = f"must be 1 or greater for task {task.name!r}, which is a list, got 0 shots"
+        raise OptionError("shots", f"{problem}; start at 1")
     size = math.perm(entities, most)
     if size <= prompts:
         chosen = list(itertools.permutations(range(entities), most))

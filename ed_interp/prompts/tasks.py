@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from ed_interp.errors import InvalidInputError, unknown
-from ed_interp.options import OptionError
+from ed_interp.errors import InvalidInputError, OptionError, unknown
 
 DEFAULT_TEMPLATE = "{input} -> {output}\n"
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ed_interp.models.options import DEFAULT_MODEL, ModelOptions
 from ed_interp.options import MEASURE, MODEL, PROMPTS, RUNNING, Batched, OptionError, Seeded, option
-from ed_interp.prompts.options import SHOTS
+from ed_interp.probes.emergence.options import EmergenceOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class CompareOptions(Inference, Batched):
     on: Any = option(
         "mixed-country", "Task: a name, a task, a population, or (input, output) pairs.", PROMPTS
     )
-    shots: tuple[int, ...] | None = option(None, SHOTS, PROMPTS, shown="0-8; 1-8 for lists", min=0)
+    shots: tuple[int, ...] | None = EmergenceOptions.same("shots", shown="0-8; 1-8 for lists")
     prompts: int = option(200, "Number of prompts to sample.", PROMPTS, min=2)
     template: str | None = option(None, "Text of a pair, with {input} and {output}.", PROMPTS)
     watch: Any = option(
@@ -72,9 +72,7 @@ class CompareOptions(Inference, Batched):
         True, "Refuse an adapter that changes the model before training.", MEASURE
     )
     samples: bool = option(True, "Keep the scores of every prompt.", RUNNING)
-    path: Literal["auto", "packed", "prefix", "separate"] = option(
-        "auto", "How shot counts share forward passes.", RUNNING
-    )
+    path: Literal["auto", "packed", "prefix", "separate"] = EmergenceOptions.same("path")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,9 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ed_interp.errors import EdInterpError, InvalidInputError, RunFolderError
+from ed_interp.errors import EdInterpError, InvalidInputError, OptionError, RunFolderError
 from ed_interp.eval.paper.values import Step, Value, key_of, shown
-from ed_interp.options import OptionError
 from ed_interp.results import Result, load_any
 
 RESULTS = (Result.FILE, "comparison.json", "training.json")

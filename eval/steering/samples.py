@@ -11,9 +11,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.errors import InvalidInputError, OptionError
 from ed_interp.models.hooked import HookedModel
-from ed_interp.options import OptionError
 from ed_interp.prompts.files import read_rows
 from ed_interp.prompts.population import Population, Prompt
 from ed_interp.prompts.tokens import Ids, tokenize

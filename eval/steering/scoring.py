@@ -17,12 +17,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ed_interp.errors import CaptureError, InvalidInputError
+from ed_interp.errors import CaptureError, InvalidInputError, OptionError
 from ed_interp.eval.steering.samples import Question
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
 from ed_interp.models.sites import resid_pre
-from ed_interp.options import OptionError
 from ed_interp.prompts.tokens import Ids
 from ed_interp.streams.injection import Intervention, inject
 

@@ -11,9 +11,8 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.errors import InvalidInputError, OptionError
 from ed_interp.eval.study.options import StudyOptions
-from ed_interp.options import OptionError
 from ed_interp.prompts.tasks import LabelledTask, ListTask, MixedTask, Task, TextTask, most_shots
 
 if TYPE_CHECKING:
@@ -86,18 +85,13 @@ def make_problem(task: Task, options: StudyOptions) -> Problem:
 
 def _prompted(task: MixedTask | ListTask, options: StudyOptions) -> Problem:
     if isinstance(task, ListTask) and options.arm(options.tested).method == "direction":
-        raise OptionError(
-            "task",
-            f"must have answers, got {task.name!r}: by their loss the length of "
-            f"{options.tested!r} is chosen; name a relation",
-        )
+        why = f"by their loss the length of {options.tested!r} is chosen; name a relation"
+        raise OptionError("task", f"must have answers, got {task.name!r}: {why}")
     trained = [arm.name for arm in options.arms() if arm.trained]
     if trained:
-        raise OptionError(
-            "task",
-            f"must be a single relation, got {task.name!r}: {', '.join(trained)} would have "
-            "to be trained to answer it; name one of its relations, or arms that are not trained",
-        )
+        why = f"{', '.join(trained)} would have to be trained to answer it"
+        hint = "name one of its relations, or arms that are not trained"
+        raise OptionError("task", f"must be a single relation, got {task.name!r}: {why}; {hint}")
     least = 1 if isinstance(task, ListTask) else 0
     shots = tuple(count for count in options.shots if least <= count <= most_shots(task))
     data = {"asked": "all of the task"}

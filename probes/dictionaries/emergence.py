@@ -160,11 +160,8 @@ def _steps(hooked: HookedModel, checkpoints: Sequence[str]) -> list[int | None]:
     if not checkpoints:
         return [None]
     if hooked.name not in bundled_names():
-        raise OptionError(
-            "checkpoints",
-            f"must be those of a bundled model ({', '.join(bundled_names())}), got "
-            f"{hooked.name}, which comes without training checkpoints",
-        )
+        problem = f"must be those of a bundled model ({', '.join(bundled_names())})"
+        raise OptionError("checkpoints", f"{problem}, got {hooked.name}, which has none")
     model = bundled(hooked.name)
     steps = list(model.checkpoints) if "all" in checkpoints else list(map(int, checkpoints))
     for step in steps:

@@ -114,11 +114,8 @@ class Windows:
             )
         limit = hooked.context_window
         if window < 2 or (limit is not None and window > limit):
-            raise OptionError(
-                "window",
-                f"must be 2 {f'to {limit}' if limit else 'or more'} tokens with "
-                f"{hooked.name}, got {window}",
-            )
+            most = f"to {limit}" if limit else "or more"
+            raise OptionError("window", f"must be 2 {most} tokens with {hooked.name}, got {window}")
         self.source = source
         self.window = window
         self._tokenizer = hooked.tokenizer

@@ -39,13 +39,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ed_interp.errors import CaptureError, InvalidInputError
+from ed_interp.errors import CaptureError, InvalidInputError, OptionError
 from ed_interp.models.families import module_of
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.models.runners import Inputs, TransformersRunner
 from ed_interp.models.sites import Site, resid_post, resid_pre
-from ed_interp.options import OptionError
 from ed_interp.progress import Progress, track
 from ed_interp.prompts.population import draw
 from ed_interp.prompts.tasks import LabelledTask, as_task

@@ -27,11 +27,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.errors import InvalidInputError, OptionError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.models.sites import Site, resid_post
-from ed_interp.options import OptionError
 from ed_interp.progress import Progress
 from ed_interp.prompts.files import cell, read_rows
 from ed_interp.prompts.population import Population, Prompt

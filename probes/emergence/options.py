@@ -91,11 +91,7 @@ class EmergenceOptions(ModelOptions, PromptOptions, EstimatorOptions, Seeded, Ba
     """How emergence is measured."""
 
     shots: tuple[int, ...] | None = option(
-        None,
-        SHOTS,
-        PROMPTS,
-        shown="0-8; lists 1-8; text 1 to --window",
-        min=0,
+        None, SHOTS, PROMPTS, shown="0-8; lists 1-8; text 1 to --window", min=0
     )
     prompts: int = option(500, "Number of prompts to sample.", PROMPTS, min=2)
     noise_profile: bool = option(False, "Also estimate at seven levels of noise.", MEASURE)

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ed_interp.errors import InvalidInputError, RunFolderError
-from ed_interp.options import OptionError
+from ed_interp.errors import InvalidInputError, OptionError, RunFolderError
 from ed_interp.probes.dictionaries.description.contexts import BEFORE, NO_TOKEN
 from ed_interp.probes.dictionaries.description.page import page_data
 from ed_interp.probes.dictionaries.results import ReaderResult
