@@ -108,8 +108,8 @@ def check_shots(shots: Iterable[int]) -> tuple[int, ...]:
 def _draw_list(task: ListTask, prompts: int, shots: tuple[int, ...], seed: int) -> Population:
     rng, most, entities = random.Random(seed), shots[-1], len(task.entities)
     if most > entities:
-        limit = f"at most {entities} for task {task.name!r}, which repeats none of its entities"
-        raise OptionError("shots", f"must be {limit}, got {most} shots")
+        why = f"got {most} shots: it has {entities} entities, and none is repeated"
+        raise OptionError("shots", f"must be at most {entities} for task {task.name!r}, {why}")
     if shots[0] == 0:
         problem = f"must be 1 or greater for task {task.name!r}, which is a list, got 0 shots"
         raise OptionError("shots", f"{problem}; start at 1")

@@ -161,7 +161,8 @@ def _steps(hooked: HookedModel, checkpoints: Sequence[str]) -> list[int | None]:
         return [None]
     if hooked.name not in bundled_names():
         problem = f"must be those of a bundled model ({', '.join(bundled_names())})"
-        raise OptionError("checkpoints", f"{problem}, got {hooked.name}, which has none")
+        got = f"{hooked.name} without training checkpoints"
+        raise OptionError("checkpoints", f"{problem}, got {got}")
     model = bundled(hooked.name)
     steps = list(model.checkpoints) if "all" in checkpoints else list(map(int, checkpoints))
     for step in steps:
