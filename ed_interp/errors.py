@@ -4,6 +4,8 @@ Each inherits the built-in it refines, so that ``except ValueError`` still catch
 and :class:`EdInterpError`, which is what the command line turns into one clear line.
 """
 
+import re
+
 
 class EdInterpError(Exception):
     """Base of every error that ed-interp raises on purpose: the message is meant for a person."""
@@ -21,6 +23,24 @@ class InvalidInputError(EdInterpError, ValueError):
     """A value, file or prompt that cannot be used."""
 
 
+class OptionError(InvalidInputError):
+    """A setting that cannot be used, and ``others`` in the text of its problem.
+
+    The command line shows flags in place of their names.
+    """
+
+    def __init__(self, name: str, problem: str, *others: str) -> None:
+        super().__init__(f"{name} {problem}")
+        self.name, self.problem, self.others = name, problem, others
+
+    def spelled(self, flags: dict[str, str]) -> str:
+        """The message as the command line writes it."""
+        # Not within quotes, where it is a value that somebody gave.
+        names = rf"(?<![-\w'\"])({'|'.join(self.others) or '$^'})(?![\w'\"])"
+        problem = re.sub(names, lambda match: flags.get(match[0], match[0]), self.problem)
+        return f"{flags[self.name]} {problem}"
+
+
 class ModelLoadError(EdInterpError, OSError):
     """A model that cannot be loaded: missing, offline, or in a format that is not read."""
 
@@ -31,6 +51,10 @@ class CaptureError(EdInterpError, RuntimeError):
 
 class RunFolderError(EdInterpError, OSError):
     """A run folder that exists, cannot be written, or is damaged."""
+
+
+class NoRunError(RunFolderError, InvalidInputError):
+    """A path that holds no run."""
 
 
 def unknown(kind: str, name: str, known: "list[str] | tuple[str, ...]") -> UnknownNameError:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.errors import OptionError as OptionError
 
 R = TypeVar("R")
 # Not typing.Self, which run-time type checkers cannot resolve outside of a decorated class.
@@ -46,14 +46,6 @@ _BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "below": (operator.lt, "less than {}"),
 }
 _KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
-
-
-class OptionError(InvalidInputError):
-    """A setting that cannot be used; the command line shows its flag in place of its name."""
-
-    def __init__(self, name: str, problem: str) -> None:
-        super().__init__(f"{name} {problem}")
-        self.name, self.problem = name, problem
 
 
 def option(
@@ -107,6 +99,13 @@ class Options:
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
+    def same(cls, name: str, **changes: Any) -> Any:
+        """The option of that name for another class; ``default``, ``panel`` or ``shown`` differ."""
+        field = next(field for field in dataclasses.fields(cls) if field.name == name)
+        default = changes.pop("default", field.default)
+        return dataclasses.field(default=default, metadata={**field.metadata, **changes})
+
+    @classmethod
     def from_dict(cls: type[O], data: Mapping[str, Any]) -> O:
         """The inverse of :meth:`to_dict`.
 
@@ -129,7 +128,7 @@ class Batched(Options):
     """Operations that run a model over prompts."""
 
     batch_size: int | None = option(
-        None, "Prompts per forward pass.", RUNNING, min=1, shown="chosen by length"
+        None, "Prompts or windows per forward pass.", RUNNING, min=1, shown="chosen by length"
     )
 
 
@@ -268,6 +267,10 @@ def takes_options(kind: type[Options]) -> Callable[[Callable[..., R]], Callable[
             for name in shared:
                 if given.get(name) is not None:
                     settings[name] = _label(given[name], hints_of(kind)[name])
+            for name, field in fields.items() if options is None else ():
+                # A field may have one or the other; what has neither is required.
+                if field.default is field.default_factory and settings.get(name) is None:
+                    raise OptionError(name, "must be given, got nothing")
             options = dataclasses.replace(options, **settings) if options else kind(**settings)
             kept = {name: given[name] for name in own if name in given}
             for name in shared:

@@ -160,19 +160,75 @@ def test_every_option_has_help_in_plain_words():
             assert not text.startswith(("Of ", "If not", "As ")), (kind, field.name, text)
 
 
+# Where an option of that name means something else, its own words say so.
+OWN_MEANING = {
+    ("shots", "FindOptions"): "Shots of its prompts (with function_vector).",
+    ("prompts", "ApplyOptions"): r"Text to continue; \n is a line break.",
+    ("batch_size", "TrainingOptions"): "Examples per step (with --accumulate per batch).",
+    ("batch_size", "StudyOptions"): "Examples per training step.",
+    ("batch_size", "dictionaries"): "Tokens per step.",
+}
+
+
 def test_one_option_means_the_same_everywhere():
-    """The same name, type, default and help in every operation, unless it says why not."""
-    differ = {"batch_size", "seed", "shots", "prompts", "folder", "site"}
+    """The same name, default and help in every operation, unless it says why not."""
+    loading = ("model", "tokenizer", "device", "dtype", "revision", "task")
+    # Of these the default depends on what an operation costs.
+    measuring = ("shots", "prompts", "level", "resamples", "seed", "batch_size")
     seen: dict[str, tuple[object, str, type]] = {}
     for kind in every_options_class():
         if issubclass(kind, Estimator):
             continue  # its options are its own, and no flags: --set dtype=float64
+        # Classes that inherit an option with a meaning of its own, and a room with such a class.
+        names = {base.__name__ for base in kind.__mro__}
+        names |= {"dictionaries"} if kind.__module__.endswith("dictionaries.options") else set()
         for field in dataclasses.fields(kind):
-            if field.name not in ("model", "tokenizer", "device", "dtype", "revision", "task"):
+            text = field.metadata["help"]
+            own = {
+                OWN_MEANING[key] for key in OWN_MEANING if key[0] == field.name and key[1] in names
+            }
+            if field.name not in loading + measuring or text in own:
                 continue
-            assert field.name not in differ
             # A dictionary has a model of its own, which --help shows in place of the default.
-            own = field.metadata["shown"] == "the dictionary's own"
-            mine = ("icl-gpt2" if own else field.default, field.metadata["help"], kind)
+            elsewhere = field.metadata["shown"] == "the dictionary's own"
+            default = "icl-gpt2" if elsewhere else field.default
+            mine = (None if field.name in measuring else default, text, kind)
             first = seen.setdefault(field.name, mine)
             assert first[:2] == mine[:2], (field.name, first[2], kind)
+    assert set(seen) == {*loading, *measuring}
+
+
+def test_features_are_named_alike():
+    from ed_interp.probes.dictionaries.options import ExplainOptions, ShowOptions
+
+    texts = [
+        field.metadata["help"]
+        for kind in (ShowOptions, ExplainOptions)
+        for field in dataclasses.fields(kind)
+        if field.name in ("feature", "features")
+    ]
+    assert len(texts) == 2
+    assert len(set(texts)) == 1
+
+
+def test_what_is_required_is_asked_for_by_name():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Files(Options):
+        data: Path = option(help="Data.")
+
+    @takes_options(Files)
+    def read(data: object = None, *, options: Files):
+        return data, options.data
+
+    assert read("x.csv") == ("x.csv", Path("x.csv"))
+    for given in ({}, {"data": None}):
+        with pytest.raises(OptionError, match="data must be given, got nothing"):
+            read(**given)
+
+
+def test_the_command_line_s_spelling():
+    error = OptionError("window", "must come with text, got prompts from task 'text'", "text")
+    assert str(error) == "window must come with text, got prompts from task 'text'"
+    flags = {"window": "--window", "text": "--text", "task": "--task"}
+    assert error.spelled(flags) == "--window must come with --text, got prompts from task 'text'"
+    assert OptionError("window", "must be (text)").spelled(flags) == "--window must be (text)"

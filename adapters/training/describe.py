@@ -113,9 +113,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text("utf-8"))
     except OSError:
-        raise ModelLoadError(
-            f"{folder} must be the folder of a PEFT adapter, got one without {CONFIG}"
-        ) from None
+        got = f"one without {CONFIG}" if folder.exists() else "a path that does not exist"
+        text = f"{folder} must be the folder of a PEFT adapter, got {got}"
+        raise ModelLoadError(text) from None
     except ValueError as error:
         raise ModelLoadError(f"{file} is damaged: {error}") from error
     if not isinstance(config, dict):

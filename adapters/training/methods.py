@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from ed_interp.adapters.training.options import AdapterOptions
-from ed_interp.errors import InvalidInputError, unknown
+from ed_interp.errors import InvalidInputError, OptionError, unknown
 
 PLACES = {"targets": "target_modules", "layers": "layers_to_transform"}
 RANK = {"r": "r", "alpha": "lora_alpha", **PLACES}
@@ -79,9 +79,8 @@ def make_config(name: str, options: AdapterOptions) -> Any:
             f"{', '.join(surplus)}; drop them, or use method 'bias-injection'"
         )
     if options.r < method.min_rank:
-        raise InvalidInputError(
-            f"r must be {method.min_rank} or greater for method {name!r}, got {options.r}"
-        )
+        problem = f"must be {method.min_rank} or greater for method {name!r}, got {options.r}"
+        raise OptionError("r", problem)
     values = options.to_dict()
     if values["alpha"] is None:
         values["alpha"] = 2 * options.r

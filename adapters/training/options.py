@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ed_interp.models.options import ModelOptions
 from ed_interp.options import MODEL, RUNNING, OptionError, Options, Seeded, option
+from ed_interp.prompts.options import PromptOptions
 
 EXAMPLES = "Examples"
 
@@ -29,16 +30,10 @@ _LARGEST_SEED = 2**32 - 1
 class ExampleOptions(Options):
     """A file of examples."""
 
-    data: Path | None = option(
-        None, "File: .jsonl, .json, .csv, .parquet or .txt.", EXAMPLES, shown="required"
-    )
+    data: Path = option(help="File: .jsonl, .json, .csv, .parquet or .txt.", panel=EXAMPLES)
     input_column: str = _examples("input", help="Column of inputs.")
     output_column: str = _examples("output", help="Column of outputs.")
-    template: str | None = _examples(
-        None,
-        help=r"Text of a pair, with {input} and {output}; \n is a line break.",
-        shown=r"'{input} -> {output}\n'",
-    )
+    template: str | None = PromptOptions.same("template", panel=EXAMPLES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,9 +117,8 @@ class TrainingOptions(Seeded):
         if self.seed > _LARGEST_SEED:
             raise OptionError("seed", f"must be {_LARGEST_SEED} or less, got {self.seed}")
         if self.patience is not None and self.eval_share == 0:
-            raise OptionError(
-                "patience", "must come with held-out examples, got eval_share 0; give a share"
-            )
+            problem = "must come with held-out examples, got eval_share 0; give a share"
+            raise OptionError("patience", problem, "eval_share")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,11 +137,6 @@ class TrainOptions(
 ):
     """All that :func:`~ed_interp.adapters.training.train` takes."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.data is None:
-            raise OptionError("data", "must be a file of examples, got nothing")
-
     def part(self, kind: type[Options]) -> dict[str, Any]:
         """The settings of one of the classes above, as plain data."""
         whole = self.to_dict()
@@ -161,22 +150,16 @@ class FolderOptions(Options):
     folder: Path = option(help="Folder of an adapter.", argument=True)
 
 
-def _loading(name: str) -> Any:
-    """The option of this name that every verb with a model has."""
-    field = {field.name: field for field in dataclasses.fields(ModelOptions)}[name]
-    return dataclasses.field(default=field.default, metadata=field.metadata)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MergeOptions(FolderOptions):
     """An adapter, and how to load its base model: no `model`, whose default would be another."""
 
     base: str | None = option(None, "Base model.", MODEL, shown="the adapter's")
-    tokenizer: str | None = _loading("tokenizer")
-    revision: str | None = _loading("revision")
-    trust_remote_code: bool = _loading("trust_remote_code")
-    device: str | None = _loading("device")
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = _loading("dtype")
+    tokenizer: str | None = ModelOptions.same("tokenizer")
+    revision: str | None = ModelOptions.same("revision")
+    trust_remote_code: bool = ModelOptions.same("trust_remote_code")
+    device: str | None = ModelOptions.same("device")
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = ModelOptions.same("dtype")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,6 @@ def train(
     )
     rows, held_rows = ([{"turns": turns} for turns in part] for part in encoded)
     counts = {"training": len(training), "held_out": len(held_out)}
-    assert options.data is not None
     described = {"name": options.data.name, "sha256": fingerprint(examples), **counts}
     # What decides whether an interrupted run may be continued: the same weights and examples too,
     # which a live model's name and a file's path do not say.

@@ -9,7 +9,7 @@ from ed_interp.adapters.training.options import (
     TrainOptions,
 )
 from ed_interp.cli.app import group
-from ed_interp.cli.command import NEW_FOLDER, Output, command
+from ed_interp.cli.command import NEW_FOLDER, WHOLE_FOLDER, Output, command
 
 app = group("adapter", "Train an adapter, look at one, export its static part, merge it.")
 
@@ -28,32 +28,38 @@ def train(options: TrainOptions, output: Output) -> None:
     """
     from ed_interp.adapters.training.run import train
 
-    trained = train(
-        options=options, out=output.path, overwrite=output.overwrite, progress=output.progress
-    )
-    output.show(trained, output.path)
+    output.show(train(options=options, **output.where()), output.path)
 
 
 @command(app, "show", FolderOptions)
 def show(options: FolderOptions, output: Output) -> None:
-    """Configuration, parameters, time constants, norms and fingerprint of an adapter."""
+    """Configuration, parameters, time constants, norms and fingerprint of an adapter.
+
+    - ed-interp adapter show CKPT
+    """
     from ed_interp.adapters.training.describe import describe
 
     output.show(describe(options.folder))
 
 
-@command(app, "export", ExportOptions, out=NEW_FOLDER)
+@command(app, "export", ExportOptions, out=WHOLE_FOLDER)
 def export(options: ExportOptions, output: Output) -> None:
-    """Write the static part of a bias-injection adapter as a plain LoRA that PEFT loads alone."""
+    """Write the static part of a bias-injection adapter as a plain LoRA that PEFT loads alone.
+
+    - ed-interp adapter export CKPT --out LORA
+    """
     from ed_interp.adapters.training.convert import export_static
 
     made = export_static(out=output.path, options=options, overwrite=output.overwrite)
     output.show(made, output.path)
 
 
-@command(app, "merge", MergeOptions, out=NEW_FOLDER)
+@command(app, "merge", MergeOptions, out=WHOLE_FOLDER)
 def merge(options: MergeOptions, output: Output) -> None:
-    """Write base model and adapter as one model; live feedback cannot be merged and is refused."""
+    """Write base model and adapter as one model; live feedback cannot be merged and is refused.
+
+    - ed-interp adapter merge CKPT --out MODEL
+    """
     from ed_interp.adapters.training.convert import merge_adapter
 
     made = merge_adapter(out=output.path, options=options, overwrite=output.overwrite)

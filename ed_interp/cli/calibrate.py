@@ -23,7 +23,4 @@ def calibrate(options: CalibrationOptions, output: Output) -> None:
     from ed_interp.probes.emergence.calibration.calibrate import calibrate
 
     path = output.folder(f"calibrate-{options.estimator}", options)
-    result = calibrate(
-        options=options, out=path, overwrite=output.overwrite, progress=output.progress
-    )
-    output.show(result, path)
+    output.show(calibrate(options=options, **output.where(path)), path)

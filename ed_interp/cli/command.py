@@ -6,7 +6,7 @@
         from ed_interp.probes.depths import depths
 
         path = output.folder("depths-gpt2", options)
-        output.show(depths(options=options, out=path, overwrite=output.overwrite), path)
+        output.show(depths(options=options, **output.where(path)), path)
 
 A tuple is given with commas or by repeating the flag, whole numbers also as ranges (``0-8``).
 Every verb has ``--json``, ``--quiet`` and ``--debug``; one that writes has ``--out`` and
@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, ge
 
 import typer
 
+from ed_interp.cli.app import Verb
 from ed_interp.errors import InvalidInputError
 from ed_interp.options import OUTPUT, PANELS, RUNNING, OptionError, Options, hints_of, without_none
 from ed_interp.tables import Table
@@ -42,6 +43,8 @@ O = TypeVar("O", bound=Options)  # noqa: E741 - short for the class of options
 RUNS = Path("ed-interp-runs")
 _RANGE = re.compile("([0-9]+)(?:-([0-9]+))?")
 _LARGEST_RANGE = 10_000
+_FIRST = ("batch_size", "seed", "device", "dtype")
+"""The first options of a panel, in every verb in this order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Out:
 
 RUN_FOLDER = Out("Run folder; an interrupted run in it is resumed.", "ed-interp-runs/NAME-001, ...")
 NEW_FOLDER = Out("Folder to make; an interrupted run in it is resumed.", required=True)
+WHOLE_FOLDER = Out("Folder to make, whole or not at all.", required=True)
+OVERWRITE = "Replace the run (or file) at --out once the new one is complete."
 NEW_FILE = Out("File to write.", required=True)
 
 
@@ -77,6 +82,11 @@ class Output:
         """``--out`` of a verb that requires it."""
         assert self.out is not None
         return self.out
+
+    def where(self, path: Path | None = None) -> dict[str, Any]:
+        """The same as keywords of a function of the API."""
+        place = path or self.out
+        return {"out": place, "overwrite": self.overwrite, "progress": self.progress}
 
     def folder(self, name: str, options: Options) -> Path:
         """``--out``, or the next free (or interrupted) numbered folder of that name."""
@@ -148,12 +158,15 @@ def command(
             except OptionError as error:
                 if error.name not in flags:  # an estimator's own, say
                     raise
-                raise InvalidInputError(f"{flags[error.name]} {error.problem}") from error
+                raise InvalidInputError(error.spelled(flags)) from error
             finally:
                 COMMAND.reset(token)
 
         vars(call)["__signature__"] = inspect.Signature(_parameters(kind, flags, out))
-        app.command(name, help=inspect.cleandoc(run.__doc__ or ""))(call)
+        about = inspect.cleandoc(run.__doc__ or "")
+        # Without the blank line before a list, of which Rich would make two.
+        text, short = about.replace("\n\n- ", "\n- "), about.partition("\n")[0]
+        app.command(name, cls=Verb, help=text, short_help=short)(call)
         return call
 
     return decorate
@@ -167,6 +180,7 @@ def _parameters(
     # The shared panels come first and the running of it last, in every verb; a verb's own between.
     ordered = [p for p in ("", *PANELS) if p in panels]
     ordered += [p for p in panels if p not in (*ordered, RUNNING, OUTPUT)] + [RUNNING, OUTPUT]
+    fields.sort(key=lambda field: [*_FIRST, field.name].index(field.name))
     fields.sort(key=lambda field: ordered.index(field.metadata.get("panel", "")))
     hints = hints_of(kind)
     made = [_parameter(field, hints[field.name], flags[field.name]) for field in fields]
@@ -175,7 +189,7 @@ def _parameters(
         default = inspect.Parameter.empty if out.required else None
         place = typer.Option("--out", show_default=out.shown, metavar="PATH", **text)  # type: ignore[arg-type]
         made.append(_keyword("out", Path if out.required else Path | None, place, default))
-        made.append(_switch("overwrite", "--overwrite", "Replace what --out holds, when complete."))
+        made.append(_switch("overwrite", "--overwrite", OVERWRITE))
     made.append(_switch("as_json", "--json", "Print one JSON object instead of tables."))
     made.append(_switch("quiet", "--quiet", "No progress on stderr.", "-q"))
     return [*made, _switch("debug", "--debug", "Show tracebacks.")]

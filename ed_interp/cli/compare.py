@@ -46,7 +46,7 @@ def compare(options: CompareVerb, output: Output) -> None:
     settings = StudyOptions(**{name: getattr(options, name) for name in names})
     name = f"compare-{Path(settings.model).name}-{settings.task_label}"
     path = output.folder(name, settings)
-    result = study(options=settings, out=path, overwrite=output.overwrite, progress=output.progress)
+    result = study(options=settings, **output.where(path))
     output.show(result, path)
     # After everything is written: a run that fails by its numbers is a complete run.
     most = options.fail_on_forgetting

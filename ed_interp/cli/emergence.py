@@ -26,7 +26,4 @@ def emergence(options: EmergenceOptions, output: Output) -> None:
     from ed_interp.probes.emergence.emergence import emergence
 
     path = output.folder(f"{Path(options.model).name}-{options.task_label}", options)
-    curve = emergence(
-        options=options, out=path, overwrite=output.overwrite, progress=output.progress
-    )
-    output.show(curve, path)
+    output.show(emergence(options=options, **output.where(path)), path)

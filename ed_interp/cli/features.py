@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import sys
-from typing import Any
 
 from ed_interp.cli.app import group
 from ed_interp.cli.command import NEW_FOLDER, Out, Output, command, shown
@@ -22,12 +21,8 @@ from ed_interp.probes.dictionaries.options import (
 
 app = group("features", "Feature dictionaries (sparse autoencoders) of the residual stream.")
 
-RUN = Out("Run folder to make: record, tables, picture and page.")
-
-
-def _kept(output: Output) -> dict[str, Any]:
-    """Where a result goes, for the functions of the API."""
-    return {"out": output.out, "overwrite": output.overwrite, "progress": output.progress}
+# What an interrupted run has measured is not kept.
+RUN = Out("Run folder to make, whole or not at all.")
 
 
 @app.callback()
@@ -44,7 +39,7 @@ def train(options: TrainOptions, output: Output) -> None:
     - ed-interp features train --site blocks.2.hook_resid_post --out SAE
     - ed-interp features train --site blocks.2.hook_resid_post --arch spike-slab --out SAE
     """
-    output.show(dictionaries.train(options=options, **_kept(output)).record)
+    output.show(dictionaries.train(options=options, **output.where()).record)
     place = shown(output.path)
     print(f"written to {place}; measure it: ed-interp features measure {place}", file=sys.stderr)
 
@@ -55,11 +50,13 @@ def measure(options: MeasureOptions, output: Output) -> None:
 
     L0, fraction of variance unexplained, cross-entropy recovered, dead features, monosemanticity,
     sparse probing, splitting and absorption.
+
+    - ed-interp features measure SAE --out RUN
     """
-    output.show(dictionaries.measure(options=options, **_kept(output)), output.out)
+    output.show(dictionaries.measure(options=options, **output.where()), output.out)
 
 
-@command(app, "show", ShowOptions, out=Out("Run folder to make: arrays, record and page."))
+@command(app, "show", ShowOptions, out=RUN)
 def show(options: ShowOptions, output: Output) -> None:
     """Show features: contexts, tokens promoted, neighbours, effect of clamping.
 
@@ -71,7 +68,7 @@ def show(options: ShowOptions, output: Output) -> None:
     if options.feature and options.html is None and output.out is None:
         # Only these are printed and nothing is kept, so the others need not be clamped.
         options = dataclasses.replace(options, clamp_features=options.feature)
-    described = dictionaries.describe(options=options, **_kept(output))
+    described = dictionaries.describe(options=options, **output.where())
     if options.html is not None:
         described.write_page(options.html, overwrite=output.overwrite)
     cards = [described.feature(index) for index in options.feature or ()]
@@ -97,10 +94,13 @@ def emergence(options: FeatureEmergenceOptions, output: Output) -> None:
     - ed-interp features emergence SAE --out RUN
     - ed-interp features emergence SAE --checkpoints all --out RUN
     """
-    output.show(dictionaries.feature_emergence(options=options, **_kept(output)), output.out)
+    output.show(dictionaries.feature_emergence(options=options, **output.where()), output.out)
 
 
 @command(app, "explain", ExplainOptions, out=RUN)
 def explain(options: ExplainOptions, output: Output) -> None:
-    """Name features by tokens and categories, and score the names on held-out text."""
-    output.show(dictionaries.score_explanations(options=options, **_kept(output)), output.out)
+    """Name features by tokens and categories, and score the names on held-out text.
+
+    - ed-interp features explain SAE --feature 0-8
+    """
+    output.show(dictionaries.score_explanations(options=options, **output.where()), output.out)

@@ -54,13 +54,15 @@ def sweep(options: SweepOptions, output: Output) -> None:
 
     instruction = options.instruction.replace("\\n", "\n")
     options = dataclasses.replace(options, instruction=instruction)
-    where = {"out": output.path, "overwrite": output.overwrite}
-    output.show(sweep(options=options, progress=output.progress, **where), output.path)
+    output.show(sweep(options=options, **output.where()), output.path)
 
 
 @command(app, "show", ShowOptions)
 def show(options: ShowOptions, output: Output) -> None:
-    """Say what a direction is (sites, lengths, how it was found), or how a sweep went."""
+    """Say what a direction is (sites, lengths, how it was found), or how a sweep went.
+
+    - ed-interp steer show D.safetensors
+    """
     if options.file.is_dir():
         from ed_interp.results import load_any
 

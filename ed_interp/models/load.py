@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ed_interp.errors import InvalidInputError, ModelLoadError
+from ed_interp.errors import InvalidInputError, ModelLoadError, OptionError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.registry import BundledModel, bundled, bundled_names
 
@@ -228,10 +228,10 @@ def _device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        wanted = "device must be cpu, cuda, cuda:0 or mps"
-        raise InvalidInputError(f"{wanted}, got {device!r}") from error
+        problem = f"must be cpu, cuda, cuda:0 or mps, got {device!r}"
+        raise OptionError("device", problem) from error
     if not available.get(chosen.type, True):
-        raise InvalidInputError(f"device {str(device)!r} is not available to torch; use cpu")
+        raise OptionError("device", f"{str(device)!r} is not available to torch; use cpu")
     return chosen
 
 
@@ -240,5 +240,5 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | str:
         return dtype
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in (None, *known):
-        raise InvalidInputError(f"dtype must be {', '.join(known)} or auto, got {dtype!r}")
+        raise OptionError("dtype", f"must be {', '.join(known)} or auto, got {dtype!r}")
     return known[dtype or "float32"]

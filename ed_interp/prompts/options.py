@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ed_interp.errors import InvalidInputError
-from ed_interp.options import PROMPTS, Options, option
+from ed_interp.options import PROMPTS, OptionError, Options, option
 from ed_interp.prompts.tasks import DEFAULT_TASK
 
 DEFAULT_WINDOW = 16
+SHOTS = "Numbers of demonstrations, such as 0-8 or 0,1,2,4,8."
 
 _APPLIES = {
     **dict.fromkeys(("input_column", "output_column"), ("data", "dataset")),
@@ -58,17 +58,14 @@ class PromptOptions(Options):
         given = {name for name, value in vars(self).items() if value is not None}
         sources = [name for name in ("task", "data", "dataset", "text") if name in given]
         if len(sources) > 1:
-            raise InvalidInputError(
-                f"the prompts must come from one source, got {' and '.join(sources)}; drop one"
-            )
+            problem = f"must be left out: prompts are from one source, got {' and '.join(sources)}"
+            raise OptionError(sources[-1], problem, *sources)
         source = sources[0] if sources else "task"
         # An option without effect is most often a mistake about what is being measured.
         for name, places in _APPLIES.items():
             if name in given and source not in places:
-                raise InvalidInputError(
-                    f"{name} must come with {' or '.join(places)}, got prompts from {source}; "
-                    f"drop {name}"
-                )
+                problem = f"must come with {' or '.join(places)}, got prompts from {source}"
+                raise OptionError(name, f"{problem}; drop {name}", *places, source, name)
 
     @property
     def task_label(self) -> str:

@@ -17,8 +17,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ed_interp.errors import InvalidInputError
-from ed_interp.options import OptionError
+from ed_interp.errors import InvalidInputError, OptionError
 from ed_interp.prompts.tasks import LabelledTask, ListTask, MixedTask, Task, TextTask, most_shots
 
 
@@ -87,7 +86,7 @@ def draw(
     """
     counts = check_shots(shots)
     if prompts < 2:
-        raise InvalidInputError(f"prompts must be 2 or greater, got {prompts}")
+        raise OptionError("prompts", f"must be 2 or greater, got {prompts}")
     if isinstance(task, TextTask):
         raise InvalidInputError(
             f"the task must be a list or pairs, got the text {task.name!r}; name pairs"
@@ -101,24 +100,19 @@ def check_shots(shots: Iterable[int]) -> tuple[int, ...]:
     """Ascending distinct shot counts; InvalidInputError for none or a negative one."""
     counts = tuple(sorted({int(count) for count in shots}))
     if not counts or counts[0] < 0:
-        raise InvalidInputError(
-            f"shots must be one or more counts, 0 or greater, got {list(counts)}; e.g. range(9)"
-        )
+        problem = f"must be one or more counts, 0 or greater, got {list(counts)}; e.g. range(9)"
+        raise OptionError("shots", problem)
     return counts
 
 
 def _draw_list(task: ListTask, prompts: int, shots: tuple[int, ...], seed: int) -> Population:
     rng, most, entities = random.Random(seed), shots[-1], len(task.entities)
     if most > entities:
-        raise InvalidInputError(
-            f"shots must be at most {entities} for task {task.name!r}, got {most} shots: it has "
-            f"{entities} entities, and none is repeated"
-        )
+        why = f"got {most} shots: it has {entities} entities, and none is repeated"
+        raise OptionError("shots", f"must be at most {entities} for task {task.name!r}, {why}")
     if shots[0] == 0:
-        raise InvalidInputError(
-            f"shots must be 1 or greater for task {task.name!r}, got 0 shots: a list without "
-            "entities is empty; start at 1"
-        )
+        problem = f"must be 1 or greater for task {task.name!r}, which is a list, got 0 shots"
+        raise OptionError("shots", f"{problem}; start at 1")
     size = math.perm(entities, most)
     if size <= prompts:
         chosen = list(itertools.permutations(range(entities), most))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from ed_interp.errors import InvalidInputError, unknown
+from ed_interp.errors import InvalidInputError, OptionError, unknown
 
 DEFAULT_TEMPLATE = "{input} -> {output}\n"
 
@@ -190,7 +190,7 @@ def builtin_task(name: str, *, template: str | None = None) -> ListTask | Labell
         about = f"one of {', '.join(members)}; only the demonstrations show which one"
         return MixedTask(name, tuple(_relation(member, shape) for member in members), about)
     if template is not None:
-        raise InvalidInputError(f"template must be left out for task {name!r}, which is a list")
+        raise OptionError("template", f"must be left out for task {name!r}, which is a list")
     entry = read_data("lists.json")[name]
     return ListTask(name, tuple(entry["entities"]), entry["description"])
 
@@ -205,7 +205,7 @@ def as_task(task: str | Task | Sequence[tuple[str, str]], *, template: str | Non
     """A task from a name, a task object or a sequence of (input, output) pairs."""
     if isinstance(task, (ListTask, TextTask)):
         if template is not None:
-            raise InvalidInputError(f"template must be left out for task {task.name!r}")
+            raise OptionError("template", f"must be left out for task {task.name!r}")
         return task
     if isinstance(task, str):
         return builtin_task(task, template=template)

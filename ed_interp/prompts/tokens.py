@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.errors import InvalidInputError, OptionError
 from ed_interp.prompts.population import Population, Prompt, check_shots, draw
 from ed_interp.prompts.tasks import ListTask, TextTask, as_task, most_shots
 
@@ -183,10 +183,8 @@ def draw_windows(
         raise InvalidInputError(f"task {task.name!r} must have a tokenizer; pass tokenizer=")
     counts = check_shots(range(1, task.window + 1) if shots is None else shots)
     if counts[0] < 1 or counts[-1] > task.window:
-        raise InvalidInputError(
-            f"shots must be 1 to {task.window} for task {task.name!r}, whose shots are the tokens "
-            f"of a window of {task.window}, got {counts[0]} to {counts[-1]}"
-        )
+        limit = f"1 to {task.window} for task {task.name!r}, whose shots are tokens of a window"
+        raise OptionError("shots", f"must be {limit}, got {counts[0]} to {counts[-1]}")
     encode = Encoder(tokenizer)
     texts = [ids for text in task.texts if len(ids := encode(text)) >= task.window]
     stops = [len(ids) - task.window + 1 for ids in texts]

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin
 
-from ed_interp.errors import RunFolderError
+from ed_interp.errors import NoRunError, RunFolderError
 from ed_interp.options import hints_of, without_none
 
 if TYPE_CHECKING:
@@ -20,22 +20,22 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise RunFolderError(_missing(file)) from error
+        raise _missing(file) from error
     except OSError as error:
         raise RunFolderError(f"cannot read {file} ({error.strerror})") from error
     except (ValueError, RecursionError) as error:  # also not UTF-8
         raise RunFolderError(f"{file} is damaged ({error}); run the command again") from error
 
 
-def _missing(file: Path) -> str:
+def _missing(file: Path) -> RunFolderError:
     folder = file.parent
     if folder.with_name(f".{folder.name}.partial").exists():
-        return f"the run at {folder} was interrupted; repeat its command to finish it"
+        text = f"the run at {folder} was interrupted; repeat its command to finish it"
+        return RunFolderError(text)
     if not folder.exists():
-        return f"there is no run at {folder}"
-    if not folder.is_dir():
-        return f"{folder} must be a run folder, got a file; pass the folder that holds {file.name}"
-    return f"{folder} must be a run folder, got one without {file.name}"
+        return NoRunError(f"there is no run at {folder}; check the path")
+    got = f"one without {file.name}" if folder.is_dir() else "a file"
+    return NoRunError(f"{folder} must be a run folder, got {got}; pass what --out named")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ed_interp.errors import CaptureError, InvalidInputError
+from ed_interp.errors import CaptureError, InvalidInputError, OptionError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.models.sites import Site, stream_sites
@@ -128,10 +128,8 @@ def _choose(
         return "nested", None
     if not hooked.runner.takes_masks:
         if path != "auto":
-            raise InvalidInputError(
-                f"path must be 'separate' or 'auto' for {type(hooked.model).__name__}, which takes "
-                f"no custom mask here, got {path!r}"
-            )
+            limit = f"'separate' or 'auto' for {type(hooked.model).__name__}"
+            raise OptionError("path", f"must be {limit}, which takes no custom mask, got {path!r}")
         return "separate", None
     shots = population.shots
     # Packed must equal separate on the longest prompt, where the window and the masks bite most.

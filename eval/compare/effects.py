@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ed_interp.errors import InvalidInputError
 from ed_interp.eval.compare.options import Inference
 from ed_interp.eval.compare.questions import Questions, same_query
 from ed_interp.eval.compare.reading import Reading
 from ed_interp.eval.compare.rows import Effect, Forgetting
 from ed_interp.eval.compare.texts import TextReading
+from ed_interp.options import OptionError
 from ed_interp.statistics import bootstrap_interval, holm, mcnemar, paired_difference
 
 Array = NDArray[np.float64]
@@ -202,10 +202,11 @@ def check_power(questions: Questions, rules: Inference, prompts: int) -> None:
     # go below 2 / 2^n, which times the number of effects must stay below the level.
     needed = math.ceil(1 + math.log2(2 * cells / (1 - rules.level)))
     if prompts < needed:
-        raise InvalidInputError(
-            f"watch_prompts must be {needed} or greater, got {prompts}: with {cells} or more "
+        raise OptionError(
+            "watch_prompts",
+            f"must be {needed} or greater, got {prompts}: with {cells} or more "
             "effects to correct for, none in a relation could be detected; or watch fewer "
-            "relations (watch=None for none)"
+            "relations (watch=None for none)",
         )
 
 

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from ed_interp.models.options import DEFAULT_MODEL
+from ed_interp.models.options import DEFAULT_MODEL, ModelOptions
 from ed_interp.options import MEASURE, MODEL, PROMPTS, RUNNING, Batched, OptionError, Seeded, option
+from ed_interp.probes.emergence.options import EmergenceOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,21 +37,15 @@ class CompareOptions(Inference, Batched):
     treated: str | None = option(
         None, "Model to compare with the control, of the same tokenizer.", MODEL
     )
-    tokenizer: str | None = option(None, "Tokenizer to use instead of the model's.", MODEL)
-    device: str | None = option(
-        None, "Device: cpu, cuda, cuda:1 or mps.", RUNNING, shown="the best available"
-    )
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = option(
-        "float32", "Precision of the model; auto keeps that of its files.", RUNNING
-    )
+    tokenizer: str | None = ModelOptions.same("tokenizer")
+    device: str | None = ModelOptions.same("device")
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = ModelOptions.same("dtype")
     # `on`, `watch` and `texts` may be live objects, which the options record by name or in full.
     on: Any = option(
         "mixed-country", "Task: a name, a task, a population, or (input, output) pairs.", PROMPTS
     )
-    shots: tuple[int, ...] | None = option(
-        None, "Numbers of demonstrations.", PROMPTS, shown="0-8; 1-8 for lists", min=0
-    )
-    prompts: int = option(200, "Number of prompts of the task.", PROMPTS, min=2)
+    shots: tuple[int, ...] | None = EmergenceOptions.same("shots", shown="0-8; 1-8 for lists")
+    prompts: int = option(200, "Number of prompts to sample.", PROMPTS, min=2)
     template: str | None = option(None, "Text of a pair, with {input} and {output}.", PROMPTS)
     watch: Any = option(
         "all",
@@ -77,9 +72,7 @@ class CompareOptions(Inference, Batched):
         True, "Refuse an adapter that changes the model before training.", MEASURE
     )
     samples: bool = option(True, "Keep the scores of every prompt.", RUNNING)
-    path: Literal["auto", "packed", "prefix", "separate"] = option(
-        "auto", "How shot counts share forward passes.", RUNNING
-    )
+    path: Literal["auto", "packed", "prefix", "separate"] = EmergenceOptions.same("path")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ed_interp.errors import EdInterpError, InvalidInputError, RunFolderError
+from ed_interp.errors import EdInterpError, InvalidInputError, OptionError, RunFolderError
 from ed_interp.eval.paper.values import Step, Value, key_of, shown
 from ed_interp.results import Result, load_any
 
@@ -177,7 +177,7 @@ def read_records(runs: Sequence[str | Path]) -> tuple[Record, ...]:
         RunFolderError: a folder that is no run, is damaged, of another version or another kind.
     """
     if not runs:
-        raise InvalidInputError("runs must name at least one run folder, got none")
+        raise OptionError("runs", "must name at least one run folder, got none")
     folders: dict[Path, str] = {}
     for run in runs:
         for folder in _expanded(Path(run)):

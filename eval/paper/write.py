@@ -26,12 +26,12 @@ from typing import Any
 
 from ed_interp import report
 from ed_interp.charts.still import svg
-from ed_interp.errors import InvalidInputError
 from ed_interp.eval.paper.claims import FILTERS, HIGHER, methods, models, unfinished, works
 from ed_interp.eval.paper.page import markdown, render
 from ed_interp.eval.paper.records import LISTS, Record, read_records
 from ed_interp.eval.paper.template import Draft, Template
 from ed_interp.eval.study.summary import COMPARED, LEVEL
+from ed_interp.options import OptionError
 from ed_interp.records.files import write_json, write_text
 from ed_interp.records.folders import RunFolder
 
@@ -86,8 +86,8 @@ def read_template(file: str | Path | None = None) -> Template:
     try:
         return Template(path.read_text(encoding="utf-8"), path.name, FILTERS)
     except (OSError, UnicodeDecodeError) as error:
-        reason = f"template must be a Markdown file, got {path} ({error})"
-        raise InvalidInputError(reason) from error
+        reason = f"must be a Markdown file, got {path} ({error})"
+        raise OptionError("template", reason) from error
 
 
 def make_draft(records: Sequence[Record], template: Template) -> Draft:

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from ed_interp.models.options import ModelOptions
-from ed_interp.options import MEASURE, PROMPTS, OptionError, Options, Seeded, option
+from ed_interp.options import MEASURE, PROMPTS, Batched, OptionError, Options, Seeded, option
 from ed_interp.probes.directions.options import SiteOptions
 
 COEFFICIENTS = (-2.0, -1.0, 0.5, 1.0, 2.0, 4.0)
@@ -17,6 +17,7 @@ class SteerOptions(ModelOptions, SiteOptions, Seeded):
     """A direction, and where it is added."""
 
     direction: Path = option(help="File that `steer find` wrote.", panel=PROMPTS)
+    sites: tuple[str, ...] | None = SiteOptions.same("sites", shown="all of the direction's")
     # Text rather than a choice: in Python it is any selector, recorded by its name here.
     where: str = option("all", "Tokens to steer: all, prompt, last (of it) or generation.", MEASURE)
 
@@ -29,12 +30,12 @@ class ApplyOptions(SteerOptions):
         help=r"Text to continue; \n is a line break.", flag="--prompt", whole=True, panel=PROMPTS
     )
     coefficient: float = option(1.0, "Strength.", MEASURE)
-    max_new_tokens: int = option(20, "Most tokens to generate.", flag="--tokens", min=1)
-    temperature: float = option(0.0, "Sampling temperature; 0 is greedy.", min=0)
+    max_new_tokens: int = option(20, "Most tokens to generate.", MEASURE, flag="--tokens", min=1)
+    temperature: float = option(0.0, "Sampling temperature; 0 is greedy.", MEASURE, min=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SweepOptions(SteerOptions):
+class SweepOptions(SteerOptions, Batched):
     """How to choose strength and place, and what to compare with."""
 
     samples: Path = option(
@@ -56,7 +57,7 @@ class SweepOptions(SteerOptions):
     random_directions: int = option(
         5, "Random directions in the control.", MEASURE, flag="--randoms", min=1
     )
-    level: float = option(0.95, "Confidence level.", MEASURE, above=0, below=1)
+    level: float = option(0.95, "Confidence level of the intervals.", MEASURE, above=0, below=1)
     resamples: int = option(1000, "Number of bootstrap resamples.", MEASURE, min=1)
 
     def __post_init__(self) -> None:

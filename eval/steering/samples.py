@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.errors import InvalidInputError, OptionError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.prompts.files import read_rows
 from ed_interp.prompts.population import Population, Prompt
@@ -53,7 +53,7 @@ def samples_from_file(path: str | Path) -> list[Sample]:
 def check_samples(samples: Sequence[Sample]) -> None:
     """Refuse samples that nothing can be measured on: too few, empty, or equal continuations."""
     if len(samples) < FEWEST:
-        raise InvalidInputError(f"samples must be {FEWEST} or more, got {len(samples)}")
+        raise OptionError("samples", f"must be {FEWEST} or more, got {len(samples)}")
     for row, sample in enumerate(samples, 1):
         if not sample.prompt.strip() or not sample.wanted.strip() or sample.unwanted == "":
             raise InvalidInputError(f"sample {row}: an empty prompt or continuation; remove it")

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ed_interp.errors import CaptureError, InvalidInputError
+from ed_interp.errors import CaptureError, InvalidInputError, OptionError
 from ed_interp.eval.steering.samples import Question
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
@@ -40,7 +40,10 @@ class Answers:
 
 
 def answer(
-    hooked: HookedModel, questions: Sequence[Question], interventions: Sequence[Intervention] = ()
+    hooked: HookedModel,
+    questions: Sequence[Question],
+    interventions: Sequence[Intervention] = (),
+    batch_size: int | None = None,
 ) -> Answers:
     """Score every continuation under ``interventions``; NaN is refused."""
     groups: dict[tuple[int, int], dict[Ids, list[int]]] = collections.defaultdict(dict)
@@ -53,7 +56,7 @@ def answer(
     logprob = torch.zeros(len(questions))
     correct = torch.zeros(len(questions), dtype=torch.bool)
     for (prompt, length), sequences in groups.items():
-        for batch in _chunks(list(sequences.items()), length):
+        for batch in _chunks(list(sequences.items()), length, batch_size):
             fed, reads = [ids for ids, _ in batch], range(prompt - 1, length)
             logits = _logits(hooked, fed, reads, interventions, prompt)
             for row, (_, numbers) in zip(logits, batch, strict=True):
@@ -77,12 +80,15 @@ def neutral_rows(hooked: HookedModel, texts: Sequence[str]) -> list[Ids]:
     rows = [row for row in rows if len(row) > 1]
     if not rows:
         texts = f"{len(texts)} text(s), none of them as long"
-        raise InvalidInputError(f"neutral must hold a text of 2 or more tokens, got {texts}")
+        raise OptionError("neutral", f"must hold a text of 2 or more tokens, got {texts}")
     return rows
 
 
 def perplexity(
-    hooked: HookedModel, rows: Sequence[Ids], interventions: Sequence[Intervention] = ()
+    hooked: HookedModel,
+    rows: Sequence[Ids],
+    interventions: Sequence[Intervention] = (),
+    batch_size: int | None = None,
 ) -> float:
     """``exp`` of the mean negative log-probability per token after the first of each row."""
     groups: dict[int, list[Ids]] = collections.defaultdict(list)
@@ -90,7 +96,7 @@ def perplexity(
         groups[len(row)].append(row)
     total, count = 0.0, 0
     for length, members in groups.items():
-        for batch in _chunks(members, length):
+        for batch in _chunks(members, length, batch_size):
             # All of it counts as prompt: neutral text has no continuation.
             logits = _logits(hooked, batch, range(length - 1), interventions, length)
             along = logits.log_softmax(-1).gather(-1, torch.tensor(batch)[:, 1:, None])
@@ -117,6 +123,6 @@ def _logits(
     return reading.logits.float().cpu()
 
 
-def _chunks(items: Sequence[T], length: int) -> Iterator[Sequence[T]]:
-    size = max(1, _BATCH_TOKENS // length)
+def _chunks(items: Sequence[T], length: int, size: int | None) -> Iterator[Sequence[T]]:
+    size = size or max(1, _BATCH_TOKENS // length)
     return (items[start : start + size] for start in range(0, len(items), size))

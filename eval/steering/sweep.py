@@ -106,7 +106,8 @@ def sweep(
         print(caution, file=sys.stderr)  # before the work: more samples may be at hand
     before = options.instruction
     prompted = [dataclasses.replace(sample, prompt=before + sample.prompt) for sample in report]
-    scores = (_Scores(hooked, some) for some in (choice, report, prompted))
+    size = options.batch_size
+    scores = (_Scores(hooked, some, size) for some in (choice, report, prompted))
     plan = _Plan(hooked, direction, cells, tokens, texts, options, *scores)
     # An interrupted sweep of another direction or other samples must not be resumed, though their
     # names or files may be the same.
@@ -133,8 +134,8 @@ def _digits(data: Any) -> str:
 class _Scores:
     """The score of each of some samples, under interventions."""
 
-    def __init__(self, hooked: HookedModel, samples: list[Sample]) -> None:
-        self.hooked, self.samples = hooked, samples
+    def __init__(self, hooked: HookedModel, samples: list[Sample], size: int | None) -> None:
+        self.hooked, self.samples, self.size = hooked, samples, size
         wanted = [(sample.prompt, sample.wanted) for sample in samples]
         self._rows = [row for row, sample in enumerate(samples) if sample.unwanted is not None]
         unwanted = [(samples[row].prompt, samples[row].unwanted or "") for row in self._rows]
@@ -144,7 +145,7 @@ class _Scores:
 
     def under(self, interventions: Sequence[Intervention]) -> Float[Tensor, " sample"]:
         """Log p(wanted) - log p(unwanted), in nats."""
-        logprob = answer(self.hooked, self._questions, interventions).logprob
+        logprob = answer(self.hooked, self._questions, interventions, self.size).logprob
         # First all wanted continuations, then the unwanted ones of the samples that have one.
         scores = logprob[: len(self.samples)].clone()
         scores[self._rows] -= logprob[len(self.samples) :]
@@ -197,7 +198,7 @@ class _Plan:
         """Scores of the samples to choose on, and perplexity; None if it is infinite."""
         scores = self.choice.under(() if cell is None else cell.interventions(self.tokens))
         everywhere = () if cell is None else cell.interventions()
-        value = perplexity(self.hooked, self.neutral, everywhere)
+        value = perplexity(self.hooked, self.neutral, everywhere, self.options.batch_size)
         return {"scores": scores.tolist(), "perplexity": value if math.isfinite(value) else None}
 
     def _row(self, cell: Cell, numbers: dict[str, Any], plain: dict[str, Any]) -> SweepCell:

@@ -16,7 +16,7 @@ from ed_interp.eval.study.arms import ARMS, CONTROLS, arms_of, sweep_of
 from ed_interp.eval.study.rows import Arm, Trial
 from ed_interp.models.options import ModelOptions
 from ed_interp.options import MEASURE, MODEL, OUTPUT, PROMPTS, TRAIN, OptionError, Seeded, option
-from ed_interp.prompts.options import PromptOptions
+from ed_interp.prompts.options import SHOTS, PromptOptions
 
 CHECKPOINT = "treated"
 """Name of the arm that is a checkpoint of the user's."""
@@ -35,11 +35,9 @@ class StudyOptions(ModelOptions, PromptOptions, Seeded):
     controls: tuple[str, ...] = option(
         ("all",), f"Arms to compare with: {', '.join(CONTROLS)}; all, or none.", MODEL
     )
-    task: str | None = option(
-        None, "Built-in task (see `ed-interp tasks`).", PROMPTS, shown=default_task
-    )
-    shots: tuple[int, ...] = option((0, 1, 2, 4), "Numbers of demonstrations.", PROMPTS, min=0)
-    prompts: int = option(100, "Number of prompts of the task.", PROMPTS, min=2)
+    task: str | None = PromptOptions.same("task", shown=default_task)
+    shots: tuple[int, ...] = option((0, 1, 2, 4), SHOTS, PROMPTS, min=0)
+    prompts: int = option(100, "Number of prompts to sample.", PROMPTS, min=2)
     watch_prompts: int = option(
         24, "Prompts of every other relation, where side effects are looked for.", PROMPTS, min=2
     )

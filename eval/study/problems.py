@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.errors import InvalidInputError, OptionError
 from ed_interp.eval.study.options import StudyOptions
 from ed_interp.prompts.tasks import LabelledTask, ListTask, MixedTask, Task, TextTask, most_shots
 
@@ -55,7 +55,7 @@ def make_problem(task: Task, options: StudyOptions) -> Problem:
             that would have to be trained on a task that is not a single relation.
     """
     if isinstance(task, TextTask):
-        raise InvalidInputError("task must have pairs, got running text; name a task with pairs")
+        raise OptionError("task", "must have pairs, got running text; name a task with pairs")
     if not isinstance(task, LabelledTask):
         return _prompted(task, options)
     # Split by input: an input with two outputs would otherwise be trained on and prompted with.
@@ -85,16 +85,13 @@ def make_problem(task: Task, options: StudyOptions) -> Problem:
 
 def _prompted(task: MixedTask | ListTask, options: StudyOptions) -> Problem:
     if isinstance(task, ListTask) and options.arm(options.tested).method == "direction":
-        raise InvalidInputError(
-            f"task must have answers, got {task.name!r}: by their loss the length of "
-            f"{options.tested!r} is chosen; name a relation"
-        )
+        why = f"by their loss the length of {options.tested!r} is chosen; name a relation"
+        raise OptionError("task", f"must have answers, got {task.name!r}: {why}")
     trained = [arm.name for arm in options.arms() if arm.trained]
     if trained:
-        raise InvalidInputError(
-            f"task must be a single relation, got {task.name!r}: {', '.join(trained)} would have "
-            "to be trained to answer it; name one of its relations, or arms that are not trained"
-        )
+        why = f"{', '.join(trained)} would have to be trained to answer it"
+        hint = "name one of its relations, or arms that are not trained"
+        raise OptionError("task", f"must be a single relation, got {task.name!r}: {why}; {hint}")
     least = 1 if isinstance(task, ListTask) else 0
     shots = tuple(count for count in options.shots if least <= count <= most_shots(task))
     data = {"asked": "all of the task"}

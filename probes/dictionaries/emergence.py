@@ -29,7 +29,7 @@ from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load as load_model
 from ed_interp.models.registry import bundled, bundled_names
-from ed_interp.options import takes_options
+from ed_interp.options import OptionError, takes_options
 from ed_interp.probes.dictionaries.options import FeatureEmergenceOptions
 from ed_interp.probes.dictionaries.reader import Reader
 from ed_interp.probes.dictionaries.results import FeatureEmergence
@@ -67,7 +67,7 @@ def feature_emergence(
     """
     named = options.make_task(task)
     if not isinstance(named, (LabelledTask, MixedTask)):
-        raise InvalidInputError(f"task must have answers, got {named.name!r}; use a labelled task")
+        raise OptionError("task", f"must have answers, got {named.name!r}; use a labelled task")
     reader = Reader.open(options, dictionary, model)
     shots = range(min(8, most_shots(named)) + 1) if options.shots is None else options.shots
     population = draw(named, prompts=options.prompts, shots=shots, seed=options.seed)
@@ -160,10 +160,9 @@ def _steps(hooked: HookedModel, checkpoints: Sequence[str]) -> list[int | None]:
     if not checkpoints:
         return [None]
     if hooked.name not in bundled_names():
-        raise InvalidInputError(
-            f"checkpoints must be those of a bundled model ({', '.join(bundled_names())}), got "
-            f"{hooked.name}, which comes without training checkpoints"
-        )
+        problem = f"must be those of a bundled model ({', '.join(bundled_names())})"
+        got = f"{hooked.name} without training checkpoints"
+        raise OptionError("checkpoints", f"{problem}, got {got}")
     model = bundled(hooked.name)
     steps = list(model.checkpoints) if "all" in checkpoints else list(map(int, checkpoints))
     for step in steps:

@@ -30,7 +30,7 @@ from ed_interp.probes.dictionaries.measurement import DictionaryMeasurement
 from ed_interp.probes.dictionaries.monosemantic import Monosemanticity, monosemanticity, vocabulary
 from ed_interp.probes.dictionaries.options import PROBE_TASKS, WINDOW, MeasureOptions
 from ed_interp.probes.dictionaries.probing import concepts, probe_task, sparse_probing
-from ed_interp.probes.dictionaries.reader import Observation, Reader, observe, padded, read_states
+from ed_interp.probes.dictionaries.reader import Observation, Reader, observe, padded
 from ed_interp.probes.dictionaries.rows import ConceptRow, Recovered
 from ed_interp.probes.dictionaries.text import Ids, windows_of
 from ed_interp.progress import Progress, track
@@ -92,8 +92,7 @@ def measure(
             # The concepts need dense states and activations, so only as many as fit into memory.
             most = min(_CONCEPT_TOKENS, max(2000, _CONCEPT_CELLS // reader.dictionary.latents))
             few = windows.first(held, most)
-            read = read_states(reader.hooked, reader.site, few, skip=reader.skip)
-            states = read.cpu().numpy()
+            states = torch.cat([part.states for part in reader.states(few)]).cpu().numpy()
             rows = concepts(
                 states,
                 observed.activations[: len(states)].toarray(),
@@ -169,7 +168,7 @@ def cross_entropy_recovered(
     names = ("clean", "spliced", "zero", "mean")
     arms: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     with track(progress, "predicting with the dictionary", len(usable)) as advance:
-        for group in _groups(usable):
+        for group in _groups(usable, reader.batch_size):
             for name, losses in arms.items():
                 with changed(name):
                     losses.append(_losses(reader, group))
@@ -198,11 +197,12 @@ def _share(
     return np.divide(kept, lost, out=np.zeros(len(times)), where=np.abs(lost) > 1e-12)
 
 
-def _groups(windows: Sequence[Ids]) -> Iterator[list[Ids]]:
+def _groups(windows: Sequence[Ids], size: int | None) -> Iterator[list[Ids]]:
     group: list[Ids] = []
     for ids in windows:
         # What a group costs is its padded size.
-        if group and (len(group) + 1) * max(len(ids), *map(len, group)) > _BATCH_TOKENS:
+        tokens = (len(group) + 1) * max(len(ids), *map(len, group), 0)
+        if group and (tokens > _BATCH_TOKENS if size is None else len(group) == size):
             yield group
             group = []
         group.append(ids)

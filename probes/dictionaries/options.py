@@ -24,8 +24,9 @@ from ed_interp.options import (
     named_values,
     option,
 )
-from ed_interp.prompts.options import PromptOptions
+from ed_interp.prompts.options import SHOTS, PromptOptions
 
+FEATURES = "Features by number, such as 17 or 0-8."
 PROBE_TASKS = ("sentiment", "country-continent", "mixed-country", "mixed-adjective")
 """By default: classes of phrases and of words, and which relation a prompt is about."""
 
@@ -84,11 +85,11 @@ class SourceOptions(Options):
         TEXT,
         shown="generated text, no file needed",
     )
-    task: str | None = option(None, "Built-in task (see `ed-interp tasks`).", TEXT)
+    task: str | None = PromptOptions.same("task", panel=TEXT, shown="")
     dataset: str | None = option(None, "Text from a Hugging Face data set.", TEXT)
     column: str | None = option(None, "Column (with --dataset).", TEXT, shown="text")
-    split: str | None = option(None, "Split (with --dataset).", TEXT, shown="train")
-    config: str | None = option(None, "Configuration (with --dataset).", TEXT)
+    split: str | None = option(None, "Split to read (with --dataset).", TEXT, shown="train")
+    config: str | None = option(None, "Configuration to read (with --dataset).", TEXT)
 
     def __post_init__(self) -> None:
         if self.text is not None and not isinstance(self.text, (str, Path)):
@@ -103,7 +104,8 @@ class SourceOptions(Options):
             )
         for name in ("column", "split", "config"):
             if getattr(self, name) is not None and self.dataset is None:
-                raise OptionError(name, f"must come with dataset; drop {name}, or name a data set")
+                problem = f"must come with dataset; drop {name}, or name a data set"
+                raise OptionError(name, problem, name, "dataset")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,17 +116,12 @@ class TextOptions(SourceOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DictionaryOptions(ModelOptions):
+class DictionaryOptions(ModelOptions, Batched):
     """A dictionary, and the model whose stream it reads."""
 
     dictionary: str = option(help="Folder of a dictionary, or a release of SAELens.", argument=True)
     sae_id: str | None = option(None, "Dictionary of a release.", MODEL, flag="--id")
-    model: str = option(
-        "",
-        "Bundled model (see `ed-interp models`), hub id, local folder or adapter folder.",
-        MODEL,
-        shown="the dictionary's own",
-    )
+    model: str = ModelOptions.same("model", default="", shown="the dictionary's own")
     site: str | None = option(None, "Hook point.", MODEL, shown="its own")
 
 
@@ -243,18 +240,16 @@ class DescribeOptions(DictionaryOptions, TextOptions, Seeded):
 class ShowOptions(DescribeOptions):
     """Which features are shown, and where."""
 
-    feature: tuple[int, ...] | None = option(None, "Feature to print; repeatable.", min=0)
+    feature: tuple[int, ...] | None = option(None, FEATURES, MEASURE, min=0)
     html: Path | None = option(None, "Page to write; it opens offline.", OUTPUT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FeatureEmergenceOptions(DictionaryOptions, PromptOptions, Seeded, Batched):
+class FeatureEmergenceOptions(DictionaryOptions, PromptOptions, Seeded):
     """How features are followed over shots and checkpoints."""
 
-    shots: tuple[int, ...] | None = option(
-        None, "Shot counts, such as 0-8 or 0,1,2,4,8.", PROMPTS, shown="0-8", min=0
-    )
-    prompts: int = option(500, "Number of prompts.", PROMPTS, min=2)
+    shots: tuple[int, ...] | None = option(None, SHOTS, PROMPTS, shown="0-8", min=0)
+    prompts: int = option(500, "Number of prompts to sample.", PROMPTS, min=2)
     about: Literal["auto", "answer", "relation"] = option(
         "auto",
         "Label to inform about; auto is the relation of a mixed task, else the answer.",
@@ -280,12 +275,7 @@ class ExplainOptions(DictionaryOptions, TextOptions, Seeded):
     """How explanations of features are scored."""
 
     features: tuple[int, ...] | None = option(
-        None,
-        "Number of a feature; repeatable, or ranges.",
-        MEASURE,
-        shown="all",
-        flag="--feature",
-        min=0,
+        None, FEATURES, MEASURE, shown="all", flag="--feature", min=0
     )
     tokens: int = option(100_000, "Tokens of held-out text to read.", MEASURE, min=2)
     contexts: int = option(50, "Active contexts, and as many silent.", MEASURE, min=1)

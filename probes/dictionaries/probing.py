@@ -31,8 +31,6 @@ import torch
 from numpy.typing import NDArray
 
 from ed_interp.errors import InvalidInputError
-from ed_interp.models.hooked import HookedModel
-from ed_interp.models.sites import Site
 from ed_interp.probes.dictionaries.monosemantic import Categories
 from ed_interp.probes.dictionaries.options import PROBE_TASKS
 from ed_interp.probes.dictionaries.reader import Reader, stream_states
@@ -76,7 +74,7 @@ def sparse_probing(
 
     rows: list[ProbeRow] = []
     for task in map(probe_task, tasks):
-        states, labels = labelled_states(reader.hooked, reader.site, task, seed=seed)
+        states, labels = labelled_states(reader, task, seed=seed)
         with torch.no_grad():
             activations = reader.dictionary.encode(states).float().cpu().numpy()
         classes, coded = np.unique(labels, return_inverse=True)
@@ -106,9 +104,10 @@ def probe_task(task: str | LabelledTask | MixedTask) -> LabelledTask | MixedTask
 
 
 def labelled_states(
-    hooked: HookedModel, site: Site, task: LabelledTask | MixedTask, *, seed: int = 0
+    reader: Reader, task: LabelledTask | MixedTask, *, seed: int = 0
 ) -> tuple[torch.Tensor, NDArray[Any]]:
     """States ``input d_model`` at the last token of every labelled input, and their classes."""
+    hooked = reader.hooked
     if isinstance(task, MixedTask):
         inputs = [
             (prompt.sequence(_SHOTS), member.name)
@@ -125,7 +124,8 @@ def labelled_states(
             f"task {task.name!r} has fewer than two classes of {_RAREST} inputs; use a task with "
             "fewer labels"
         )
-    parts = list(stream_states(hooked, site, [ids for ids, _ in kept]))
+    windows = [ids for ids, _ in kept]
+    parts = list(stream_states(hooked, reader.site, windows, size=reader.batch_size))
     states = torch.cat([part.states for part in parts])
     window = torch.cat([part.window for part in parts])
     # A window's last token is the one before the number changes.

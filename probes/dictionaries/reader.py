@@ -51,15 +51,15 @@ class TokenStates:
 
 
 def stream_states(
-    hooked: HookedModel, site: Site, windows: Iterable[Ids], *, skip: int = 0
+    hooked: HookedModel, site: Site, windows: Iterable[Ids], skip: int = 0, size: int | None = None
 ) -> Iterator[TokenStates]:
-    """States of every token of ``windows`` after the first ``skip``, in order.
+    """States of every token of ``windows`` after the first ``skip``, in order; ``size`` at a time.
 
     Raises:
         CaptureError: the hook did not fire, or states that are not finite.
     """
     done = 0
-    for group in _groups(windows):
+    for group in _groups(windows, size):
         yield _read(hooked, site, group, skip=skip, first=done)
         done += len(group)
 
@@ -71,13 +71,13 @@ def read_states(
     return torch.cat([part.states for part in stream_states(hooked, site, windows, skip=skip)])
 
 
-def _groups(windows: Iterable[Ids]) -> Iterator[list[Ids]]:
+def _groups(windows: Iterable[Ids], size: int | None) -> Iterator[list[Ids]]:
     group: list[Ids] = []
     tokens = 0
     for ids in windows:
         group.append(ids)
         tokens += len(ids)
-        if tokens >= _BATCH_TOKENS:
+        if len(group) == size or (size is None and tokens >= _BATCH_TOKENS):
             yield group
             group, tokens = [], 0
     if group:
@@ -201,6 +201,8 @@ class Reader:
     """Tokens to leave out at the beginning of every window (special ones)."""
     text: dict[str, Any] = dataclasses.field(default_factory=dict)
     """The text that is read, for the settings of a result."""
+    batch_size: int | None = None
+    """Most windows per forward pass; None is as many as their length allows."""
 
     @classmethod
     def of(
@@ -233,11 +235,11 @@ class Reader:
         reader = cls.of(opened, options.load(model), site=options.site)
         if opened is not dictionary:  # a live object stays where it is
             opened.sae.to(reader.hooked.device)
-        return reader
+        return dataclasses.replace(reader, batch_size=options.batch_size)
 
     def states(self, windows: Iterable[Ids]) -> Iterator[TokenStates]:
         """States at every token of ``windows`` that is not skipped, in order."""
-        return stream_states(self.hooked, self.site, windows, skip=self.skip)
+        return stream_states(self.hooked, self.site, windows, self.skip, self.batch_size)
 
     def settings(self) -> dict[str, Any]:
         """What was read, for the settings of a result."""

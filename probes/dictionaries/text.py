@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
-from ed_interp.options import takes_options
+from ed_interp.options import OptionError, takes_options
 from ed_interp.probes.dictionaries.options import WINDOW, SourceOptions, TextOptions
 from ed_interp.prompts.tasks import LabelledTask, ListTask, MixedTask, TextTask, builtin_task
 
@@ -114,10 +114,8 @@ class Windows:
             )
         limit = hooked.context_window
         if window < 2 or (limit is not None and window > limit):
-            raise InvalidInputError(
-                f"window must be 2 {f'to {limit}' if limit else 'or more'} tokens with "
-                f"{hooked.name}, got {window}"
-            )
+            most = f"to {limit}" if limit else "or more"
+            raise OptionError("window", f"must be 2 {most} tokens with {hooked.name}, got {window}")
         self.source = source
         self.window = window
         self._tokenizer = hooked.tokenizer

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import math
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ed_interp.errors import InvalidInputError, RunFolderError
+from ed_interp.errors import InvalidInputError, RunFolderError, unknown
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.sites import Site
 from ed_interp.options import takes_options
@@ -193,9 +192,7 @@ def _sae(plan: _Plan) -> TrainingSAE[Any]:
     known = {field.name for field in dataclasses.fields(config_class)}
     for option in options.sae_lens_settings:
         if option not in known:
-            near = difflib.get_close_matches(option, known, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"its options: {sorted(known)}"
-            raise InvalidInputError(f"{name} has no option {option!r}; {hint}")
+            raise unknown(f"option of {name}", option, sorted(known))
     settings: dict[str, Any] = {
         "d_in": plan.hooked.d_model,
         "d_sae": latents,

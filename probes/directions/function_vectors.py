@@ -39,7 +39,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ed_interp.errors import CaptureError, InvalidInputError
+from ed_interp.errors import CaptureError, InvalidInputError, OptionError
 from ed_interp.models.families import module_of
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
@@ -233,8 +233,8 @@ class HeadEffects:
         if heads is None:
             heads = int((flat.double() >= SHARE_OF_GREATEST * top).sum())
         if not 1 <= heads <= len(order):
-            wanted = f"heads must be 1 to {len(order)}, the heads of {self.model}"
-            raise InvalidInputError(f"{wanted}, got {heads}")
+            wanted = f"must be 1 to {len(order)}, the heads of {self.model}"
+            raise OptionError("heads", f"{wanted}, got {heads}")
         # A place in the flattened table is layer * width + head.
         width = self.effects.shape[1]
         return tuple(sorted(divmod(place, width) for place in order[:heads]))

@@ -92,8 +92,9 @@ class FindOptions(ContrastOptions):
         wanted, other = ("task", "pairs") if vector else ("pairs", "task")
         if getattr(self, wanted) is None or getattr(self, other) is not None:
             problem = f"must be given with method {self.method}, and {other} must not"
-            raise OptionError(wanted, problem)
+            raise OptionError(wanted, problem, "method", other)
         # An option without effect is most often a mistake about what is being found.
         for name in ("sites", "read", "set") if vector else ("heads", "shots"):
             if getattr(self, name):
-                raise OptionError(name, f"does not apply to method {self.method}; drop it")
+                problem = f"does not apply to method {self.method}; drop it"
+                raise OptionError(name, problem, "method")

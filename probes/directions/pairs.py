@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.errors import InvalidInputError, OptionError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.load import load
 from ed_interp.models.sites import Site, resid_post
@@ -287,7 +287,7 @@ def sites_of(hooked: HookedModel, sites: Sequence[str | Site] | None) -> list[Si
     chosen = [hooked.site(site) for site in ([sites] if isinstance(sites, str) else sites)]
     if not chosen or len(set(chosen)) < len(chosen):
         names = ", ".join(site.name for site in chosen) or "none"
-        raise InvalidInputError(f"sites must be one or more, each once, got {names}")
+        raise OptionError("sites", f"must be one or more, each once, got {names}")
     return sorted(chosen)
 
 
@@ -304,7 +304,7 @@ def cut_texts(hooked: HookedModel, texts: Sequence[Text]) -> list[Ids]:
             place = item.read + len(ids) if item.read < 0 else item.read
         if not 0 <= place < len(ids):
             indices = f"-{len(ids)} to {len(ids) - 1}, the tokens of {item.text!r:.60}"
-            raise InvalidInputError(f"read must be {indices}, got {item.read}")
+            raise OptionError("read", f"must be {indices}, got {item.read}")
         cut.append(ids[: place + 1])
     return cut
 
@@ -314,10 +314,10 @@ def _token_of(tokenizer: Any, item: Text) -> int:
     assert isinstance(item.read, str)
     start = item.text.rfind(item.read)
     if start < 0 or not item.read:
-        raise InvalidInputError(f"read must be a part of {item.text!r:.80}, got {item.read!r}")
+        raise OptionError("read", f"must be a part of {item.text!r:.80}, got {item.read!r}")
     if not getattr(tokenizer, "is_fast", False):
         why = f"{type(tokenizer).__name__} does not report where its tokens begin"
-        raise InvalidInputError(f"read must be an index, as {why}, got {item.read!r}")
+        raise OptionError("read", f"must be an index, as {why}, got {item.read!r}")
     last = start + len(item.read) - 1
     spans = tokenizer(item.text, add_special_tokens=False, return_offsets_mapping=True)
     inside = [n for n, (low, high) in enumerate(spans["offset_mapping"]) if low <= last < high]

@@ -30,7 +30,7 @@ from typing import Any
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.untrained import untrained_twin
-from ed_interp.options import takes_options
+from ed_interp.options import OptionError, takes_options
 from ed_interp.probes.emergence import tabulate
 from ed_interp.probes.emergence.calibration.calibrate import calibrate_estimator
 from ed_interp.probes.emergence.curve import EmergenceCurve, EstimatorComparison
@@ -83,10 +83,8 @@ def emergence(
     estimator = options.make_estimator()
     others = [get_estimator(name) for name in options.compare_estimators]
     if options.noise_profile and not estimator.variants():
-        raise InvalidInputError(
-            "noise_profile must come with an estimator that adds noise, got "
-            f"{options.estimator!r}; drop noise_profile"
-        )
+        problem = f"must come with an estimator that adds noise, got {options.estimator!r}; drop it"
+        raise OptionError("noise_profile", problem)
     hooked = options.load(model, tokenizer)
     population = _population(task, options, hooked)
     # One noise for all blocks, shot counts and slots; with different ones, E is not comparable.

@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ed_interp.errors import InvalidInputError
 from ed_interp.models.options import ModelOptions
-from ed_interp.options import MEASURE, OUTPUT, PROMPTS, RUNNING, Batched, Options, Seeded, option
-from ed_interp.prompts.options import PromptOptions
+from ed_interp.options import (
+    MEASURE,
+    OUTPUT,
+    PROMPTS,
+    RUNNING,
+    Batched,
+    OptionError,
+    Options,
+    Seeded,
+    option,
+)
+from ed_interp.prompts.options import SHOTS, PromptOptions
 
 if TYPE_CHECKING:
     from ed_interp.probes.emergence.estimators.base import Estimator
@@ -53,9 +63,8 @@ class EstimatorOptions(Options):
             object.__setattr__(self, "set", texts)
         super().__post_init__()
         if self.noise is not None and self.beta is not None:
-            raise InvalidInputError(
-                "noise and beta must not both be given, since beta only sets the noise; drop one"
-            )
+            problem = "and beta must not both be given, since beta only sets the noise; drop one"
+            raise OptionError("noise", problem, "beta")
 
     def make_estimator(self) -> Estimator:
         """The estimator, with its own options; raises as ``get_estimator``."""
@@ -65,10 +74,16 @@ class EstimatorOptions(Options):
         for name in ("noise", "beta"):
             value = getattr(self, name)
             if value is not None and name in settings:
-                raise InvalidInputError(f"{name} must be given once, got it in set too; drop one")
+                raise OptionError(name, "must be given once, got it in set too; drop one", "set")
             if value is not None:
                 settings[name] = value
-        return get_estimator(self.estimator, **settings)
+        try:
+            return get_estimator(self.estimator, **settings)
+        except OptionError as error:
+            # A setting of the estimator's own may have the name of a flag, such as dtype.
+            if error.name in ("noise", "beta"):
+                raise
+            raise InvalidInputError(str(error)) from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,11 +91,7 @@ class EmergenceOptions(ModelOptions, PromptOptions, EstimatorOptions, Seeded, Ba
     """How emergence is measured."""
 
     shots: tuple[int, ...] | None = option(
-        None,
-        "Numbers of demonstrations, e.g. 0-8 or 0,1,2,4,8.",
-        PROMPTS,
-        shown="0-8; lists 1-8; text 1 to --window",
-        min=0,
+        None, SHOTS, PROMPTS, shown="0-8; lists 1-8; text 1 to --window", min=0
     )
     prompts: int = option(500, "Number of prompts to sample.", PROMPTS, min=2)
     noise_profile: bool = option(False, "Also estimate at seven levels of noise.", MEASURE)

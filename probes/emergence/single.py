@@ -18,7 +18,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ed_interp.errors import InvalidInputError
+from ed_interp.errors import InvalidInputError, OptionError
 from ed_interp.models.hooked import HookedModel
 from ed_interp.models.runners import Inputs
 from ed_interp.models.sites import Site
@@ -84,10 +84,8 @@ def read_single_tokens(
     ids, positions = (part[:, None] for part in torch.tensor(tokens.keys).T.contiguous())
     moved = bool(positions.any())
     if moved and not hooked.runner.takes_masks:
-        raise InvalidInputError(
-            f"single_position must be zero for {type(hooked.model).__name__}, which takes no "
-            "position ids here, got 'original'"
-        )
+        problem = f"must be zero for {type(hooked.model).__name__}, which takes no position ids"
+        raise OptionError("single_position", f"{problem} here, got 'original'")
     parts = []
     for start in range(0, len(ids), _BATCH):
         part = slice(start, start + _BATCH)

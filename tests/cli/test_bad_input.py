@@ -71,7 +71,7 @@ WRONG = [
     ("--window 4", "window text"),
     ("--split test", "split dataset"),
     ("--data pairs.csv --config x", "config dataset"),
-    ("--input-column q", "input_column data"),
+    ("--input-column q", "--input-column --data --dataset"),
     ("--data nowhere.csv", "nowhere.csv does not exist"),
     ("--data nowhere.parquet", "nowhere.parquet does not exist"),
     ("--data .", "cannot tell the format"),

@@ -1,6 +1,7 @@
 """From an options class to a command: flags, values, ranges, and one line for each mistake."""
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from ed_interp.cli import show
 from ed_interp.cli.command import NEW_FILE, RUN_FOLDER, Output, command
 from ed_interp.errors import InvalidInputError
-from ed_interp.options import MEASURE, MODEL, Seeded, option
+from ed_interp.options import MEASURE, MODEL, RUNNING, Seeded, option
 from ed_interp.probes.dictionaries.results import FeatureEmergence
 from ed_interp.probes.dictionaries.rows import FeatureEmergenceRow
 from ed_interp.tables import Table
@@ -108,8 +109,31 @@ def test_help_says_everything():
     words += ["0.001,0.01", "--json", "--quiet", "--out", "--overwrite", "Random seed."]
     for text in words:
         assert text in result.output, text
+    # No names of Python's types, and no braces around arguments.
+    assert not [text for text in ("<bool>", "<str>", "{FOLDER}") if text in result.output]
     assert "--no-profile" not in result.output
     assert result.output.index("Model") < result.output.index("Measurement")
+
+
+def test_every_verb_lists_running_in_one_order():
+    import ed_interp.cli  # noqa: F401  (each verb adds itself)
+    from ed_interp.cli.app import app
+
+    order, verbs = ["--batch-size", "--seed", "--device", "--dtype"], []
+    groups = [app, *(group.typer_instance for group in app.registered_groups)]
+    for verb in (verb for group in groups for verb in group.registered_commands):
+        signature = inspect.signature(verb.callback)
+        options = [hint.annotation.__metadata__[0] for hint in signature.parameters.values()]
+        assert all(getattr(about, "rich_help_panel", "") is not None for about in options
+                   if isinstance(about, typer.models.OptionInfo)), verb.name  # fmt: skip
+        running = [about for about in options if about.rich_help_panel == RUNNING]
+        flags = [about.default for about in running]  # where Annotated keeps the flag
+        first = [flag for flag in order if flag in flags]
+        assert flags[: len(first)] == first, verb.name
+        verbs.append(verb.name)
+        if verb.name not in ("models", "tasks"):
+            assert "\n- ed-interp " in verb.help, verb.name
+    assert len(verbs) > 15
 
 
 def test_a_required_out_is_required():

@@ -54,7 +54,7 @@ def test_train_then_measure(cli, tiny_folder, text, tmp_path):
         (["--site", "blocks.9.hook_resid_post"], "the model has 2 blocks"),
         (["--tokens", "40"], "--tokens must not be fewer than latents (48)"),
         (["--option", "l1"], "--option must be NAME=VALUE, got 'l1'"),
-        (["--column", "text"], "--column must come with dataset"),
+        (["--column", "text"], "--column must come with --dataset"),
         (["--text", "none.txt"], "none.txt does not exist"),
         (["--task", "contry"], "unknown task 'contry'"),
     ],

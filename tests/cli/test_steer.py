@@ -80,7 +80,7 @@ def test_a_function_vector(cli, pairs):
         (
             ("find", "--out", "D"),
             2,
-            "--pairs must be given with method mean_difference, and task must not",
+            "--pairs must be given with --method mean_difference, and --task must not",
         ),
         (("find", "--out", "D", "--method", "mean"), 2, "unknown method 'mean'"),
         (("find", "--out", "D", "--pairs", "none.csv"), 2, "none.csv does not exist"),

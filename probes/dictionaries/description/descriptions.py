@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ed_interp.errors import InvalidInputError, RunFolderError
+from ed_interp.errors import InvalidInputError, OptionError, RunFolderError
 from ed_interp.probes.dictionaries.description.contexts import BEFORE, NO_TOKEN
 from ed_interp.probes.dictionaries.description.page import page_data
 from ed_interp.probes.dictionaries.results import ReaderResult
@@ -188,9 +188,8 @@ class FeatureDescriptions(ReaderResult):
             InvalidInputError: no such latent.
         """
         if not 0 <= index < len(self):
-            raise InvalidInputError(
-                f"feature must be 0 to {len(self) - 1} in this dictionary, got {index}"
-            )
+            problem = f"must be 0 to {len(self) - 1} in this dictionary, got {index}"
+            raise OptionError("feature", problem)
         row = {name: column[index] for name, column in self.columns.items()}
         return FeatureCard(
             index=index,

@@ -223,7 +223,7 @@ def test_early_stopping_keeps_the_best(tmp_path: Path, base: Any, short: Any):
         ({"r": 4, "adapter": AdapterOptions(r=2)}, "without single settings of it, got r too"),
         ({"rank": 4}, "rank must be a setting of train()"),
         ({"targets": ["nothing"]}, "nothing"),
-        ({"data": None}, "data must be a file of examples"),
+        ({"data": None}, "data must be given"),
         ({"data": []}, "at least one Example"),
         ({"data": examples_of_pairs([("a", "b " * 400)] * 3)}, "must have 256 tokens or less"),
         ({"data": examples_of_pairs([("a", "b")])}, "must be 2 or more to hold one out"),

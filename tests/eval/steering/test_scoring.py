@@ -66,6 +66,7 @@ def test_perplexity_is_that_of_the_loss(hooked):
         total += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
         count += len(row) - 1
     assert perplexity(hooked, rows) == pytest.approx(math.exp(total / count), rel=1e-4)
+    assert perplexity(hooked, rows, (), 1) == pytest.approx(math.exp(total / count), rel=1e-4)
     with pytest.raises(InvalidInputError, match="a text of 2 or more tokens"):
         neutral_rows(hooked, ["", " "])
 

@@ -121,7 +121,6 @@ def test_an_existing_folder_is_not_replaced(hooked, small, trained):
         ({"text": ["  ", "\n"]}, "holds no text"),
         ({"text": ["red cat"]}, "fewer than the 64 latents"),
         ({"architecture": "gated", "k": 4}, "k must not be given for gated"),
-        ({"sae_lens": {"kay": 3}}, "no option 'kay'"),
         ({"architecture": "spike-slab", "sae_lens": {"alpha": 2.0}}, "alpha must lie between"),
     ],
 )
@@ -131,13 +130,17 @@ def test_bad_input_is_refused_before_anything_is_written(hooked, small, tmp_path
     assert not (tmp_path / "sae").exists()
 
 
-def test_unknown_names_list_the_nearest(hooked, small):
+def test_unknown_names_list_the_nearest(hooked, small, tmp_path):
     with pytest.raises(UnknownNameError, match="did you mean"):
         dictionaries.train(hooked, **{**small, "site": "blocks.0.hook_resid_pots"})
     with pytest.raises(UnknownNameError, match="the model has 2 blocks"):
         dictionaries.train(hooked, **{**small, "site": "blocks.7.hook_resid_post"})
     with pytest.raises(UnknownNameError, match="topk"):
         dictionaries.train(hooked, architecture="top-k", **small)
+    out = tmp_path / "SAE"
+    with pytest.raises(UnknownNameError, match="unknown option of topk 'kay'; did you mean k"):
+        dictionaries.train(hooked, **{**small, "sae_lens": {"kay": 3}}, out=out)
+    assert not out.exists()
 
 
 def test_default_k_is_for_those_that_take_one():
