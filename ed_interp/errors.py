@@ -62,7 +62,7 @@ def unknown(kind: str, name: str, known: "list[str] | tuple[str, ...]") -> Unkno
     import difflib
 
     near = [other for other in known if name and name in other][:3]
-    near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     most = 40
     some = ", ".join(known[:most]) + (f", ... ({len(known):,} in all)" if len(known) > most else "")
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose from: {some}"

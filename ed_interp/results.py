@@ -251,7 +251,7 @@ class Result:
         Raises:
             RunFolderError: no complete run is there, or it is damaged, of another kind, or newer.
         """
-        file = Path(folder).expanduser().absolute() / cls.FILE
+        file = Path(folder).expanduser() / cls.FILE
         return cls._from_file(file, read_json(file))
 
     @classmethod
@@ -289,7 +289,7 @@ def load_any(folder: str | Path) -> Result:
     Raises:
         RunFolderError: no complete run is there, it is damaged, or its kind is unknown here.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = Path(folder).expanduser()
     # run.json first: a study's folder holds other JSON beside it.
     files = [file for file in folder.glob("*.json") if file.name != "settings.json"]
     files.sort(key=lambda file: (file.name != Result.FILE, file.name))

@@ -25,7 +25,7 @@ PACKAGES = {
 @pytest.fixture
 def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The files of the guide in a folder that the packages reach, and its one line in HOMES."""
-    from ed_interp.cli.app import app
+    from ed_interp.cli.app import VERBS, app
     from ed_interp.results import HOMES
 
     blocks = re.findall(r"```python\n# (\S+)\n(.*?)```", GUIDE.read_text("utf-8"), flags=re.S)
@@ -40,6 +40,9 @@ def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     home = re.search(r'`"(norms)": "([\w.]+)"` in `HOMES`', GUIDE.read_text("utf-8"))
     assert home is not None
     monkeypatch.setitem(HOMES, home[1], home[2])
+    verb = re.search(r'`"(norms)": "(.*?)"` in\s+`VERBS`', GUIDE.read_text("utf-8"))
+    assert verb is not None
+    monkeypatch.setitem(VERBS, verb[1], verb[2])
     commands, modules = list(app.registered_commands), set(sys.modules)
     yield
     app.registered_commands[:] = commands
@@ -74,7 +77,6 @@ def test_the_probe_is_a_verb_with_a_result(
     from ed_interp import load_any
     from ed_interp.cli import main
 
-    importlib.import_module("ed_interp.cli.norms")
     run = tmp_path / "RUN"
     arguments = ["norms", "--task", "sentiment", "--prompts", "8", "--out", str(run), "--json"]
     monkeypatch.setattr(sys, "argv", ["ed-interp", *arguments])

@@ -15,19 +15,6 @@ from typing import Annotated, NoReturn
 import typer
 
 from ed_interp import __version__
-
-# Each verb adds itself.
-from ed_interp.cli import (  # noqa: F401
-    adapter,
-    calibrate,
-    compare,
-    emergence,
-    features,
-    models,
-    paper,
-    steer,
-    tasks,
-)
 from ed_interp.cli.app import app
 from ed_interp.errors import EdInterpError, InvalidInputError, ModelLoadError, UnknownNameError
 

@@ -11,7 +11,7 @@ from ed_interp.adapters.training.options import (
 from ed_interp.cli.app import group
 from ed_interp.cli.command import NEW_FOLDER, WHOLE_FOLDER, Output, command
 
-app = group("adapter", "Train an adapter, look at one, export its static part, merge it.")
+app = group("adapter")
 
 
 @command(app, "train", TrainOptions, out=NEW_FOLDER)

@@ -19,7 +19,7 @@ from ed_interp.probes.dictionaries.options import (
     TrainOptions,
 )
 
-app = group("features", "Feature dictionaries (sparse autoencoders) of the residual stream.")
+app = group("features")
 
 # What an interrupted run has measured is not kept.
 RUN = Out("Run folder to make, whole or not at all.")

@@ -9,7 +9,7 @@ from ed_interp.cli.command import NEW_FILE, NEW_FOLDER, Output, command
 from ed_interp.eval.steering.options import ApplyOptions, ShowOptions, SweepOptions
 from ed_interp.probes.directions.options import FindOptions
 
-app = group("steer", help="Steering: directions in the residual stream.")
+app = group("steer")
 
 
 @command(app, "find", FindOptions, out=NEW_FILE)

@@ -29,7 +29,7 @@ def read_json(file: Path) -> Any:
 
 def _missing(file: Path) -> RunFolderError:
     folder = file.parent
-    if folder.with_name(f".{folder.name}.partial").exists():
+    if folder.absolute().with_name(f".{folder.absolute().name}.partial").exists():
         text = f"the run at {folder} was interrupted; repeat its command to finish it"
         return RunFolderError(text)
     if not folder.exists():

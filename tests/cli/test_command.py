@@ -1,6 +1,7 @@
 """From an options class to a command: flags, values, ranges, and one line for each mistake."""
 
 import dataclasses
+import importlib
 import inspect
 from pathlib import Path
 from typing import Literal
@@ -116,9 +117,10 @@ def test_help_says_everything():
 
 
 def test_every_verb_lists_running_in_one_order():
-    import ed_interp.cli  # noqa: F401  (each verb adds itself)
-    from ed_interp.cli.app import app
+    from ed_interp.cli.app import VERBS, app
 
+    for name in VERBS:
+        importlib.import_module(f"ed_interp.cli.{name}")
     order, verbs = ["--batch-size", "--seed", "--device", "--dtype"], []
     groups = [app, *(group.typer_instance for group in app.registered_groups)]
     for verb in (verb for group in groups for verb in group.registered_commands):
@@ -133,6 +135,9 @@ def test_every_verb_lists_running_in_one_order():
         verbs.append(verb.name)
         if verb.name not in ("models", "tasks"):
             assert "\n- ed-interp " in verb.help, verb.name
+        # The list of verbs says it before the verb is imported.
+        if verb.name in VERBS and verb in app.registered_commands:
+            assert verb.short_help == VERBS[verb.name]
     assert len(verbs) > 15
 
 

@@ -248,7 +248,7 @@ def test_single_tokens_equal_the_models_own_single_token_pass(build_model):
         ({"noise": 1.0, "beta": 1.0}, "not both"),
         ({"noise": 1.0, "set": ["noise=1"]}, "noise must be given once"),
         ({"estimator": "ksg", "noise": 1.0}, "noise"),
-        ({"estimator": "ksg", "noise_profile": True}, "drop noise_profile"),
+        ({"estimator": "ksg", "noise_profile": True}, "drop it"),
         ({"set": {"neighbours": 5}}, "neighbours"),
         ({"normalisation": "batch"}, "auto, layernorm, rms or none"),
         ({"single_position": "last"}, "zero or original"),
