@@ -50,9 +50,9 @@ class _Verbs(_Group):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(dict.fromkeys((*VERBS, *self.commands)))
 
-    def get_command(self, ctx: Any, name: str) -> Any:
-        known = self.commands.get(name)
-        return known or (TyperCommand(name, help=VERBS[name]) if name in VERBS else None)
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        known, about = self.commands.get(cmd_name), VERBS.get(cmd_name)
+        return known or (TyperCommand(cmd_name, help=about) if about else None)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         # A name that is not known is compared with all of them.
