@@ -1,6 +1,7 @@
 """How the product reads: plain words, small functions, comments where they are needed."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def product() -> Iterator[tuple[str, str, ast.Module]]:
+@functools.cache
+def product() -> tuple[tuple[str, str, ast.Module], ...]:
     """Path, text and syntax tree of every file of the product, each once."""
+    return tuple(_files())
+
+
+def _files() -> Iterator[tuple[str, str, ast.Module]]:
     for room in ROOMS:
         for file in sorted((ROOT / room).rglob("*.py")):
             # The links inside ed_interp/ lead to the other rooms.
