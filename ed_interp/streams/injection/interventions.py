@@ -168,16 +168,6 @@ class _Along(Intervention):
         vector = table[rows, places.clamp(0, table.shape[1] - 1)]
         return vector, inside if selected is None else inside & selected
 
-    def apply(self, states: Tensor, selected: Tensor | None, site: Site, view: View) -> Tensor:
-        vector, selected = self.vector_for(states, selected, site, view)
-        strength = self.strength(view, vector)
-        new = self.written(states.to(vector.dtype), vector, strength, view).to(states.dtype)
-        return new if selected is None else torch.where(selected[..., None], new, states)
-
-    def written(self, states: Tensor, vector: Tensor, strength: Strength, view: View) -> Tensor:
-        """The new states of all tokens, in float32 at least."""
-        raise NotImplementedError
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Add(_Along):
@@ -194,7 +184,22 @@ class Add(_Along):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Projecting(_Along):
+class _Writing(_Along):
+    """An intervention whose new states depend on the old ones, or replace them."""
+
+    def apply(self, states: Tensor, selected: Tensor | None, site: Site, view: View) -> Tensor:
+        vector, selected = self.vector_for(states, selected, site, view)
+        strength = self.strength(view, vector)
+        new = self.written(states.to(vector.dtype), vector, strength, view).to(states.dtype)
+        return new if selected is None else torch.where(selected[..., None], new, states)
+
+    @abc.abstractmethod
+    def written(self, states: Tensor, vector: Tensor, strength: Strength, view: View) -> Tensor:
+        """The new states of all tokens, in float32 at least."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Projecting(_Writing):
     """An intervention on the component along the direction; its length has no effect."""
 
     def check(self, hooked: HookedModel) -> None:
@@ -251,7 +256,7 @@ class Clamp(_Projecting):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Replace(_Along):
+class Replace(_Writing):
     """Put the vector in place of the state (a coefficient between 0 and 1 mixes them)."""
 
     def written(self, states: Tensor, vector: Tensor, strength: Strength, view: View) -> Tensor:

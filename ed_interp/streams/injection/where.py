@@ -9,6 +9,7 @@ each forward pass, shared by all sites.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -24,7 +25,7 @@ from ed_interp.streams.injection.calls import View
 Chosen = Bool[Tensor, "#batch #pos"]
 
 
-class Selector:
+class Selector(abc.ABC):
     """A :class:`Where`, or several under ``&``, ``|`` and ``~``; padding is never selected."""
 
     def __and__(self, other: Selector) -> Selector:
@@ -45,13 +46,13 @@ class Selector:
         """Whether it selects every token, whatever the pass."""
         return False
 
+    @abc.abstractmethod
     def leaves(self) -> Iterator[Where]:
         """The conditions it is made of."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def select(self, view: View) -> Chosen:
         """True where a token of this forward pass is selected."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
